@@ -1,0 +1,66 @@
+"""A meter's clock -> UTC (domain.md, "Clocks")."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from exporter.protocol.dlms import DateTime
+from exporter.reading import ClockHabit
+
+OSLO: Final = ZoneInfo("Europe/Oslo")
+
+
+def local_time(clock: DateTime) -> datetime | None:
+    """The date and time that the meter shows, without a zone; None when it is no date (month 13, hour unknown).
+
+    Seconds and hundredths that are not specified are 0.
+    """
+    if clock.year is None or clock.month is None or clock.day is None:
+        return None
+    if clock.hour is None or clock.minute is None:
+        return None
+    try:
+        return datetime(  # noqa: DTZ001 - the zone is what the rules are about
+            clock.year,
+            clock.month,
+            clock.day,
+            clock.hour,
+            clock.minute,
+            clock.second or 0,
+            (clock.hundredths or 0) * 10_000,
+        )
+    except ValueError:
+        return None
+
+
+def to_utc(clock: DateTime, habit: ClockHabit, zone: ZoneInfo = OSLO, near: datetime | None = None) -> datetime | None:
+    """Read a meter's clock by a rule; None when it is no date.
+
+    A deviation that is sent is believed, but for 0, which Aidon sends with local time. An hour that the civil clock
+    shows twice (the night when winter time begins) is the one nearer to `near`, else the first, since no maker's
+    daylight saving bit can be relied on.
+    """
+    local = local_time(clock)
+    if local is None:
+        return None
+    try:
+        if clock.deviation:
+            return (local + timedelta(minutes=clock.deviation)).replace(tzinfo=UTC)
+        return _by_habit(local, habit, zone, near)
+    except OverflowError:  # year 1 or 9999 moved over the edge of the calendar
+        return None
+
+
+def _by_habit(local: datetime, habit: ClockHabit, zone: ZoneInfo, near: datetime | None) -> datetime:
+    if habit is ClockHabit.UTC:
+        return local.replace(tzinfo=UTC)
+    civil = local.replace(tzinfo=zone)
+    if habit is ClockHabit.STANDARD:
+        offset, saving = civil.utcoffset(), civil.dst()
+        return (local - (offset or timedelta()) + (saving or timedelta())).replace(tzinfo=UTC)
+    first, second = civil.astimezone(UTC), civil.replace(fold=1).astimezone(UTC)
+    if near is not None and abs(second - near) < abs(first - near):
+        return second
+    return first

@@ -1,0 +1,104 @@
+"""Kaifa MA105 and MA304: a structure of bare values whose meaning is their position.
+
+Source: Kaifa KFM_001 interface description; the Swedish meters by their captures (domain.md, "The three lists"):
+some send the same positions, some a flat structure of OBIS + value pairs, with or without scalers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exporter.meters.entries import (
+    Entry,
+    clock_of,
+    date_time_of,
+    entries,
+    measurements_of,
+    names_of,
+    octets_of,
+    reading_of,
+)
+from exporter.meters.text import safe_text
+from exporter.meters.three_wire import without_unmeasured
+from exporter.protocol.dlms import DecodeError, Notification, Tag, Value
+from exporter.protocol.obis import ObisCode, describe
+from exporter.reading import ClockHabit, Meter, Reading, Zone
+
+MAKER: Final = "Kaifa"
+_LIST: Final = b"KFM_"
+_NO_U2_TYPE: Final = "MA304H3E"
+"""On a 3-wire net this one sends U2 = 0, and I2 = 0 if that is not measured."""
+
+
+def _codes(*tails: str) -> tuple[ObisCode, ...]:
+    return tuple(ObisCode.parse(f"1-0:{tail}.0") for tail in tails)
+
+
+_POWERS: Final = _codes("1.7", "2.7", "3.7", "4.7")
+_ONE_PHASE: Final = _POWERS + _codes("31.7", "32.7")
+_THREE_PHASES: Final = _POWERS + _codes("31.7", "51.7", "71.7", "32.7", "52.7", "72.7")
+_REGISTERS: Final = _codes("1.8", "2.8", "3.8", "4.8")
+_NAMES: Final = 3
+"""Elements before the values: list version id, meter id, meter type."""
+# Number of elements -> the codes of the values behind the names, and whether clock and registers follow them.
+_LAYOUTS: Final = {
+    _NAMES + len(_ONE_PHASE): (_ONE_PHASE, False),
+    _NAMES + len(_THREE_PHASES): (_THREE_PHASES, False),
+    _NAMES + len(_ONE_PHASE) + 5: (_ONE_PHASE, True),
+    _NAMES + len(_THREE_PHASES) + 5: (_THREE_PHASES, True),
+}
+
+
+def read(notification: Notification, zone: Zone) -> Reading | None:
+    """Read any Kaifa list; None when it is not one. Raises DecodeError for a Kaifa list of an unknown length."""
+    value = notification.value
+    elements = value.content
+    if value.tag is not Tag.STRUCTURE or not isinstance(elements, tuple) or not elements:
+        return None
+    if len(elements) == 1 and elements[0].tag in (Tag.UINT32, Tag.INT32):  # list 1: active power alone
+        measurements = measurements_of([Entry(_POWERS[0], elements[0])], _scaler)
+        return reading_of(notification, Meter(maker=MAKER), None, measurements, None, ClockHabit.CIVIL, zone)
+    found = list(entries(value))
+    if found:
+        return _read_obis(notification, found, zone)
+    return _read_positions(notification, elements, zone)
+
+
+def _read_positions(notification: Notification, elements: tuple[Value, ...], zone: Zone) -> Reading | None:
+    version = octets_of(elements[0])
+    if version is None or not version.startswith(_LIST):
+        return None
+    layout = _LAYOUTS.get(len(elements))
+    if layout is None:
+        raise DecodeError(0, f"unknown list {safe_text(version)} of {len(elements)} elements")
+    codes, hourly = layout
+    named = [octets_of(element) for element in elements[1:_NAMES]]
+    meter_id, meter_type = (None if octets is None else safe_text(octets) for octets in named)
+    values = list(zip(codes, elements[_NAMES:], strict=False))
+    clock = None
+    if hourly:
+        clock = date_time_of(elements[_NAMES + len(codes)])
+        values += zip(_REGISTERS, elements[_NAMES + len(codes) + 1 :], strict=True)
+    measurements = measurements_of([Entry(code, element) for code, element in values], _scaler)
+    if meter_type == _NO_U2_TYPE:
+        measurements = without_unmeasured(measurements)
+    meter = Meter(meter_id, MAKER, meter_type)
+    return reading_of(notification, meter, safe_text(version), measurements, clock, ClockHabit.CIVIL, zone)
+
+
+def _read_obis(notification: Notification, found: list[Entry], zone: Zone) -> Reading | None:
+    names = names_of(found)
+    if not (names.list_id or "").startswith(_LIST.decode()):
+        return None
+    measurements = measurements_of(found, _scaler)
+    if names.meter_type == _NO_U2_TYPE:
+        measurements = without_unmeasured(measurements)
+    meter = Meter(names.meter_id, MAKER, names.meter_type)
+    return reading_of(notification, meter, names.list_id, measurements, clock_of(found), ClockHabit.CIVIL, zone)
+
+
+def _scaler(code: ObisCode) -> int:
+    quantity = describe(code)
+    if quantity is None:
+        return 0
+    return {"current": -3, "voltage": -1}.get(quantity.name, 0)

@@ -1,0 +1,48 @@
+"""Kamstrup OMNIPOWER: a flat structure of version, then OBIS + value pairs, without scalers.
+
+Source: Kamstrup HAN-NVE interface description rev. 3.1; Swedish and CT meters by their captures (domain.md, "The three
+lists"). Objects that a meter does not measure are left out, or two nulls stand in place of the pair.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exporter.meters.entries import clock_of, entries, measurements_of, names_of, octets_of, reading_of
+from exporter.meters.text import safe_text
+from exporter.protocol.dlms import Notification, Tag
+from exporter.protocol.obis import ObisCode, describe
+from exporter.reading import ClockHabit, Meter, Reading, Zone
+
+MAKER: Final = "Kamstrup"
+_SWEDISH: Final = "092"
+"""End of the type of a Swedish meter, whose registers are Wh, not 10 Wh."""
+_CURRENT_TRANSFORMER: Final = "685"
+"""Start of the type of a meter behind current transformers, whose currents are 0.001 A, not 0.01 A."""
+
+
+def read(notification: Notification, zone: Zone) -> Reading | None:
+    """Read any Kamstrup list; None when it is not one."""
+    value = notification.value
+    if value.tag is not Tag.STRUCTURE or not isinstance(value.content, tuple) or not value.content:
+        return None
+    version = octets_of(value.content[0])
+    if version is None or not version.startswith(b"Kamstrup"):
+        return None
+    found = list(entries(value))
+    names = names_of(found)
+    measurements = measurements_of(found, lambda code: _scaler(code, names.meter_type or ""))
+    meter = Meter(names.meter_id, MAKER, names.meter_type)
+    list_id = safe_text(version)
+    return reading_of(notification, meter, list_id, measurements, clock_of(found), ClockHabit.STANDARD, zone)
+
+
+def _scaler(code: ObisCode, meter_type: str) -> int:
+    quantity = describe(code)
+    if quantity is None:
+        return 0
+    if quantity.is_register:
+        return 0 if meter_type.endswith(_SWEDISH) else 1
+    if quantity.name == "current":
+        return -3 if meter_type.startswith(_CURRENT_TRANSFORMER) else -2
+    return 0

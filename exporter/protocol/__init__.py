@@ -1,0 +1,1 @@
+"""Octets -> values. Sans-I/O: no socket, file, clock or thread is imported here."""

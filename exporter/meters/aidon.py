@@ -25,7 +25,7 @@ def read(notification: Notification, zone: Zone) -> Reading | None:
     maker = next((m for start, m in _MAKERS.items() if names.list_id and names.list_id.startswith(start)), None)
     if maker is None:
         return None
-    measurements = measurements_of(found, lambda _code: 0)
+    measurements = measurements_of(found, lambda _code, _number: 0)
     if maker == "Landis+Gyr":
         measurements = without_unmeasured(measurements)
     meter = Meter(names.meter_id, maker, names.meter_type)

@@ -38,15 +38,15 @@ def local_time(clock: DateTime) -> datetime | None:
 def to_utc(clock: DateTime, habit: ClockHabit, zone: ZoneInfo = OSLO, near: datetime | None = None) -> datetime | None:
     """Read a meter's clock by a rule; None when it is no date.
 
-    A deviation that is sent is believed, but for 0, which Aidon sends with local time. An hour that the civil clock
-    shows twice (the night when winter time begins) is the one nearer to `near`, else the first, since no maker's
-    daylight saving bit can be relied on.
+    A deviation east of Greenwich (below 0) is believed: Swedish Kaifa send UTC+1, truly. 0 and +60 are not: Aidon sends
+    both with local standard time. An hour that the civil clock shows twice (the night when winter time begins) is
+    the one nearer to `near`, else the first, since no maker's daylight saving bit can be relied on.
     """
     local = local_time(clock)
     if local is None:
         return None
     try:
-        if clock.deviation:
+        if clock.deviation is not None and clock.deviation < 0:
             return (local + timedelta(minutes=clock.deviation)).replace(tzinfo=UTC)
         return _by_habit(local, habit, zone, near)
     except OverflowError:  # year 1 or 9999 moved over the edge of the calendar

@@ -27,7 +27,7 @@ _UNITS: Final = {
     0xFF: "1",
 }
 _LIST_IDS: Final = frozenset({(1, 1, 0, 2, 129), (1, 0, 0, 2, 129)})
-_METER_IDS: Final = frozenset({(0, 0, 96, 1, 0), (1, 1, 0, 0, 5), (0, 0, 96, 1, 1), (0, 0, 42, 0, 0)})
+_METER_IDS: Final = frozenset({(0, 0, 96, 1, 0), (1, 1, 0, 0, 5), (1, 1, 0, 0, 1), (0, 0, 96, 1, 1), (0, 0, 42, 0, 0)})
 _METER_TYPES: Final = frozenset({(0, 0, 96, 1, 7), (1, 1, 96, 1, 1)})
 _CONTAINERS: Final = frozenset({Tag.ARRAY, Tag.STRUCTURE})
 _STRINGS: Final = frozenset({Tag.OCTET_STRING, Tag.VISIBLE_STRING, Tag.UTF8_STRING})
@@ -68,9 +68,10 @@ def entries(value: Value) -> Iterator[Entry]:
 
     Knows the forms that meters were seen to use: structures {OBIS, value[, {scaler, unit}]}, a flat structure of
     OBIS + value pairs, and of OBIS + value + scaler (+ unit). What is no OBIS code is passed over: version strings,
-    and the nulls that stand for an absent object.
+    and the nulls that stand for an absent object. An OBIS code behind a number is none of these: it is part of the
+    attribute descriptors {class, OBIS, attribute, index} that some meters push, and no value follows it.
     """
-    if not isinstance(value.content, tuple):
+    if not isinstance(value.content, tuple) or _is_descriptor(value.content):
         return
     elements = value.content
     i = 0
@@ -86,6 +87,10 @@ def entries(value: Value) -> Iterator[Entry]:
             i += 2 + used
         else:
             return
+
+
+def _is_descriptor(elements: tuple[Value, ...]) -> bool:
+    return len(elements) > 1 and elements[0].tag in (Tag.UINT16, Tag.UINT8) and _code_of(elements[1]) is not None
 
 
 def _code_of(value: Value) -> ObisCode | None:
@@ -145,8 +150,8 @@ def _text_of(value: Value) -> str | None:
     return None if number is None else str(number)
 
 
-DefaultScaler = Callable[[ObisCode], int]
-"""Scaler of a code whose frame sends none."""
+DefaultScaler = Callable[[ObisCode, float], int]
+"""Scaler of a code, and its number, whose frame sends none."""
 
 
 def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Measurement, ...]:
@@ -160,7 +165,7 @@ def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Mea
         unit = known.unit if known else ""
         if entry.unit is not None and not (entry.unit == 0xFF and known):
             unit = _UNITS.get(entry.unit, "")
-        value = scaled(number, default(entry.code) if entry.scaler is None else entry.scaler)
+        value = scaled(number, default(entry.code, number) if entry.scaler is None else entry.scaler)
         if math.isfinite(value):
             measured.append(Measurement(entry.code, value, unit))
     return tuple(measured)

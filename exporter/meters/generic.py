@@ -14,5 +14,5 @@ def read(notification: Notification, zone: Zone) -> Reading | None:
         return None
     names = names_of(found)
     meter = Meter(names.meter_id, None, names.meter_type)
-    measurements = measurements_of(found, lambda _code: 0)
+    measurements = measurements_of(found, lambda _code, _number: 0)
     return reading_of(notification, meter, names.list_id, measurements, clock_of(found), ClockHabit.STANDARD, zone)

@@ -6,6 +6,7 @@ some send the same positions, some a flat structure of OBIS + value pairs, with 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from exporter.meters.entries import (
@@ -26,8 +27,8 @@ from exporter.reading import ClockHabit, Meter, Reading, Zone
 
 MAKER: Final = "Kaifa"
 _LIST: Final = b"KFM_"
-_NO_U2_TYPE: Final = "MA304H3E"
-"""On a 3-wire net this one sends U2 = 0, and I2 = 0 if that is not measured."""
+_THREE_WIRE: Final = re.compile(r"MA304[A-Z]3.*")
+"""Types for the 3-wire net (MA304H3E, and MA304T3 in captures): U2 = 0, and I2 = 0 if that is not measured."""
 
 
 def _codes(*tails: str) -> tuple[ObisCode, ...]:
@@ -80,7 +81,7 @@ def _read_positions(notification: Notification, elements: tuple[Value, ...], zon
         clock = date_time_of(elements[_NAMES + len(codes)])
         values += zip(_REGISTERS, elements[_NAMES + len(codes) + 1 :], strict=True)
     measurements = measurements_of([Entry(code, element) for code, element in values], _scaler)
-    if meter_type == _NO_U2_TYPE:
+    if _THREE_WIRE.fullmatch(meter_type or ""):
         measurements = without_unmeasured(measurements)
     meter = Meter(meter_id, MAKER, meter_type)
     return reading_of(notification, meter, safe_text(version), measurements, clock, ClockHabit.CIVIL, zone)
@@ -91,13 +92,13 @@ def _read_obis(notification: Notification, found: list[Entry], zone: Zone) -> Re
     if not (names.list_id or "").startswith(_LIST.decode()):
         return None
     measurements = measurements_of(found, _scaler)
-    if names.meter_type == _NO_U2_TYPE:
+    if _THREE_WIRE.fullmatch(names.meter_type or ""):
         measurements = without_unmeasured(measurements)
     meter = Meter(names.meter_id, MAKER, names.meter_type)
     return reading_of(notification, meter, names.list_id, measurements, clock_of(found), ClockHabit.CIVIL, zone)
 
 
-def _scaler(code: ObisCode) -> int:
+def _scaler(code: ObisCode, _number: float) -> int:
     quantity = describe(code)
     if quantity is None:
         return 0

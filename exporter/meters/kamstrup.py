@@ -6,6 +6,7 @@ lists"). Objects that a meter does not measure are left out, or two nulls stand 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from exporter.meters.entries import clock_of, entries, measurements_of, names_of, octets_of, reading_of
@@ -15,10 +16,13 @@ from exporter.protocol.obis import ObisCode, describe
 from exporter.reading import ClockHabit, Meter, Reading, Zone
 
 MAKER: Final = "Kamstrup"
-_SWEDISH: Final = "092"
-"""End of the type of a Swedish meter, whose registers are Wh, not 10 Wh."""
+_SWEDISH: Final = re.compile(r".*09\d")
+"""Type of a Swedish meter (...090, ...092), whose registers are Wh, not 10 Wh."""
 _CURRENT_TRANSFORMER: Final = "685"
 """Start of the type of a meter behind current transformers, whose currents are 0.001 A, not 0.01 A."""
+_NO_VOLTS: Final = 1000
+"""Some firmware sends voltage in 0.01 V without a word (captures of types ...BN244101011 and ...BN243101010): above
+this a number cannot be volts, below it cannot be hundredths."""
 
 
 def read(notification: Notification, zone: Zone) -> Reading | None:
@@ -31,18 +35,20 @@ def read(notification: Notification, zone: Zone) -> Reading | None:
         return None
     found = list(entries(value))
     names = names_of(found)
-    measurements = measurements_of(found, lambda code: _scaler(code, names.meter_type or ""))
+    measurements = measurements_of(found, lambda code, number: _scaler(code, number, names.meter_type or ""))
     meter = Meter(names.meter_id, MAKER, names.meter_type)
     list_id = safe_text(version)
     return reading_of(notification, meter, list_id, measurements, clock_of(found), ClockHabit.STANDARD, zone)
 
 
-def _scaler(code: ObisCode, meter_type: str) -> int:
+def _scaler(code: ObisCode, number: float, meter_type: str) -> int:
     quantity = describe(code)
     if quantity is None:
         return 0
     if quantity.is_register:
-        return 0 if meter_type.endswith(_SWEDISH) else 1
+        return 0 if _SWEDISH.fullmatch(meter_type) else 1
     if quantity.name == "current":
         return -3 if meter_type.startswith(_CURRENT_TRANSFORMER) else -2
+    if quantity.name == "power_factor" or (quantity.name == "voltage" and number > _NO_VOLTS):
+        return -2
     return 0

@@ -19,13 +19,14 @@ MAX_DEPTH: Final = 8
 """Real lists nest three deep; a deeper one is not a meter's."""
 
 _DATE_TIME_OCTETS: Final = 12
+_BLOCK_TRANSFER: Final = 0xE0
 # APDUs a meter may push that are not read: tag -> what to say.
 _OTHER_APDUS: Final = {
     0xDB: "encrypted; not supported yet",  # general-glo-ciphering
     0xDC: "encrypted; not supported yet",  # general-ded-ciphering
     0xDD: "encrypted; not supported yet",  # general-ciphering
     0xDF: "signed (general-signing); not supported yet",
-    0xE0: "sent in blocks (General-Block-Transfer); not supported yet",
+    _BLOCK_TRANSFER: "sent in blocks (General-Block-Transfer); not supported yet",
     0xC2: "an event notification; not supported yet",
 }
 
@@ -118,6 +119,8 @@ def decode(information: bytes) -> Notification:
     reader = _Reader(information)
     if not information:
         reader.fail("a frame without an information field", 0)
+    if information[0] == _BLOCK_TRANSFER:  # its further blocks come without LLC
+        reader.fail(_OTHER_APDUS[_BLOCK_TRANSFER], 0)
     if information[:3] != LLC:
         reader.fail(f"expected LLC E6 E7 00 at octet 0, found {information[:3].hex(' ').upper()}", 0)
     reader.at = 3

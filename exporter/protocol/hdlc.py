@@ -138,7 +138,7 @@ class Deframer:
             given_out += self._given_out()
         return given_out
 
-    def end(self) -> list[Frame | Rejected]:
+    def end(self) -> list[Rejected]:
         """The stream ended: give out all that waits, as rejects. What is fed then is a new stream at this offset."""
         total = self.fed
         for at in self._pending:
@@ -149,7 +149,7 @@ class Deframer:
         self._cut(total, whole=True)
         self._starts.clear()
         self._pending, self._ends, self._scanned = [], [], total
-        out = self._given_out()
+        out = [item for item in self._given_out() if isinstance(item, Rejected)]
         self._octets.clear()
         self._base = total
         return out

@@ -1,0 +1,76 @@
+"""Octets -> readings, frame by frame: the way that `run`, `import`, `decode` and `watch` have in common.
+
+Sans-I/O like the protocol it calls. What each reading is called and when it was is `placing.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from exporter.meters import OSLO, interpret
+from exporter.protocol.dlms import DecodeError, decode
+from exporter.protocol.hdlc import Deframer, Frame, Rejected
+from exporter.reading import Reading, Zone
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A frame and what it says."""
+
+    frame: Frame
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A frame that checks and cannot be read, and why in words."""
+
+    frame: Frame
+    words: str
+
+
+Outcome: TypeAlias = Heard | Unread | Rejected
+
+
+class Intake:
+    """One source's octets -> outcomes in stream order. Bad input becomes an outcome, never an exception."""
+
+    def __init__(self, zone: Zone = OSLO) -> None:
+        self._zone = zone
+        self._deframer = Deframer()
+
+    @property
+    def octets(self) -> int:
+        """Octets fed so far."""
+        return self._deframer.fed
+
+    def feed(self, octets: bytes, received: datetime | None = None, octet_seconds: float = 0.0) -> list[Outcome]:
+        """Take one chunk. `received` (UTC) is when its last octet was here; see `sources.Chunk`.
+
+        A reading carries when its closing flag came: `received` less the wire time of the octets behind it.
+        """
+        found = self._deframer.feed(octets)
+        fed = self._deframer.fed
+        outcomes: list[Outcome] = []
+        for item in found:
+            if isinstance(item, Rejected):
+                outcomes.append(item)
+                continue
+            behind = timedelta(seconds=(fed - item.end) * octet_seconds)
+            outcomes.append(self._read(item, None if received is None else received - behind))
+        return outcomes
+
+    def end(self) -> list[Outcome]:
+        """The stream ended or broke: what was left waiting, as rejects."""
+        return list(self._deframer.end())
+
+    def _read(self, frame: Frame, received: datetime | None) -> Heard | Unread:
+        try:
+            if frame.segmented:
+                raise DecodeError(0, "one segment of a longer message; not supported yet")
+            reading = interpret(decode(frame.information), self._zone)
+        except DecodeError as error:
+            return Unread(frame, str(error))
+        return Heard(frame, reading if received is None else replace(reading, received=received))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from exporter.meters import OSLO, interpret
+from exporter.meters import OSLO, interpret, to_utc
 from exporter.protocol.dlms import DecodeError, decode
 from exporter.protocol.hdlc import Deframer, Frame, Rejected
 from exporter.reading import Reading, Zone
@@ -73,4 +73,9 @@ class Intake:
             reading = interpret(decode(frame.information), self._zone)
         except DecodeError as error:
             return Unread(frame, str(error))
-        return Heard(frame, reading if received is None else replace(reading, received=received))
+        if received is not None:
+            clock = reading.clock
+            if reading.meter_clock is not None:  # the hour that comes twice in autumn
+                clock = to_utc(reading.meter_clock, reading.habit, self._zone, received)
+            reading = replace(reading, received=received, clock=clock)
+        return Heard(frame, reading)

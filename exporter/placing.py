@@ -87,12 +87,13 @@ class Placer:
         expired = self._names.expired(timed.time)
         return [self._placed(*named) for named in expired + self._names.of(timed)]
 
-    def waited(self, now: datetime) -> list[Placed]:
-        """Give out the nameless that have waited long enough at `now`."""
-        return [self._placed(*named) for named in self._names.expired(to_ms(now))]
+    @property
+    def waiting(self) -> int:
+        """Readings that name no meter and wait for one that does; whoever owns the Placer ends it after 60 s."""
+        return len(self._names.waiting)
 
-    def end(self) -> list[Placed]:
-        """The source ended: give out whatever still waits."""
+    def give_up(self) -> list[Placed]:
+        """Name whatever still waits by HAN_METER_ID, else `unknown-<source>`: 60 s are over, or the source ended."""
         return [self._placed(*named) for named in self._names.give_up()]
 
     def new_state(self) -> dict[str, str]:
@@ -165,7 +166,7 @@ class _Names:
         self._last = last
         self._heard: dict[str, int] = {}  # id -> when it was last heard, or 0 where no time is known
         self._alternating_until: int | None = None
-        self._waiting: list[_Timed] = []
+        self.waiting: list[_Timed] = []
         self._gave_up = False
         self._kept = last
         self.left_out = 0
@@ -181,7 +182,7 @@ class _Names:
             return [(timed, self._last)]
         if self._gave_up:
             return [(timed, self._fallback)]
-        self._waiting.append(timed)
+        self.waiting.append(timed)
         return []
 
     def _named(self, timed: _Timed, own: str) -> list[tuple[_Timed, str]]:
@@ -199,7 +200,7 @@ class _Names:
         self._heard[own] = at
         if len(self._heard) > 16:  # a stream of ever new ids is no reason to grow
             del self._heard[min(self._heard, key=lambda meter_id: self._heard[meter_id])]
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         return [(waited, own) for waited in waiting] + [(timed, own)]
 
     def _two_meters(self, at: int) -> bool:
@@ -212,13 +213,13 @@ class _Names:
         return False
 
     def expired(self, now: int | None) -> list[tuple[_Timed, str]]:
-        first = next((timed.time for timed in self._waiting if timed.time is not None), None)
+        first = next((timed.time for timed in self.waiting if timed.time is not None), None)
         if first is None or now is None or now < first + NAMELESS_WAIT_MS:
             return []
         return self.give_up()
 
     def give_up(self) -> list[tuple[_Timed, str]]:
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         if waiting:
             self._gave_up = True
         return [(timed, self._fallback) for timed in waiting]

@@ -1,0 +1,222 @@
+"""`decode`: say what the frames of a capture mean."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import click
+
+from exporter import points
+from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, say, settings_or_exit
+from exporter.config import Settings
+from exporter.intake import Heard, Intake, Outcome, Unread
+from exporter.placing import Placed, Placer
+from exporter.protocol.hdlc import MAX_FRAME, Kind, Rejected
+from exporter.protocol.obis import describe
+from exporter.reading import Reading
+from exporter.sources.capture_file import CaptureReader, read_capture
+from exporter.sources.capture_form import NotACapture
+
+_A_FRAME_IT_WAS: Final = frozenset({Kind.FCS, Kind.CLOSING_FLAG, Kind.BROKEN_OFF, Kind.INCOMPLETE})
+
+
+@click.command()
+@click.argument("file", default="-", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "lp"]),
+    default="text",
+    show_default=True,
+    help="text for people; json: one object a line; lp: the line protocol that would be written.",
+)
+def decode(file: Path, form: str) -> None:
+    """Say what the frames in FILE (default: standard input) mean.
+
+    FILE is a capture: raw octets, hex text, or time-stamped hex as `capture` writes it; which one is told by looking.
+
+    Exit code 0: everything decoded. 1: something was rejected (the frames that a capture begins or ends in the middle
+    of are not held against it). 2: FILE cannot be read, is empty, or holds no HDLC frame at all.
+    """
+    settings = settings_or_exit()
+    name = "standard input" if str(file) == "-" else str(file)
+    if str(file) == "-" and sys.stdin.isatty():
+        give_up("Give a capture file, or send one to standard input; see han-exporter decode --help.")
+    tally = Tally()
+    try:
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
+            for line in _decoded(stream, form, settings, "stdin" if str(file) == "-" else file.stem, tally):
+                sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except NotACapture as error:
+        give_up(f"{name}: {error.words}; no HDLC frame in it")
+    except OSError as error:
+        give_up(f"{name} cannot be read: {error.strerror or error}")
+    if tally.frames == 0 and not tally.damaged_frames:
+        give_up(f"{name}: no HDLC frame in it ({tally.octets} octets of something else)")
+    say(tally.summary(name))
+    raise SystemExit(tally.exit_code)
+
+
+class Tally:
+    """What came out of a capture, and whether it can be held against it."""
+
+    def __init__(self) -> None:
+        self.octets = 0
+        self.frames = 0
+        self.unread = 0
+        self.rejected = 0
+        self.damaged_frames = 0
+        self.damaged_lines = 0
+        self.without_time = 0
+        self.nameless = 0
+        self._held = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Take the next outcome of the stream."""
+        if not isinstance(outcome, Rejected):
+            self.frames += 1
+            self.unread += isinstance(outcome, Unread)
+            return
+        if outcome.kind is Kind.FILL:
+            return
+        self.rejected += 1
+        self.damaged_frames += outcome.kind in _A_FRAME_IT_WAS
+        cut_start = outcome.offset == 0 and outcome.kind is Kind.NOISE and outcome.octets < MAX_FRAME - 1
+        if not cut_start and outcome.kind is not Kind.INCOMPLETE:
+            self._held += 1
+
+    @property
+    def exit_code(self) -> int:
+        """0 when everything decoded, 1 when not, 2 when there was no frame."""
+        if self.frames == 0:
+            return EXIT_REJECTED if self.damaged_frames else EXIT_UNUSABLE
+        return EXIT_REJECTED if self._held or self.unread or self.damaged_lines else EXIT_OK
+
+    def summary(self, name: str) -> str:
+        """One line for a person."""
+        parts = [f"{self.frames} frame{'s' * (self.frames != 1)}"]
+        for count, words in (
+            (self.unread, "of them not readable"),
+            (self.rejected, "rejected"),
+            (self.damaged_lines, "damaged lines"),
+            (self.without_time, "without any time"),
+            (self.nameless, "left out, since two meters speak and these name none"),
+        ):
+            if count:
+                parts.append(f"{count} {words}")
+        return f"{name}: {', '.join(parts)}"
+
+
+def _decoded(stream: BinaryIO, form: str, settings: Settings, source: str, tally: Tally) -> Iterator[str]:
+    if form == "lp":
+        placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
+        yield from _line_protocol(outcomes_of(read_capture(stream), settings, tally), placer, tally)
+        return
+    show: Callable[[Outcome], str] = _json_line if form == "json" else _text
+    for outcome in outcomes_of(read_capture(stream), settings, tally):
+        yield show(outcome)
+
+
+def outcomes_of(reader: CaptureReader, settings: Settings, tally: Tally) -> Iterator[Outcome]:
+    """Every outcome of a capture, counted; damaged lines of a text capture are said as they come."""
+    intake = Intake(settings.zone)
+    told = 0
+    for chunk in reader:
+        for outcome in intake.feed(chunk.octets, chunk.received):
+            tally.count(outcome)
+            yield outcome
+        told = _tell_problems(reader, told)
+    for outcome in intake.end():
+        tally.count(outcome)
+        yield outcome
+    _tell_problems(reader, told)
+    tally.octets = intake.octets
+    tally.damaged_lines = reader.damaged
+
+
+def _tell_problems(reader: CaptureReader, told: int) -> int:
+    for problem in reader.problems[told:]:
+        say(str(problem))
+    return len(reader.problems)
+
+
+def _line_protocol(outcomes: Iterator[Outcome], placer: Placer, tally: Tally) -> Iterator[str]:
+    for outcome in outcomes:
+        if isinstance(outcome, Heard):
+            for placed in placer.place(outcome.reading):
+                yield from _placed_lines(placed, tally)
+        elif isinstance(outcome, Unread):
+            say(f"octet {outcome.frame.offset}: {outcome.words}")
+        elif outcome.kind is not Kind.FILL:
+            say(f"octet {outcome.offset}: {outcome.octets} octets rejected: {outcome.reason}")
+    for placed in placer.give_up():
+        yield from _placed_lines(placed, tally)
+    tally.nameless = placer.left_out
+
+
+def _placed_lines(placed: Placed, tally: Tally) -> Iterator[str]:
+    tally.without_time += placed.time is None
+    return points.lines(placed)
+
+
+def _json_line(outcome: Outcome) -> str:
+    if isinstance(outcome, Rejected):
+        return json.dumps({"offset": outcome.offset, "octets": outcome.octets, "rejected": outcome.reason})
+    where = {"offset": outcome.frame.offset, "octets": outcome.frame.octets}
+    if isinstance(outcome, Unread):
+        return json.dumps(where | {"rejected": outcome.words})
+    reading = outcome.reading
+    return json.dumps(
+        where
+        | {
+            "maker": reading.meter.maker,
+            "meter_id": reading.meter.id,
+            "meter_type": reading.meter.type,
+            "list": reading.list_id,
+            "clock": _clock(reading),
+            "measurements": {str(m.obis): {"value": m.value, "unit": m.unit} for m in reading.measurements},
+        },
+        ensure_ascii=False,
+    )
+
+
+def _clock(reading: Reading) -> str | None:
+    if reading.clock is None:
+        return None
+    timespec = "milliseconds" if reading.clock.microsecond else "seconds"
+    return reading.clock.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
+
+
+def _text(outcome: Outcome) -> str:
+    if isinstance(outcome, Rejected):
+        return f"octet {outcome.offset}: {outcome.octets} octets rejected: {outcome.reason}"
+    frame = outcome.frame
+    if isinstance(outcome, Unread):
+        return f"octet {frame.offset}: frame of {frame.octets} octets not readable: {outcome.words}"
+    reading = outcome.reading
+    meter = reading.meter
+    head = [
+        reading.list_id or "list without a name",
+        f"{meter.maker or 'maker not named'} {meter.type or ''}".rstrip(),
+        f"meter {meter.id}" if meter.id else "meter not named",
+        f"clock {_clock(reading)}" if reading.clock else "no clock",
+    ]
+    rows = [f"octet {frame.offset}: {frame.octets} octets, {', '.join(head)}"]
+    for m in reading.measurements:
+        quantity = describe(m.obis)
+        title = quantity.title if quantity else "(not in the catalogue)"
+        unit = "" if m.unit == "1" else m.unit
+        rows.append(f"  {m.obis!s:<14} {title:<26} {_number(m.value):>14} {unit}".rstrip())
+    return "\n".join(rows)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

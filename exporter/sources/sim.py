@@ -1,0 +1,187 @@
+"""The simulated meter as a source: `sim:kamstrup?phases=3&net=TN&seed=1&speed=1&backfill=1`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import parse_qsl
+from zoneinfo import ZoneInfo
+
+from exporter.simulator.meter import MAKERS, NETS, OSLO, SimulatedMeter
+from exporter.sources import Chunk, Happened, Report, SourceError, SourceEvent
+
+DEFAULT_MAKER: Final = "kamstrup"
+
+_STEP: Final = timedelta(seconds=60)  # a clock that is this far from the frame to come was set, or slept
+_MAX_SPEED: Final = 100_000
+_MAX_SEED: Final = (1 << 32) - 1
+_ALLOWED: Final = {
+    "phases": "1 or 3",
+    "net": " or ".join(NETS),
+    "seed": f"a whole number from 0 to {_MAX_SEED}",
+    "speed": f"a number above 0, up to {_MAX_SPEED}",
+    "backfill": "0 or 1",
+    "solar": "0 or 1",
+}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Time itself, so that a test can bring its own: the clock (UTC), a monotonic one in seconds, and how to wait.
+
+    `wait` gives True when `stop` was set before the seconds were over.
+    """
+
+    clock: Callable[[], datetime] = _now
+    monotonic: Callable[[], float] = time.monotonic
+    wait: Callable[[threading.Event, float], bool] = threading.Event.wait
+
+
+class SimSource:
+    """A simulated meter at the pace of the clock.
+
+    With `speed` N, `received` begins now and runs N times as fast as the clock. With `backfill` the past comes first
+    and at once: the hourly lists of this local month and the last, and the 10 s lists of two days. `until` ends the
+    source there.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        meter: SimulatedMeter,
+        *,
+        speed: float = 1,
+        backfill: bool = False,
+        until: datetime | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.name, self.meter, self.speed, self.backfill = name, meter, speed, backfill
+        self._until = until
+        self._pace = pace or Pace()
+        self._began = self._pace.clock(), self._pace.monotonic()
+
+    @classmethod
+    def from_url(
+        cls, url: str, zone: ZoneInfo = OSLO, *, until: datetime | None = None, pace: Pace | None = None
+    ) -> SimSource:
+        """Read `sim:` or `sim:MAKER`, and the parameters of `_ALLOWED` behind a `?`.
+
+        `zone` is the local time of household and meter clock. Raises SourceError that names what is wrong and what is
+        allowed.
+        """
+        maker, options = _parse(url)
+        meter = SimulatedMeter(
+            maker,
+            phases=int(_choice(options, "phases", ("3", "1"))),
+            net=_choice(options, "net", NETS),
+            seed=_seed(options),
+            zone=zone,
+            solar=_choice(options, "solar", ("0", "1")) == "1",
+        )
+        backfill = _choice(options, "backfill", ("0", "1")) == "1"
+        return cls(maker, meter, speed=_speed(options), backfill=backfill, until=until, pace=pace)
+
+    def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
+        """Yield one frame a chunk, `received` being when its closing flag comes, until `stop` is set."""
+        self._began = self._pace.clock(), self._pace.monotonic()
+        since = self._now()
+        report(SourceEvent(Happened.OPENED, self._words()))
+        for moment, octets in self.meter.backfill(since) if self.backfill else ():
+            # What became due while the past was handed over belongs to it too: there is no hole before the present.
+            if stop.is_set() or moment > self._now() or self._ended(moment):
+                break
+            since = moment
+            yield Chunk(octets, moment)
+        while not stop.is_set() and (yield from self._paced(since, stop)):
+            since = self._now()
+
+    def _paced(self, since: datetime, stop: threading.Event) -> Generator[Chunk, None, bool]:
+        """Yield the frames after `since`, each when it is due.
+
+        Gives True when the clock was set meanwhile, so that the frames from its new time on are to follow.
+        """
+        for moment, octets in self.meter.frames(since, self._until):
+            delay = moment - self._now()
+            if self.speed == 1 and abs(delay) > _STEP:
+                return True
+            if self._pace.wait(stop, max(delay.total_seconds() / self.speed, 0)):
+                return False
+            yield Chunk(octets, moment)
+        return False
+
+    def _ended(self, moment: datetime) -> bool:
+        return self._until is not None and moment > self._until
+
+    def _now(self) -> datetime:
+        """Simulated time: at speed 1 the clock's, also after it was set."""
+        if self.speed == 1:
+            return self._pace.clock()
+        clock, monotonic = self._began
+        return clock + timedelta(seconds=(self._pace.monotonic() - monotonic) * self.speed)
+
+    def _words(self) -> str:
+        words = f"simulated {self.meter.maker.title} meter {self.meter.id}"
+        return words if self.speed == 1 else f"{words}, {self.speed:g} times as fast as the clock"
+
+
+def _parse(url: str) -> tuple[str, Mapping[str, str]]:
+    scheme, colon, rest = url.partition(":")
+    if scheme.lower() != "sim" or not colon:
+        raise SourceError(f"{url!r} is no simulated meter: write sim:{DEFAULT_MAKER}")
+    path, _, query = rest.partition("?")
+    maker = path.lower() or DEFAULT_MAKER
+    if maker not in MAKERS:
+        raise SourceError(f"there is no simulated meter {path!r}: write sim:{_listed(MAKERS, 'or sim:', ', sim:')}")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    for name, _ in pairs:
+        if name not in _ALLOWED:
+            raise SourceError(f"sim: has no parameter {name!r}: it has {_listed(_ALLOWED, 'and ')}")
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise SourceError(f"{url!r} gives a parameter twice: give each once")
+    return maker, options
+
+
+def _listed(names: Iterable[str], before_last: str, between: str = ", ") -> str:
+    *most, last = names
+    return f"{between.join(most)} {before_last}{last}"
+
+
+def _wrong(name: str, value: str) -> SourceError:
+    return SourceError(f"sim: {name}={value} is not possible: {name} is {_ALLOWED[name]}")
+
+
+def _choice(options: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    """Give the parameter's value, capital letters or not; the first of `allowed` when it was not given."""
+    value = options.get(name, allowed[0])
+    if value.upper() not in allowed:
+        raise _wrong(name, value)
+    return value.upper()
+
+
+def _speed(options: Mapping[str, str]) -> float:
+    value = options.get("speed", "1")
+    try:
+        speed = float(value)
+    except ValueError:
+        raise _wrong("speed", value) from None
+    if not 0 < speed <= _MAX_SPEED:  # not a number is refused too
+        raise _wrong("speed", value)
+    return speed
+
+
+def _seed(options: Mapping[str, str]) -> int:
+    value = options.get("seed", "1")
+    if not (value.isascii() and value.isdigit() and int(value[:20]) <= _MAX_SEED):
+        raise _wrong("seed", value)
+    return int(value)

@@ -1,0 +1,188 @@
+"""`sim:` as a source: what its URL may say, its pace, backfill and restart."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from exporter.protocol.hdlc import Deframer, Frame
+from exporter.sources import Chunk, Happened, SourceError, SourceEvent
+from exporter.sources.sim import Pace, SimSource
+
+NOW = datetime(2026, 11, 22, 16, 59, 55, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+class Time:
+    """A clock that only moves when somebody waits, or is told to."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.now, self.elapsed, self.waited = now, 0.0, 0
+        self.stop_at: float | None = None
+
+    def pace(self) -> Pace:
+        return Pace(clock=lambda: self.now, monotonic=lambda: self.elapsed, wait=self._wait)
+
+    def _wait(self, stop: threading.Event, seconds: float) -> bool:
+        assert seconds >= 0
+        self.waited += seconds > 0
+        self.elapsed += seconds
+        self.now += timedelta(seconds=seconds)
+        if self.stop_at is not None and self.elapsed >= self.stop_at:
+            stop.set()
+        return stop.is_set()
+
+
+def ignore(_: SourceEvent) -> None:
+    pass
+
+
+def chunks(url: str, seconds: float = 60, time: Time | None = None) -> list[Chunk]:
+    time = time or Time()
+    source = SimSource.from_url(url, until=time.now + timedelta(seconds=seconds), pace=time.pace())
+    return list(source.chunks(threading.Event(), ignore))
+
+
+def received(found: list[Chunk]) -> list[datetime]:
+    return [chunk.received for chunk in found if chunk.received is not None]
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "meter_id", "meter_type"),
+    [
+        ("sim:", "kamstrup", "SIMULATED-KAMSTRUP-1", b"6841121BN243101040"),
+        ("sim:?phases=1", "kamstrup", "SIMULATED-KAMSTRUP-1", b"6861111BN242101040"),
+        ("sim:kamstrup", "kamstrup", "SIMULATED-KAMSTRUP-1", b"6841121BN243101040"),
+        ("SIM:Kamstrup", "kamstrup", "SIMULATED-KAMSTRUP-1", b"6841121BN243101040"),
+        ("sim:aidon?phases=3&net=it&seed=42", "aidon", "SIMULATED-AIDON-42", b"6525"),
+        ("sim:kaifa?net=IT", "kaifa", "SIMULATED-KAIFA-1", b"MA304H3E"),
+        ("sim:kaifa?seed=0&speed=60&backfill=1&solar=1", "kaifa", "SIMULATED-KAIFA-0", b"MA304H4"),
+    ],
+)
+def test_urls(url: str, name: str, meter_id: str, meter_type: bytes) -> None:
+    source = SimSource.from_url(url)
+    assert (source.name, source.live, source.meter.id, source.meter.type) == (name, True, meter_id, meter_type)
+    assert source.speed == (60 if "speed" in url else 1)
+    assert source.backfill is ("backfill" in url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sim:iskra", "no simulated meter 'iskra': write sim:kamstrup, sim:aidon or sim:kaifa"),
+        ("sim:kaifa?phase=3", "no parameter 'phase': it has phases, net, seed, speed, backfill and solar"),
+        ("sim:kaifa?phases=2", "phases=2 is not possible: phases is 1 or 3"),
+        ("sim:kaifa?net=TT", "net=TT is not possible: net is TN or IT"),
+        ("sim:kaifa?seed=-1", "seed=-1 is not possible: seed is a whole number from 0 to 4294967295"),
+        ("sim:kaifa?seed=4294967296", "seed is a whole number"),
+        ("sim:kaifa?seed=", "seed is a whole number"),
+        ("sim:kaifa?speed=0", "speed=0 is not possible: speed is a number above 0, up to 100000"),
+        ("sim:kaifa?speed=nan", "speed is a number"),
+        ("sim:kaifa?speed=fast", "speed is a number"),
+        ("sim:kaifa?backfill=yes", "backfill is 0 or 1"),
+        ("sim:kaifa?solar=2", "solar is 0 or 1"),
+        ("sim:kaifa?seed=1&seed=2", "gives a parameter twice"),
+        ("simulated", "is no simulated meter: write sim:kamstrup"),
+    ],
+)
+def test_wrong_urls_say_what_is_allowed(url: str, words: str) -> None:
+    with pytest.raises(SourceError) as error:
+        SimSource.from_url(url)
+    assert words in str(error.value)
+
+
+def test_frames_come_when_they_are_due() -> None:
+    time = Time()
+    source = SimSource.from_url("sim:kamstrup", pace=time.pace())
+    seen = []
+    for chunk in islice(source.chunks(threading.Event(), ignore), 12):
+        assert chunk.received is not None
+        assert abs(time.now - chunk.received) < timedelta(milliseconds=1)
+        seen.append(chunk)
+        (frame,) = Deframer().feed(chunk.octets)
+        assert isinstance(frame, Frame)
+    gaps = [round((b - a).total_seconds()) for a, b in pairwise(received(seen))]
+    assert gaps == [5, 5, *[10] * 9]  # xx:00:00, the hourly list at xx:00:05, xx:00:10, ...
+
+
+def test_a_faster_meter_lives_in_its_own_time() -> None:
+    time = Time()
+    found = chunks("sim:aidon?speed=100", 600, time)
+    assert time.elapsed == pytest.approx(6, abs=0.2)
+    assert found == chunks("sim:aidon", 600)
+    assert received(found)[-1] - NOW > timedelta(seconds=597)
+
+
+def test_restart_gives_the_same_frames() -> None:
+    first = chunks("sim:kaifa?seed=5", 120)
+    later = chunks("sim:kaifa?seed=5", 60, Time(NOW + 60 * SECOND))
+    assert later == [chunk for chunk in first if chunk.received and chunk.received > NOW + 60 * SECOND]
+    assert chunks("sim:kaifa?seed=6", 120) != first
+
+
+def test_backfill_comes_first_and_at_once_and_leaves_no_hole() -> None:
+    time = Time()
+    found = chunks("sim:aidon?backfill=1", 30, time)
+    times = received(found)
+    assert times == sorted(set(times))
+    assert times[0] < datetime(2026, 10, 1, 0, 1, tzinfo=ZoneInfo("Europe/Oslo"))
+    past = [at for at in times if at <= NOW]
+    assert len(past) > 17_000
+    assert time.waited == len(times) - len(past)  # only the present is waited for
+    live = chunks("sim:aidon", 30)
+    assert found[-len(live) :] == live
+    assert NOW - past[-1] < 10 * SECOND
+
+
+def test_backfill_agrees_with_what_was_live() -> None:
+    live = chunks("sim:kamstrup", 600)
+    backfill = chunks("sim:kamstrup?backfill=1", 0, Time(NOW + timedelta(hours=1)))
+    assert set(live) <= set(backfill)
+
+
+def test_what_falls_due_during_a_slow_backfill_is_not_lost() -> None:
+    time = Time()
+    source = SimSource.from_url("sim:kamstrup?backfill=1", until=NOW + timedelta(minutes=10), pace=time.pace())
+    times = []
+    for n, chunk in enumerate(source.chunks(threading.Event(), ignore)):
+        if n == 5_000:
+            time.now += timedelta(minutes=5)  # the one who takes the chunks is slow
+        assert chunk.received is not None
+        times.append(chunk.received)
+    live = received(chunks("sim:kamstrup", 600))
+    assert times[-len(live) :] == live
+
+
+def test_stop_ends_the_wait() -> None:
+    time, stop = Time(), threading.Event()
+    time.stop_at = 25.0
+    source = SimSource.from_url("sim:kamstrup", pace=time.pace())
+    assert len(list(source.chunks(stop, ignore))) == 3
+    assert list(source.chunks(stop, ignore)) == []
+    backfilling = SimSource.from_url("sim:kamstrup?backfill=1", pace=time.pace())
+    assert list(backfilling.chunks(stop, ignore)) == []
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=400), -timedelta(days=400), timedelta(minutes=2)])
+def test_a_clock_that_was_set_is_followed(jump: timedelta) -> None:
+    time = Time()
+    source = SimSource.from_url("sim:kamstrup", pace=time.pace())
+    found = source.chunks(threading.Event(), ignore)
+    next(found)
+    time.now += jump
+    after = next(found).received
+    assert after is not None
+    assert timedelta() < after - (NOW + jump) < 20 * SECOND
+
+
+def test_it_says_what_it_is() -> None:
+    events: list[SourceEvent] = []
+    source = SimSource.from_url("sim:kaifa?speed=60", until=NOW, pace=Time().pace())
+    assert list(source.chunks(threading.Event(), events.append)) == []
+    assert events == [
+        SourceEvent(Happened.OPENED, "simulated Kaifa meter SIMULATED-KAIFA-1, 60 times as fast as the clock")
+    ]

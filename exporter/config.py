@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     influx_token_file: Path | None = None
     influx_org: str = ""
     influx_bucket: str = "han"
+    influx_ca_cert: Path | None = None
+    """Certificate of the authority that signed InfluxDB's, if it is one's own."""
     main_fuse_a: Annotated[float, Field(gt=0, le=1000)] = 40
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     instance: str = ""

@@ -45,3 +45,35 @@ def config_option(command: F) -> F:
         type=click.Path(dir_okay=False, path_type=Path),
         help="Settings file; by default HAN_CONFIG, else han.toml in this folder if there is one.",
     )(command)
+
+
+_OPTIONS: Final = (
+    ("--source", "Where the octets come from: a port, socket://HOST:PORT, file:PATH, sim:; several between blanks."),
+    ("--meter-id", "Id of a meter that never names itself."),
+    ("--timezone", "Where the meter is. [default: Europe/Oslo]"),
+    ("--outbox", "File of the durable queue. [default: in your data folder]"),
+    ("--outbox-max", "How large the outbox may grow, like 500M. [default: 1G]"),
+    ("--influx-url", "InfluxDB, like http://localhost:8086."),
+    ("--influx-token-file", "File with the token (InfluxDB 1.8: user:password)."),
+    ("--influx-org", "Organisation (InfluxDB 2)."),
+    ("--influx-bucket", "Bucket; with InfluxDB 1.8 database/policy. [default: han]"),
+    ("--influx-ca-cert", "Certificate of your own authority, for https."),
+    ("--main-fuse-a", "Main fuse, A. [default: 40]"),
+    ("--instance", "Name of this exporter in its own metrics. [default: the machine's name]"),
+    ("--log-level", "debug, info, warning or error. [default: info]"),
+)
+
+
+def settings_options(command: F) -> F:
+    """Add an option for each setting that can be given on the command line (a token cannot: others would see it)."""
+    for name, words in reversed(_OPTIONS):
+        command = click.option(name, default=None, metavar="TEXT", help=words)(command)
+    return command
+
+
+def influx_options(command: F) -> F:
+    """Only the options that say where InfluxDB is, and whose the readings are."""
+    for name, words in reversed(_OPTIONS):
+        if name.startswith("--influx") or name in ("--meter-id", "--timezone"):
+            command = click.option(name, default=None, metavar="TEXT", help=words)(command)
+    return command

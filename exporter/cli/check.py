@@ -1,0 +1,180 @@
+"""`check`: try each thing that must work, and say of each ok or what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from exporter.cli._common import config_option, settings_options, settings_or_exit
+from exporter.config import Settings, SettingsError
+from exporter.host_clock import NOT_BEFORE, synchronised
+from exporter.status_socket import NotRunning, ask
+from exporter.telemetry import Link, LinkState, faults
+
+_LISTEN_S: Final = 15.0
+"""A Kamstrup sends its list every 10 s, the others more often."""
+
+
+@click.command()
+@click.option("--running", is_flag=True, help="Only ask the running service whether it is well (for health checks).")
+@click.option("--seconds", type=click.FloatRange(1, 600), default=_LISTEN_S, show_default=True, help="Listen so long.")
+@settings_options
+@config_option
+def check(running: bool, seconds: float, config: Path | None, **overrides: Any) -> None:
+    """Try settings, source, frames, InfluxDB and clock, and say of each ok or what to do.
+
+    While `run` holds the port it is asked, and the port is left alone.
+
+    Exit code 0: all is well. 1: something is not. 2: the settings cannot be used.
+    """
+    settings = settings_or_exit(config, **overrides)
+    verdicts = Verdicts()
+    if running:
+        try:
+            status = ask(settings.outbox_path)
+        except NotRunning as error:
+            verdicts.wrong("service", str(error))
+        else:
+            _service(status, verdicts)
+        raise SystemExit(verdicts.exit_code)
+    verdicts.ok("settings", f"{len(settings.sources)} source(s), time zone {settings.timezone}")
+    try:
+        status = ask(settings.outbox_path)
+    except NotRunning:
+        _sources(settings, seconds, verdicts)
+    else:
+        _service(status, verdicts)
+    _influx(settings, verdicts)
+    _clock(verdicts)
+    raise SystemExit(verdicts.exit_code)
+
+
+class Verdicts:
+    """Prints each verdict as it falls."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    def ok(self, what: str, words: str) -> None:
+        """It works."""
+        click.echo(f"ok     {what}: {words}")
+
+    def note(self, what: str, words: str) -> None:
+        """Not a fault, but worth knowing."""
+        click.echo(f"note   {what}: {words}")
+
+    def wrong(self, what: str, words: str) -> None:
+        """It does not work; `words` say what to do."""
+        click.echo(f"WRONG  {what}: {words}")
+        self.exit_code = 1
+
+
+def _service(status: Mapping[str, Any], verdicts: Verdicts) -> None:
+    verdicts.ok("service", f"han-exporter {status['version']} runs, process {status['pid']}, since {status['started']}")
+    found = faults(status)
+    for link in status["sources"]:
+        words = f"{link['words']}; {link['frames']} frames, the last {link['frame_age_s']:.0f} s ago"
+        if link["state"] in ("ok", "waiting", "ended"):
+            verdicts.ok(link["name"], words)
+        else:
+            verdicts.wrong(link["name"], words)
+    outbox = status["outbox"]
+    verdicts.ok("outbox", f"{outbox['path']}: {outbox['depth_lines']} lines wait")
+    if outbox["rejected_lines"]:
+        verdicts.note("outbox", f"InfluxDB rejected {outbox['rejected_lines']} lines; they are kept aside")
+    if outbox["dropped_lines"]:
+        verdicts.note("outbox", f"{outbox['dropped_lines']} lines were dropped since it was full")
+    for words in found:
+        verdicts.wrong("service", words)
+
+
+def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
+    from exporter.sources import SourceError
+    from exporter.sources.open import open_source
+
+    if not settings.sources:
+        verdicts.wrong("source", "none is given: set HAN_SOURCE, for example to /dev/ttyUSB0, or to sim:")
+    for url in settings.sources:
+        try:
+            source = open_source(url, zone=settings.zone)
+            link = Link(source.name, url)
+            _listen(source, link, settings, seconds)
+        except SourceError as error:
+            verdicts.wrong(url, str(error))
+            continue
+        if link.state is LinkState.OK:
+            verdicts.ok(url, f"{link.counts.octets} octets, {link.counts.frames} frames, all can be read")
+        elif link.state is LinkState.WAITING and not link.counts.octets:
+            verdicts.wrong(
+                url, f"open, but no octet came in {seconds:.0f} s: is the adapter in the HAN port, is it on?"
+            )
+        elif not link.counts.frames and link.counts.octets:
+            words = f"{link.counts.octets} octets and no frame: wrong parity or speed? Run `han-exporter probe {url}`"
+            verdicts.wrong(url, words)
+        else:
+            verdicts.wrong(url, link.words)
+
+
+def _listen(source: Any, link: Link, settings: Settings, seconds: float) -> None:
+    """Listen until a frame was read or `seconds` are over."""
+    from exporter.intake import Intake
+
+    stop = threading.Event()
+    timer = threading.Timer(seconds, stop.set)
+    timer.daemon = True
+    timer.start()
+    intake = Intake(settings.zone)
+    try:
+        for chunk in source.chunks(stop, link.happened):
+            link.heard(len(chunk.octets), intake.feed(chunk.octets, chunk.received))
+            if link.state is LinkState.OK or stop.is_set():
+                break
+    finally:
+        timer.cancel()
+
+
+def _influx(settings: Settings, verdicts: Verdicts) -> None:
+    if settings.influx_url is None:
+        verdicts.note(
+            "InfluxDB", "none is configured (HAN_INFLUX_URL); `run` keeps everything in its outbox until one is"
+        )
+        return
+    from exporter.influx.answers import Verdict
+    from exporter.influx.client import Client, Unreachable
+
+    try:
+        client = Client(
+            settings.influx_url,
+            bucket=settings.influx_bucket,
+            token=settings.token(),
+            org=settings.influx_org,
+            ca_cert=settings.influx_ca_cert,
+        )
+        version = client.version()
+    except (SettingsError, ValueError) as error:
+        verdicts.wrong("InfluxDB", str(error))
+        return
+    except Unreachable as error:
+        verdicts.wrong("InfluxDB", error.words)
+        return
+    verdicts.ok("InfluxDB", f"{client.address} answers{f', version {version}' if version else ''}")
+    outcome = client.can_write()
+    if outcome.verdict is Verdict.TAKEN:
+        verdicts.ok("token", f"may write to bucket {settings.influx_bucket}")
+    else:
+        verdicts.wrong("token", outcome.words)
+
+
+def _clock(verdicts: Verdicts) -> None:
+    now = datetime.now(UTC)
+    if now < NOT_BEFORE:
+        verdicts.wrong("clock", f"this computer says it is {now:%Y-%m-%d %H:%M} UTC, which cannot be; set it (NTP)")
+    elif synchronised() is False:
+        verdicts.note("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC, but not synchronised: is an NTP service running?")
+    else:
+        verdicts.ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC")

@@ -1,0 +1,197 @@
+"""`import`: put captures into InfluxDB, straight from the file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+
+import click
+import tenacity
+
+from exporter import points
+from exporter.cli._common import (
+    EXIT_OK,
+    EXIT_REJECTED,
+    EXIT_UNUSABLE,
+    config_option,
+    give_up,
+    influx_options,
+    say,
+    settings_or_exit,
+)
+from exporter.cli.decode import Tally, outcomes_of
+from exporter.config import Settings, SettingsError
+from exporter.intake import Heard
+from exporter.placing import Placed, Placer
+from exporter.sources.capture_file import read_capture
+from exporter.sources.capture_form import NotACapture
+
+if TYPE_CHECKING:
+    from exporter.influx.client import Client
+
+_BATCH_LINES: Final = 5000
+_PATIENCE_S: Final = 60.0
+_WORDS_SHOWN: Final = 5
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@influx_options
+@config_option
+def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | None) -> None:
+    """Put the captures FILES into InfluxDB as `run` would have written them.
+
+    Time stamps in a capture say when a reading was received; without them the meter's own clock does, and readings
+    without any time are counted and left out. The same file always gives the same points: importing it again changes
+    nothing, so an import that was broken off is simply repeated.
+
+    Exit code 0: all is in InfluxDB. 1: something was rejected. 2: a file, the settings or InfluxDB cannot be used.
+    """
+    settings = settings_or_exit(config, **overrides)
+    poster = Poster(_client(settings))
+    codes = []
+    for file in files:
+        try:
+            codes.append(_import(file, settings, poster))
+        except NotACapture as error:
+            say(f"{file}: {error.words}; no HDLC frame in it")
+            codes.append(EXIT_UNUSABLE)
+        except OSError as error:
+            say(f"{file} cannot be read: {error.strerror or error}")
+            codes.append(EXIT_UNUSABLE)
+    raise SystemExit(max(codes))
+
+
+def _client(settings: Settings) -> Client:
+    from exporter.influx.client import Client
+
+    if settings.influx_url is None:
+        give_up("No InfluxDB is given: set HAN_INFLUX_URL (or --influx-url), for example to http://localhost:8086.")
+    try:
+        return Client(
+            settings.influx_url,
+            bucket=settings.influx_bucket,
+            token=settings.token(),
+            org=settings.influx_org,
+            ca_cert=settings.influx_ca_cert,
+        )
+    except (SettingsError, ValueError) as error:
+        give_up(str(error))
+
+
+def _import(file: Path, settings: Settings, poster: Poster) -> int:
+    tally = Tally()
+    rejected_before, written_before = poster.rejected, poster.written
+    with file.open("rb") as stream, _progress(file) as progress:
+        batch: list[str] = []
+        for lines in _lines_of(stream, file.stem, settings, tally):
+            batch += lines
+            if len(batch) >= _BATCH_LINES:
+                poster.post(batch)
+                batch.clear()
+                progress.at(stream.tell())
+        poster.post(batch)
+        progress.at(stream.tell())
+    if tally.frames == 0 and not tally.damaged_frames:
+        say(f"{file}: no HDLC frame in it ({tally.octets} octets of something else)")
+        return EXIT_UNUSABLE
+    rejected = poster.rejected - rejected_before
+    say(f"{tally.summary(str(file))}; {poster.written - written_before} points in InfluxDB")
+    if rejected:
+        say(f"{rejected} points were rejected by InfluxDB: {'; '.join(poster.words)}")
+    return EXIT_OK if not rejected and tally.exit_code == EXIT_OK else EXIT_REJECTED
+
+
+def _lines_of(stream: BinaryIO, source: str, settings: Settings, tally: Tally) -> Iterator[list[str]]:
+    placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
+    for outcome in outcomes_of(read_capture(stream), settings, tally):
+        if isinstance(outcome, Heard):
+            for placed in placer.place(outcome.reading):
+                yield _point_lines(placed, tally)
+    for placed in placer.give_up():
+        yield _point_lines(placed, tally)
+    tally.nameless = placer.left_out
+
+
+def _point_lines(placed: Placed, tally: Tally) -> list[str]:
+    if placed.time is None:
+        tally.without_time += 1
+        return []
+    return [*points.lines(placed), *points.clock_offset_lines(placed)]
+
+
+class Poster:
+    """Posts batches, waits for an InfluxDB that is away for a moment, and sets bad lines apart."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.written = 0
+        self.rejected = 0
+        self.words: list[str] = []
+
+    def post(self, lines: Sequence[str]) -> None:
+        """Post lines; ends the command in words when InfluxDB cannot be used."""
+        from exporter.influx.answers import Verdict
+
+        if not lines:
+            return
+        outcome = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda outcome: outcome.verdict is Verdict.RETRY),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
+            stop=tenacity.stop_after_delay(_PATIENCE_S),
+            before_sleep=lambda state: say(f"{state.outcome.result().words}; trying again") if state.outcome else None,
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )(self._client.write, lines)
+        if outcome.verdict is Verdict.TAKEN:
+            self.written += len(lines)
+        elif (outcome.verdict is Verdict.BAD_LINES or outcome.too_large) and len(lines) > 1:
+            middle = len(lines) // 2
+            self.post(lines[:middle])
+            self.post(lines[middle:])
+        elif outcome.verdict is Verdict.BAD_LINES:
+            self.rejected += 1
+            if len(self.words) < _WORDS_SHOWN:
+                self.words.append(outcome.words)
+        else:
+            give_up(f"{outcome.words}. What was imported stays; import the same file again, nothing comes twice.")
+
+
+class _Bar(Protocol):
+    def at(self, octets: int) -> None: ...
+
+
+class _NoBar:
+    def at(self, octets: int) -> None:
+        pass
+
+
+def _progress(file: Path) -> AbstractContextManager[_Bar]:
+    """A progress bar by octets of the file, where someone looks."""
+    return _ShownBar(file) if sys.stderr.isatty() else nullcontext(_NoBar())
+
+
+class _ShownBar(AbstractContextManager[_Bar]):
+    def __init__(self, file: Path) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task(file.name, total=file.stat().st_size or None)
+        self._next = 0.0
+
+    def at(self, octets: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + 0.1
+            self._progress.update(self._task, completed=octets)
+
+    def __enter__(self) -> _ShownBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,66 @@
+"""`run`: the service."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from exporter.cli._common import config_option, give_up, settings_options, settings_or_exit
+from exporter.config import Settings, SettingsError
+
+
+@click.command()
+@settings_options
+@config_option
+def run(config: Path | None, **overrides: Any) -> None:
+    """Read the meter and write to InfluxDB, until SIGTERM or Ctrl-C.
+
+    Every option can also be given as an environment variable (--influx-url is HAN_INFLUX_URL) or in han.toml
+    (influx_url). A token is given by HAN_INFLUX_TOKEN, or in a file.
+    """
+    settings = settings_or_exit(config, **overrides)
+    start_logging(settings)
+    if not settings.sources:
+        give_up("No source is given: set HAN_SOURCE, for example to /dev/ttyUSB0, or to sim: for a simulated meter.")
+    raise SystemExit(_run(settings))
+
+
+def _run(settings: Settings) -> int:
+    from exporter.outbox import OutboxError
+    from exporter.service import Service
+    from exporter.sources import SourceError
+    from exporter.sources.open import open_source
+
+    try:
+        sources = [open_source(url, zone=settings.zone) for url in settings.sources]
+        service = Service(settings, sources)
+    except (SourceError, OutboxError, SettingsError, ValueError) as error:
+        give_up(str(error))
+    return service.run()
+
+
+class _LocalTime(logging.Formatter):
+    """Times in HAN_TIMEZONE: the machine's own zone is never used."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self._zone = zone
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        """ISO 8601 with the offset."""
+        del datefmt
+        return datetime.fromtimestamp(record.created, self._zone).isoformat(timespec="seconds")
+
+
+def start_logging(settings: Settings) -> None:
+    """Log to standard error, at HAN_LOG_LEVEL."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LocalTime(settings.zone))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    for chatty in ("urllib3", "influxdb_client", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,0 +1,268 @@
+"""What `run` is: sources -> readings -> outbox -> InfluxDB.
+
+Owns the threads and the order of stopping: one thread a source (read, decode, append), one for the writer, and the main
+thread, which waits for a signal and writes the exporter's own metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Final
+
+from exporter import __version__, points
+from exporter.config import Settings
+from exporter.influx.client import Client
+from exporter.influx.writer import Writer
+from exporter.intake import Heard, Intake
+from exporter.outbox import Outbox, OutboxError
+from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer, to_ms
+from exporter.sources import Chunk, Source, SourceError, SourceEvent
+from exporter.status_socket import StatusServer
+from exporter.telemetry import Link, exporter_fields
+
+log = logging.getLogger(__name__)
+
+METRICS_EVERY_S: Final = 10.0
+_STOP_SOURCES_S: Final = 1.5
+_STOP_WRITER_S: Final = 3.2
+
+
+class Reader:
+    """One source's way to the outbox: octets -> readings -> lines, and the state they were derived from.
+
+    What one chunk brought goes into the outbox in one transaction, with the new state.
+    """
+
+    def __init__(self, source: Source, link: Link, outbox: Outbox, settings: Settings) -> None:
+        self.source = source
+        self.link = link
+        self.failed: str | None = None
+        self._outbox = outbox
+        self._intake = Intake(settings.zone)
+        state = outbox.states(f"last_id:{source.name}") | outbox.states("hour:")
+        self._placer = Placer(source.name, zone=settings.zone, fallback=settings.meter_id, state=state)
+        self._lock = threading.Lock()
+        self._waiting_since: float | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until `stop`, or until the source has an end."""
+        try:
+            for chunk in self.source.chunks(stop, self._report):
+                self.take(chunk)
+            if not stop.is_set():
+                self.link.ended(f"{self.source.name} has ended")
+        except SourceError as error:
+            self.failed = str(error)
+            self.link.ended(f"{self.source.name} cannot be read: {error}")
+            log.error("%s", error)
+        except Exception as error:  # a bug must not stop the other sources, nor what waits in the outbox
+            self.failed = f"{type(error).__name__}: {error}"
+            self.link.ended(f"reading {self.source.name} broke: {self.failed}")
+            log.exception("reading %s broke; please report this", self.source.name)
+        finally:
+            with self._lock:
+                self._keep(self._placer.give_up())
+
+    def _report(self, event: SourceEvent) -> None:
+        self.link.happened(event)
+
+    def take(self, chunk: Chunk) -> None:
+        """Bring one chunk into the outbox."""
+        with self._lock:
+            outcomes = self._intake.feed(chunk.octets, chunk.received, chunk.octet_seconds)
+            self.link.heard(len(chunk.octets), outcomes)
+            placed = []
+            for outcome in outcomes:
+                if isinstance(outcome, Heard):
+                    placed += self._placer.place(outcome.reading)
+            self._keep(placed)
+
+    def look_at_waiting(self, now: float) -> None:
+        """Let those go that wait for a meter's name since 60 s; `now` is monotonic."""
+        with self._lock:
+            since = self._waiting_since
+            if self.source.live and since is not None and now - since >= NAMELESS_WAIT_MS / 1000:
+                self._keep(self._placer.give_up())
+
+    def _keep(self, placed: Sequence[Placed]) -> None:
+        lines: list[str] = []
+        for one in placed:
+            self.link.read(one.meter_id)
+            if one.time is None:
+                self.link.counts.without_time += 1
+                continue
+            lines += points.lines(one)
+            lines += points.clock_offset_lines(one)
+        self.link.counts.left_out = self._placer.left_out
+        if not self._placer.waiting:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        state = self._placer.new_state()
+        if not lines and not state:
+            return
+        try:
+            self._outbox.append(lines, state)
+        except OutboxError as error:
+            self.link.counts.lost_lines += len(lines)
+            log.error("%d lines are lost, since the outbox takes none: %s", len(lines), error)
+
+
+class Service:
+    """Everything that `run` owns. Raises OutboxError or ValueError when it cannot begin."""
+
+    def __init__(self, settings: Settings, sources: Sequence[Source]) -> None:
+        self._settings = settings
+        self._instance = settings.instance or platform.node() or "han-exporter"
+        self._stop = threading.Event()
+        self._stop_writer = threading.Event()
+        self._started = datetime.now(UTC)
+        self._outbox = Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
+        self.readers = [
+            Reader(source, Link(source.name, url), self._outbox, settings)
+            for source, url in zip(sources, settings.sources, strict=True)
+        ]
+        self._writer = self._make_writer(settings)
+
+    def _make_writer(self, settings: Settings) -> Writer | None:
+        if settings.influx_url is None:
+            log.warning(
+                "no InfluxDB is configured (HAN_INFLUX_URL): everything is kept in %s and sent once there is one",
+                settings.outbox_path,
+            )
+            return None
+        client = Client(
+            settings.influx_url,
+            bucket=settings.influx_bucket,
+            token=settings.token(),
+            org=settings.influx_org,
+            ca_cert=settings.influx_ca_cert,
+        )
+        log.info("writing to %s, bucket %s", client.address, settings.influx_bucket)
+        return Writer(self._outbox, client)
+
+    def run(self) -> int:
+        """Run until a signal, or until every source has ended. Returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        threads = [
+            threading.Thread(target=reader.run, args=(self._stop,), name=reader.source.name, daemon=True)
+            for reader in self.readers
+        ]
+        sender = None
+        if self._writer is not None:
+            sender = threading.Thread(target=self._writer.run, args=(self._stop_writer,), name="writer", daemon=True)
+            sender.start()
+        status = StatusServer(self._outbox.path, self.status)
+        self._event("start", f"han-exporter {__version__} started")
+        for thread in threads:
+            thread.start()
+        try:
+            self._until_stopped(threads)
+        finally:
+            self._end(threads, sender, status)
+        return 2 if self.readers and all(reader.failed for reader in self.readers) else 0
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        log.info("stopping (%s)", signal.Signals(number).name)
+        self._stop.set()
+
+    def _until_stopped(self, threads: Sequence[threading.Thread]) -> None:
+        next_metrics = time.monotonic() + METRICS_EVERY_S
+        while not self._stop.wait(1.0 if any(reader.source.live for reader in self.readers) else 0.1):
+            if not any(thread.is_alive() for thread in threads):
+                log.info("every source has ended")
+                self._wait_until_sent()
+                return
+            now = time.monotonic()
+            for reader in self.readers:
+                reader.look_at_waiting(now)
+            if now >= next_metrics:
+                next_metrics = now + METRICS_EVERY_S
+                self._write_metrics()
+
+    def _wait_until_sent(self) -> None:
+        """All has been read: what waits is still sent, however long that takes, unless someone says stop."""
+        while self._writer is not None and self._outbox.status().depth_lines and not self._stop.wait(0.1):
+            pass
+
+    def _end(self, threads: Sequence[threading.Thread], sender: threading.Thread | None, status: StatusServer) -> None:
+        """Sources first, so that nothing comes in any more; then what is left goes out; then the file is closed."""
+        self._stop.set()
+        deadline = time.monotonic() + _STOP_SOURCES_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._event("stop", "han-exporter stopped")
+        self._stop_writer.set()
+        self._outbox.wake()
+        if sender is not None:
+            sender.join(_STOP_WRITER_S)
+        status.close()
+        left = self._outbox.status().depth_lines
+        self._outbox.close()
+        log.info("stopped; %s", f"{left} lines wait in {self._outbox.path}" if left else "nothing is left unsent")
+
+    def _write_metrics(self) -> None:
+        """The exporter's own points. They speak of now, so without an InfluxDB nobody would ever need them."""
+        if self._writer is None:
+            return
+        ms = to_ms(datetime.now(UTC))
+        outbox, writer = self._outbox.status(), self._writer.status()
+        fields = exporter_fields(
+            [reader.link for reader in self.readers],
+            {
+                "outbox_depth": outbox.depth_lines,
+                "outbox_age": outbox.oldest_age_s or 0.0,
+                "outbox_bytes": outbox.size_bytes,
+                "lines_dropped": outbox.dropped_lines,
+                "lines_rejected": outbox.rejected_lines,
+            },
+            {
+                "points_written": writer.points_written,
+                "write_retries": writer.retries,
+                "write_latency": writer.last_latency_s or 0.0,
+            },
+        )
+        lines = [points.exporter_line(self._instance, fields, ms)]
+        for reader in self.readers:
+            lines += [points.reading_age_line(meter, age, ms) for meter, age in reader.link.reading_ages().items()]
+        self._append(lines)
+
+    def _event(self, kind: str, text: str) -> None:
+        if self._writer is not None:
+            self._append([points.event_line(self._instance, kind, text, to_ms(datetime.now(UTC)))])
+
+    def _append(self, lines: Sequence[str]) -> None:
+        try:
+            self._outbox.append(lines)
+        except OutboxError as error:
+            log.error("the exporter's own metrics are lost: %s", error)
+
+    def status(self) -> dict[str, Any]:
+        """What `check` and the container's health check ask for."""
+        influx = None
+        if self._writer is not None:
+            writer = self._writer.status()
+            influx = {
+                "state": writer.state.value,
+                "words": writer.last_error,
+                "points_written": writer.points_written,
+                "retries": writer.retries,
+            }
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": self._started.isoformat(timespec="seconds"),
+            "sources": [reader.link.snapshot() for reader in self.readers],
+            "outbox": {"path": str(self._outbox.path), **asdict(self._outbox.status())},
+            "influx": influx,
+        }

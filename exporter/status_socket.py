@@ -1,0 +1,96 @@
+"""How a running service is asked: a local socket beside the outbox that gives out one JSON object.
+
+`check` must not open a port that `run` holds, and a health check must be cheap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class NotRunning(Exception):  # noqa: N818 - an answer, not a fault
+    """No service answers for this outbox."""
+
+
+def socket_path(outbox: Path) -> Path:
+    """Where the service of this outbox listens."""
+    return outbox.with_name(outbox.name + ".sock")
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name for a socket that fits the 107 octets which the kernel allows, however deep its folder is."""
+    if len(os.fsencode(path)) < 100 or not Path("/proc/self/fd").exists():
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+class StatusServer:
+    """Answers every connection with `status()` as JSON, in a thread of its own, until `close`."""
+
+    def __init__(self, outbox: Path, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._path = socket_path(outbox)
+        self._status = status
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The outbox is locked, so whoever left this behind is gone.
+        self._path.unlink(missing_ok=True)
+        with _short(self._path) as name:
+            self._socket.bind(name)
+        self._path.chmod(0o600)
+        self._socket.listen(8)
+        self._thread = threading.Thread(target=self._serve, name="status", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            with connection:
+                connection.settimeout(2)
+                try:
+                    connection.sendall(json.dumps(self._status()).encode())
+                except OSError as error:
+                    log.debug("whoever asked for the status went away: %s", error)
+
+    def close(self) -> None:
+        """Stop answering."""
+        with contextlib.suppress(OSError):  # wakes accept(); not connected is what it says then
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+def ask(outbox: Path, timeout: float = 5.0) -> dict[str, Any]:
+    """The status of the service that holds this outbox. Raises NotRunning."""
+    path = socket_path(outbox)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, _short(path) as name:
+            client.settimeout(timeout)
+            client.connect(name)
+            parts = []
+            while part := client.recv(65536):
+                parts.append(part)
+        status = json.loads(b"".join(parts))
+    except (OSError, ValueError) as error:
+        raise NotRunning(f"no `han-exporter run` answers at {path}: {error}") from None
+    if not isinstance(status, dict):
+        raise NotRunning(f"something else answers at {path}")
+    return status

@@ -1,0 +1,250 @@
+"""The exporter's own state: what each source does, in words and as metrics, and whether all is well."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from exporter.intake import Heard, Outcome, Unread
+from exporter.protocol.hdlc import Kind, Rejected
+from exporter.sources import Happened, SourceEvent
+
+log = logging.getLogger(__name__)
+
+NO_FRAME_LIMIT_S: Final = 300.0
+"""A source without a frame for so long is not well."""
+BACKLOG_LIMIT_S: Final = 600.0
+"""The oldest unsent reading may wait so long while InfluxDB is configured."""
+_GARBAGE_OCTETS: Final = 1024
+"""So many octets without a frame cannot be the rest of one: wrong parity or speed."""
+_UNREAD_FRAMES: Final = 3
+_WORDS_EVERY_S: Final = 60.0
+_METERS: Final = 1024
+"""Meters whose last reading is remembered, for its age."""
+
+
+class LinkState(Enum):
+    """What a source does; the value is the number in the metrics."""
+
+    WAITING = 0
+    """Opened, or about to be, and nothing known yet."""
+    OK = 1
+    MISSING = 2
+    SILENT = 3
+    NO_FRAMES = 4
+    """Octets, but none of them a frame: wrong parity or speed."""
+    UNREADABLE = 5
+    """Frames that check, but none that can be read: encrypted, or an unknown list."""
+    ENDED = 6
+
+
+_OF_EVENT: Final = {
+    Happened.OPENED: LinkState.WAITING,
+    Happened.MISSING: LinkState.MISSING,
+    Happened.LOST: LinkState.MISSING,
+    Happened.SILENT: LinkState.SILENT,
+}
+
+
+@dataclass(slots=True)
+class LinkCounts:
+    """Counters of one source since the start."""
+
+    octets: int = 0
+    frames: int = 0
+    readings: int = 0
+    unread: int = 0
+    without_time: int = 0
+    left_out: int = 0
+    reconnects: int = 0
+    lost_lines: int = 0
+
+
+class Link:
+    """One source as its owner should see it. Every change of state is logged once, rejects once a minute.
+
+    Methods may be called from any thread. `monotonic` is seconds.
+    """
+
+    def __init__(self, name: str, url: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.url = url
+        self.counts = LinkCounts()
+        self.rejects: Counter[Kind] = Counter()
+        self.state = LinkState.WAITING
+        self.words = "not opened yet"
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._begun = monotonic()
+        self._last_frame: float | None = None
+        self._last_reading: dict[str, float] = {}
+        self._octets_without_frame = 0
+        self._unread_in_a_row = 0
+        self._opened_before = False
+        self._said: dict[str, _Minute] = {}
+
+    def happened(self, event: SourceEvent) -> None:
+        """Take what the source says of itself."""
+        with self._lock:
+            if event.what is Happened.OPENED:
+                self.counts.reconnects += self._opened_before
+                self._opened_before = True
+                self._octets_without_frame = 0
+            self._become(_OF_EVENT[event.what], event.words)
+
+    def heard(self, octets: int, outcomes: Sequence[Outcome]) -> None:
+        """Take what a chunk brought."""
+        with self._lock:
+            self.counts.octets += octets
+            self._octets_without_frame += octets
+            for outcome in outcomes:
+                if isinstance(outcome, Rejected):
+                    self._rejected(outcome)
+                else:
+                    self._frame(outcome)
+            if self._octets_without_frame >= _GARBAGE_OCTETS:
+                words = (
+                    f"octets come from {self.name} but no frame in {self._octets_without_frame} of them: wrong parity "
+                    "or speed? Stop this and run `han-exporter probe`, or try ?parity=E behind the port"
+                )
+                self._become(LinkState.NO_FRAMES, words)
+
+    def read(self, meter_id: str) -> None:
+        """A reading of this meter is on its way."""
+        with self._lock:
+            self.counts.readings += 1
+            if len(self._last_reading) < _METERS or meter_id in self._last_reading:
+                self._last_reading[meter_id] = self._monotonic()
+
+    def ended(self, words: str) -> None:
+        """The source has no more."""
+        with self._lock:
+            self._become(LinkState.ENDED, words)
+
+    def _frame(self, outcome: Heard | Unread) -> None:
+        self.counts.frames += 1
+        self._octets_without_frame = 0
+        self._last_frame = self._monotonic()
+        if isinstance(outcome, Heard):
+            self._unread_in_a_row = 0
+            self._become(LinkState.OK, f"reading {self.name}")
+            return
+        self.counts.unread += 1
+        self._unread_in_a_row += 1
+        self._say("unread", f"a frame from {self.name} cannot be read: {outcome.words}")
+        if self._unread_in_a_row >= _UNREAD_FRAMES:
+            words = f"frames come from {self.name} and none can be read: {outcome.words}"
+            self._become(LinkState.UNREADABLE, words)
+
+    def _rejected(self, rejected: Rejected) -> None:
+        self.rejects[rejected.kind] += 1
+        if rejected.kind is Kind.FILL or (rejected.offset == 0 and rejected.kind is Kind.NOISE):
+            return  # flags between frames, and the rest of the frame we came in the middle of
+        self._say("rejected", f"{rejected.octets} octets from {self.name} are no frame: {rejected.reason}")
+
+    def _become(self, state: LinkState, words: str) -> None:
+        if state is not self.state or (state not in (LinkState.OK, LinkState.NO_FRAMES) and words != self.words):
+            level = logging.INFO if state in (LinkState.OK, LinkState.WAITING, LinkState.ENDED) else logging.WARNING
+            log.log(level, "%s", words)
+        self.state, self.words = state, words
+
+    def _say(self, what: str, words: str) -> None:
+        count = self._said.setdefault(what, _Minute()).count(self._monotonic())
+        if count:
+            log.warning("%s%s", words, f" ({count} such in all by now)" if count > 1 else "")
+
+    def frame_age(self) -> float:
+        """Seconds since the last frame, or since the start."""
+        with self._lock:
+            return self._monotonic() - (self._begun if self._last_frame is None else self._last_frame)
+
+    def reading_ages(self) -> dict[str, float]:
+        """Meter id -> seconds since its last reading."""
+        with self._lock:
+            now = self._monotonic()
+            return {meter_id: now - at for meter_id, at in self._last_reading.items()}
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it, for `check` and for whoever asks."""
+        counts = self.counts
+        return {
+            "name": self.name,
+            "source": self.url,
+            "state": self.state.name.lower(),
+            "words": self.words,
+            "octets": counts.octets,
+            "frames": counts.frames,
+            "readings": counts.readings,
+            "unread": counts.unread,
+            "reconnects": counts.reconnects,
+            "rejects": {kind.value: count for kind, count in sorted(self.rejects.items(), key=lambda kv: kv[0].value)},
+            "frame_age_s": round(self.frame_age(), 1),
+            "reading_age_s": {meter_id: round(age, 1) for meter_id, age in self.reading_ages().items()},
+        }
+
+
+class _Minute:
+    """Lets the first through at once, then one a minute."""
+
+    def __init__(self) -> None:
+        self._next = float("-inf")
+        self._count = 0
+
+    def count(self, now: float) -> int:
+        """How many there were by now if it is time to say so, else 0."""
+        self._count += 1
+        if now < self._next:
+            return 0
+        self._next = now + _WORDS_EVERY_S
+        return self._count
+
+
+def exporter_fields(
+    links: Sequence[Link], outbox: Mapping[str, float], writer: Mapping[str, float]
+) -> dict[str, int | float]:
+    """Fields of the `exporter` point: sums over the sources, then what outbox and writer add."""
+    fields: Counter[str] = Counter()
+    for link in links:
+        fields["frames"] += link.counts.frames
+        fields["octets"] += link.counts.octets
+        fields["readings"] += link.counts.readings
+        fields["rejects_unread"] += link.counts.unread
+        fields["reconnects"] += link.counts.reconnects
+        fields["readings_without_time"] += link.counts.without_time
+        fields["readings_left_out"] += link.counts.left_out
+        fields["lines_lost"] += link.counts.lost_lines
+        for kind in Kind:
+            fields[f"rejects_{kind.value}"] += link.rejects[kind]
+    # The worst of the sources: 1 is well, higher is a fault that has a name.
+    states = max((link.state.value for link in links), default=0)
+    return {**fields, "source_state": states, **outbox, **writer, "memory": resident_octets()}
+
+
+def resident_octets() -> int:
+    """Resident memory of this process; 0 where the platform does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+            pages = int(file.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    import resource
+
+    return pages * resource.getpagesize()
+
+
+def faults(status: Mapping[str, Any]) -> list[str]:
+    """What is not well in a status as the service gives it out, in words; empty when all is."""
+    found = []
+    for link in status["sources"]:
+        if link["state"] != "ended" and link["frame_age_s"] > NO_FRAME_LIMIT_S:
+            found.append(f"no frame from {link['name']} for {link['frame_age_s']:.0f} s: {link['words']}")
+    influx, age = status["influx"], status["outbox"]["oldest_age_s"]
+    if influx is not None and age is not None and age > BACKLOG_LIMIT_S:
+        found.append(f"the oldest unsent reading waits for {age:.0f} s: {influx['words'] or influx['state']}")
+    return found

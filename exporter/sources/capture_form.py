@@ -1,0 +1,232 @@
+"""What a file is, told by looking at its first octets: one of the three forms of a capture, or something else.
+
+The forms (design.md, **Captures**): raw octets; hex text, white space and `#` comments ignored; time-stamped hex, one
+line for each chunk as it came: `2026-11-22T17:00:10.123Z 7EA0E2…`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Final
+
+from exporter.sources import SourceError
+
+__all__ = [
+    "NO_OCTETS",
+    "Form",
+    "LineError",
+    "NotACapture",
+    "hex_octets",
+    "identify",
+    "name_content",
+    "shorten",
+    "split_stamp",
+]
+
+
+class Form(Enum):
+    """A form of capture; the value is its name in words."""
+
+    RAW = "raw octets"
+    HEX = "hex text"
+    STAMPED = "time-stamped hex"
+
+
+class NotACapture(SourceError):  # noqa: N818 (it is also an answer of `identify`)
+    """What was given is no capture; `words` name it for what it is ("a PNG picture")."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+class LineError(ValueError):
+    """A line of a text capture that cannot be read; the message says why."""
+
+
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF-", "a PDF document"),
+    (b"\x1f\x8b\x08", "a gzip file; unpack it first (gunzip)"),
+    (b"BZh", "a bzip2 file; unpack it first (bunzip2)"),
+    (b"\xfd7zXZ\x00", "an xz file; unpack it first (unxz)"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it first (unzstd)"),
+    (b"PK\x03\x04", "a ZIP file (or an office document); unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip file; unpack it first"),
+    (b"\x7fELF", "a program (ELF)"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+    (b"\xd4\xc3\xb2\xa1", "a network capture (pcap)"),
+    (b"\xa1\xb2\xc3\xd4", "a network capture (pcap)"),
+    (b"\n\r\r\n", "a network capture (pcapng)"),
+    (b"RIFF", "a sound or picture file (RIFF)"),
+)
+
+NO_OCTETS: Final = "text without a single octet: only blanks and comments"
+
+_P1: Final = (
+    "a P1 telegram (the port of Dutch, Belgian and Swedish meters, which speaks ASCII; han-exporter reads HDLC)"
+)
+_SML: Final = "SML (the language of German meters; han-exporter reads HDLC)"
+_MBUS: Final = "M-Bus frames (68 … 16, as some Austrian and Swiss meters send; han-exporter reads HDLC)"
+_SML_START: Final = bytes.fromhex("1b1b1b1b01010101")
+
+_P1_FIRST_LINE: Final = re.compile(rb"(?:\A|\n)\s*/[A-Za-z]{3}[0-9]")
+_P1_VALUE: Final = re.compile(rb"(?m)^[0-9]-[0-9]{1,2}:[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{1,3}\([^)\n]*\)")
+_JSON: Final = re.compile(rb'\s*(?:\{\s*["}]|\[\s*["{\[\]])')
+_HEX_DUMP: Final = re.compile(rb"\s*0{6,16}(?::| {1,2}(?:[0-9A-Fa-f]{2}){1,2} )")  # xxd, hexdump -C, od: address 0
+_NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+
+_DIGITS: Final = re.compile(r"[0-9A-Fa-f]*")
+_SEPARATORS: Final = re.compile(r"[\s,;:\-]+")
+_ONE_OCTET: Final = re.compile(r"0[xX][0-9A-Fa-f]{1,2}|[0-9A-Fa-f]{2}")
+
+
+def identify(head: bytes) -> Form | NotACapture:
+    """Tell what begins with these octets. A few hundred are enough; more make it surer.
+
+    Octets that are no text and no other known thing are RAW: whether frames stand in them is for the Deframer to say.
+    """
+    if not head:
+        return NotACapture("empty")
+    if not _is_text(head):
+        name = name_content(head)
+        return Form.RAW if name == Form.RAW.value else NotACapture(name)
+    if not head.strip(b"~"):
+        return Form.RAW  # nothing but flags, which happen to be ASCII
+    if _HEX_DUMP.match(head):
+        return NotACapture(name_content(head))
+    stamped, plain, other = _count_lines(head)
+    if stamped:
+        return Form.STAMPED
+    # An index, a price list or prose has a hex line here and there; a capture has a damaged one here and there.
+    if plain and plain >= other:
+        return Form.HEX
+    return NotACapture(name_content(head))
+
+
+def name_content(head: bytes) -> str:
+    """What the owner should call it: "a PNG picture", "a P1 telegram (…)", "text", "raw octets"."""
+    if not head:
+        return "empty"
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[257:262] == b"ustar":
+        return "a tar archive; unpack it first"
+    if _is_utf16(head):
+        return "text in UTF-16 (Windows); save it as UTF-8"
+    if _P1_FIRST_LINE.search(head) or _P1_VALUE.search(head):
+        return _P1
+    if _SML_START in head:
+        return _SML
+    if len(head) > 3 and head[0] == head[3] == 0x68 and head[1] == head[2]:
+        return _MBUS
+    return _name_text(head) if _is_text(head) else Form.RAW.value
+
+
+def hex_octets(text: str) -> bytes:
+    """A line's hex digits, undone: `7EA0E2`, `7e a0 e2`, `0x7E, 0xA0`, `7E:A0:E2`; `#` begins a comment.
+
+    Other separators than blanks count only between single octets: `0000: 7EA0` is an address, not two octets more.
+    Raises LineError.
+    """
+    try:
+        return bytes.fromhex(text)  # nearly every line
+    except ValueError:
+        digits = "".join(text.partition("#")[0].split())
+    if _DIGITS.fullmatch(digits):
+        if len(digits) % 2:
+            raise LineError(f"an odd number of hex digits ({len(digits)})")
+        return bytes.fromhex(digits)
+    tokens = [token for token in _SEPARATORS.split(text.partition("#")[0].strip()) if token]
+    if not all(_ONE_OCTET.fullmatch(token) for token in tokens):
+        raise LineError(f"no hex: {shorten(text)}")
+    return bytes(int(token, 16) for token in tokens)
+
+
+def split_stamp(text: str) -> tuple[datetime, str] | None:
+    """A line's time stamp in UTC and what stands behind it; None when it does not begin with one.
+
+    Raises LineError for a stamp that is cut, impossible or without its zone.
+    """
+    stamp, _, rest = text.strip().partition(" ")
+    if not (stamp[:4].isdigit() and stamp[4:5] == "-"):
+        return None
+    try:
+        when = datetime.fromisoformat(stamp)
+        if when.tzinfo is None:
+            raise LineError(f"a time stamp without its zone: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)")
+        return when.astimezone(UTC), rest
+    except LineError:
+        raise
+    except (ValueError, OverflowError):
+        raise LineError(f"no time stamp: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)") from None
+
+
+def _count_lines(head: bytes) -> tuple[int, int, int]:
+    """How many lines are time-stamped hex, plain hex, neither; blank ones and comments are not counted."""
+    counts = {Form.STAMPED: 0, Form.HEX: 0, None: 0}
+    for line in head.decode("utf-8-sig", "replace").splitlines():
+        if line.partition("#")[0].strip():
+            counts[_line_form(line)] += 1
+    return counts[Form.STAMPED], counts[Form.HEX], counts[None]
+
+
+def _line_form(line: str) -> Form | None:
+    try:
+        stamped = split_stamp(line)
+    except LineError:
+        return None
+    rest = line if stamped is None else stamped[1]
+    # An odd digit is damage, or the head's end; it does not make other text of it.
+    if not _DIGITS.fullmatch("".join(rest.partition("#")[0].split())):
+        try:
+            hex_octets(rest)
+        except LineError:
+            return None
+    if stamped is None:
+        return Form.HEX
+    return Form.STAMPED if rest.strip() else None
+
+
+def _is_text(head: bytes) -> bool:
+    if _NO_TEXT.search(head):
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 3 and error.reason == "unexpected end of data"
+    return True
+
+
+def _is_utf16(head: bytes) -> bool:
+    low, high = head[2:64:2], head[3:64:2]
+    return len(high) > 1 and (
+        (head.startswith(b"\xff\xfe") and not any(high)) or (head.startswith(b"\xfe\xff") and not any(low))
+    )
+
+
+def _name_text(head: bytes) -> str:
+    if _JSON.match(head):
+        return "JSON"
+    start = head[:256].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page (HTML)"
+    if start.startswith(b"<?xml"):
+        return "XML"
+    if _HEX_DUMP.match(head):
+        return "a hex dump with addresses; leave them out (xxd -p, od -An -v -tx1)"
+    lines = head.decode("utf-8-sig", "replace").splitlines()
+    words = next((line for line in lines if line.partition("#")[0].strip()), None)
+    if words is None:
+        return NO_OCTETS
+    return f"text that is no hex: {shorten(words.strip())}"
+
+
+def shorten(text: str) -> str:
+    """Text for a message: quoted, so that no control character reaches a terminal, and cut."""
+    return repr(text if len(text) <= 40 else text[:40] + "…")

@@ -1,0 +1,193 @@
+"""What a serial source's setting says: where the port is, and how its line is to be set.
+
+    /dev/ttyUSB0   /dev/ttyUSB0?parity=E   /dev/ttyACM0?baud=115200   socket://10.0.0.5:2001   rfc2217://gw:2217?parity=E
+
+`baud`, `bits`, `parity`, `stop` and `silence` are this product's; what else stands in the query is left to pyserial.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Final
+from urllib.parse import urlsplit
+
+from exporter.sources import SourceError
+
+__all__ = ["SILENCE", "Line", "SerialUrl"]
+
+SILENCE: Final = 60.0
+"""Seconds without an octet after which a port counts as silent (design.md, **source**)."""
+
+_PARITIES: Final = ("N", "E", "O")
+_STOP_BITS: Final = {"1": 1.0, "1.5": 1.5, "2": 2.0}
+_NETWORK: Final = ("socket", "rfc2217")
+_WITHOUT_WIRE: Final = (*_NETWORK, "loop")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How octets stand on the wire: 2400 8N1 unless the setting says otherwise (domain.md, "The wire")."""
+
+    baud: int = 2400
+    bits: int = 8
+    parity: str = "N"
+    stop: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.baud} {self.bits}{self.parity}{self.stop:g}"
+
+    @property
+    def octet_seconds(self) -> float:
+        """Seconds that one octet takes on the wire: start bit, data bits, parity bit, stop bits."""
+        return (1 + self.bits + (self.parity != "N") + self.stop) / self.baud
+
+    @property
+    def query(self) -> str:
+        """The part of a setting that asks for this line; empty for 2400 8N1."""
+        asked = [
+            f"{each.name}={value:g}" if isinstance(value := getattr(self, each.name), float) else f"{each.name}={value}"
+            for each in fields(self)
+            if getattr(self, each.name) != each.default
+        ]
+        return "&".join(asked)
+
+
+def _baud(text: str) -> int:
+    if text.isascii() and text.isdigit() and 50 <= int(text) <= 4_000_000:
+        return int(text)
+    raise ValueError("a whole number from 50 to 4000000, such as 2400, 9600 or 115200")
+
+
+def _bits(text: str) -> int:
+    if text in ("5", "6", "7", "8"):
+        return int(text)
+    raise ValueError("5, 6, 7 or 8")
+
+
+def _parity(text: str) -> str:
+    if text.upper() in _PARITIES:
+        return text.upper()
+    raise ValueError("N (none), E (even) or O (odd)")
+
+
+def _stop(text: str) -> float:
+    if text in _STOP_BITS:
+        return _STOP_BITS[text]
+    raise ValueError("1, 1.5 or 2")
+
+
+def _silence(text: str) -> float:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 86_400:
+        return float(text)
+    raise ValueError("whole seconds from 1 to 86400")
+
+
+_KEYS: Final[dict[str, Callable[[str], int | float | str]]] = {
+    "baud": _baud,
+    "bits": _bits,
+    "parity": _parity,
+    "stop": _stop,
+    "silence": _silence,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SerialUrl:
+    """A setting taken apart: `address` is what pyserial opens (a device path or a URL)."""
+
+    address: str
+    line: Line = field(default_factory=Line)
+    silence: float = SILENCE
+
+    @classmethod
+    def parse(cls, setting: str) -> SerialUrl:
+        """Take a setting apart. Raises SourceError that names the wrong part and what is allowed there."""
+        address, _, query = setting.partition("?")
+        if not address:
+            raise SourceError("the source has no port in it; write for example /dev/ttyUSB0 or socket://host:port")
+        ours: dict[str, int | float | str] = {}
+        rest = []
+        for part in filter(None, query.split("&")):
+            key, _, text = part.partition("=")
+            if key in _KEYS:
+                ours[key] = _read(setting, key, text)
+            else:
+                rest.append(part)
+        if rest and "://" not in address:
+            raise SourceError(f"{setting}: {rest[0]!r} is not known; a port takes {', '.join(_KEYS)}")
+        silence = float(ours.pop("silence", SILENCE))
+        # mypy cannot see that each key's reader gives that field's type.
+        url = cls(address + ("?" + "&".join(rest) if rest else ""), Line(**ours), silence)  # type: ignore[arg-type]
+        url._check_network()
+        return url
+
+    def with_line(self, line: Line) -> SerialUrl:
+        """The same port with another line setting."""
+        return replace(self, line=line)
+
+    @property
+    def scheme(self) -> str:
+        """`socket`, `rfc2217`, `loop`, `spy`, `hwgrep`, …; empty for a device path."""
+        return self.address.partition("://")[0].lower() if "://" in self.address else ""
+
+    @property
+    def is_network(self) -> bool:
+        """True when another machine holds the port."""
+        return self.scheme in _NETWORK
+
+    @property
+    def line_is_ours(self) -> bool:
+        """True when speed and parity are set from here; a plain socket's far end sets its own."""
+        return self.scheme not in ("socket", "loop")
+
+    @property
+    def octet_seconds(self) -> float:
+        """Wire time of an octet, 0 where octets come over a network and their spacing says nothing."""
+        return 0.0 if self.scheme in _WITHOUT_WIRE else self.line.octet_seconds
+
+    @property
+    def path(self) -> str | None:
+        """The device path, None where it is not known before opening."""
+        if not self.scheme:
+            return self.address
+        if self.scheme == "spy":
+            return self.address.partition("://")[2].partition("?")[0]
+        return None
+
+    @property
+    def name(self) -> str:
+        """Short and stable: `ttyUSB0`, `10.0.0.5:2001`, `loop`."""
+        if self.path is not None:
+            return posixpath.basename(self.path.rstrip("/")) or self.path
+        place = urlsplit(self.address)
+        if self.is_network:
+            return place.netloc.rpartition("@")[2]
+        return place.netloc or self.scheme
+
+    @property
+    def setting(self) -> str:
+        """The setting that gives this port with this line again."""
+        mark = "&" if "?" in self.address else "?"
+        return self.address + (mark + self.line.query if self.line.query else "")
+
+    def _check_network(self) -> None:
+        if not self.is_network:
+            return
+        try:
+            place = urlsplit(self.address)
+            complete = bool(place.hostname and place.port)
+        except ValueError:
+            complete = False
+        if not complete:
+            raise SourceError(
+                f"{self.address}: write {self.scheme}://HOST:PORT, for example {self.scheme}://10.0.0.5:2001"
+            )
+
+
+def _read(setting: str, key: str, text: str) -> int | float | str:
+    try:
+        return _KEYS[key](text)
+    except ValueError as allowed:
+        raise SourceError(f"{setting}: {key}={text} is wrong; {key} is {allowed}") from None

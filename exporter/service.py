@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ from exporter.telemetry import Link, exporter_fields
 log = logging.getLogger(__name__)
 
 METRICS_EVERY_S: Final = 10.0
+_PAST: Final = timedelta(minutes=1)
+_GATHERED_LINES: Final = 2000
 _STOP_SOURCES_S: Final = 1.5
 _STOP_WRITER_S: Final = 3.2
 
@@ -39,7 +41,8 @@ _STOP_WRITER_S: Final = 3.2
 class Reader:
     """One source's way to the outbox: octets -> readings -> lines, and the state they were derived from.
 
-    What one chunk brought goes into the outbox in one transaction, with the new state.
+    What one chunk brought goes into the outbox in one transaction, with the new state. Chunks of the past (a capture,
+    the simulator's backfill) can be had again, and go in together, to spare the disk.
     """
 
     def __init__(self, source: Source, link: Link, outbox: Outbox, settings: Settings) -> None:
@@ -52,6 +55,7 @@ class Reader:
         self._placer = Placer(source.name, zone=settings.zone, fallback=settings.meter_id, state=state)
         self._lock = threading.Lock()
         self._waiting_since: float | None = None
+        self._gathered: list[str] = []
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop`, or until the source has an end."""
@@ -70,7 +74,7 @@ class Reader:
             log.exception("reading %s broke; please report this", self.source.name)
         finally:
             with self._lock:
-                self._keep(self._placer.give_up())
+                self._keep(self._placer.give_up(), gather=False)
 
     def _report(self, event: SourceEvent) -> None:
         self.link.happened(event)
@@ -84,17 +88,18 @@ class Reader:
             for outcome in outcomes:
                 if isinstance(outcome, Heard):
                     placed += self._placer.place(outcome.reading)
-            self._keep(placed)
+            past = chunk.received is None or datetime.now(UTC) - chunk.received > _PAST
+            self._keep(placed, gather=past or not self.source.live)
 
     def look_at_waiting(self, now: float) -> None:
-        """Let those go that wait for a meter's name since 60 s; `now` is monotonic."""
+        """Let those go that were gathered, or that wait for a meter's name since 60 s; `now` is monotonic."""
         with self._lock:
             since = self._waiting_since
-            if self.source.live and since is not None and now - since >= NAMELESS_WAIT_MS / 1000:
-                self._keep(self._placer.give_up())
+            over = self.source.live and since is not None and now - since >= NAMELESS_WAIT_MS / 1000
+            self._keep(self._placer.give_up() if over else [], gather=False)
 
-    def _keep(self, placed: Sequence[Placed]) -> None:
-        lines: list[str] = []
+    def _keep(self, placed: Sequence[Placed], *, gather: bool) -> None:
+        lines = self._gathered
         for one in placed:
             self.link.read(one.meter_id)
             if one.time is None:
@@ -107,6 +112,9 @@ class Reader:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = time.monotonic()
+        if gather and len(lines) < _GATHERED_LINES:
+            return
+        self._gathered = []
         state = self._placer.new_state()
         if not lines and not state:
             return

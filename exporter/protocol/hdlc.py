@@ -350,13 +350,13 @@ class Deframer:
         if start is None:
             if _ONLY_FLAGS.fullmatch(self._octets, at - self._base, stop - self._base):
                 return Rejected(at, octets, Kind.FILL, "fill between frames")
-            return Rejected(at, octets, Kind.NOISE, f"no frame in {octets} octet{'s' * (octets > 1)}")
+            return Rejected(at, octets, Kind.NOISE, f"no frame in {_octets(octets)}")
         kind, words = start.kind, start.words
         if start.candidate and stop < start.end and kind is not Kind.HEADER:
             kind = Kind.INCOMPLETE if stop == self.fed and kind is Kind.INCOMPLETE else Kind.BROKEN_OFF
         if kind in (Kind.INCOMPLETE, Kind.BROKEN_OFF):
             there, of = stop - start.at, start.end + 1 - start.at
-            words = f"incomplete, {there} of {of} octets" if start.end else f"incomplete, {there} octet"
+            words = f"incomplete, {there} of {of} octets" if start.end else f"incomplete, {_octets(there)}"
         return Rejected(at, octets, kind, words)
 
     def _end_of(self, at: int, total: int) -> int:
@@ -372,6 +372,10 @@ _MAX_REJECT: Final = MAX_FRAME - 1
 def _length(octets: bytes | bytearray, i: int) -> int:
     """The 11 length bits of the format field at `i`: octets between the flags."""
     return (octets[i] & 0x07) << 8 | octets[i + 1]
+
+
+def _octets(count: int) -> str:
+    return f"{count} octet{'s' * (count != 1)}"
 
 
 def _differ(what: str, sent: bytes, calculated: bytes) -> str:

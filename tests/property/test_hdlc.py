@@ -1,0 +1,123 @@
+"""Deframer against any octets, and against a reference that tries every start and every end."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.protocol.hdlc import Deframer, Frame, Rejected
+from tests.octets import all_frames, crc_x25, frame
+
+SHORT = [octets for octets in all_frames() if len(octets) < 200]
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> bytes:
+    """A header that checks, of a frame that may never end."""
+    length = draw(st.sampled_from([7, 9, 10, 12, 20, 60, 300]))
+    addresses = draw(st.sampled_from([b"\x03\x05", b"\x02\x02\x02\x03\x02\x03", b"\x41\x08\x83"]))
+    head = bytes([0xA0 | length >> 8, length & 0xFF]) + addresses + b"\x13"
+    return b"\x7e" + head + crc_x25(head)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    octets = draw(st.sampled_from(SHORT))
+    at = draw(st.integers(0, len(octets) - 1))
+    instead = draw(st.binary(max_size=2))
+    return octets[:at] + instead + octets[at + draw(st.integers(0, 2)) :]
+
+
+def pieces() -> st.SearchStrategy[bytes]:
+    return st.one_of(
+        st.sampled_from(SHORT),
+        st.sampled_from(SHORT).map(lambda octets: octets[1:]),  # opened by the flag that closed the one before
+        st.sampled_from(SHORT).flatmap(lambda octets: st.integers(0, len(octets)).map(lambda n: octets[:n])),
+        st.binary(max_size=30).map(frame),
+        damaged(),
+        headers(),
+        st.binary(max_size=40),
+        st.integers(1, 5).map(lambda n: b"\x7e" * n),
+    )
+
+
+streams = st.lists(pieces(), max_size=7).map(b"".join)
+
+
+def fed(octets: bytes, cuts: list[int]) -> list[Frame | Rejected]:
+    deframer = Deframer()
+    found: list[Frame | Rejected] = []
+    bounds = [0, *sorted(cut % (len(octets) + 1) for cut in cuts), len(octets)]
+    for start, stop in pairwise(bounds):
+        found += deframer.feed(octets[start:stop])
+        assert sum(item.octets for item in found) + deframer.waiting == stop == deframer.fed
+    return found + list(deframer.end())
+
+
+def reference(octets: bytes) -> list[tuple[int, int]]:
+    """(flag, closing flag) of the frames: by earliest end, then earliest start; none overlaps one before."""
+    ends = []
+    for at in range(len(octets) - 8):
+        end = at + 1 + ((octets[at + 1] & 7) << 8 | octets[at + 2])
+        whole = octets[at] == 0x7E and octets[at + 1] >> 4 == 0xA and end < len(octets) and octets[end] == 0x7E
+        if whole and _header_checks(octets, at, end) and crc_x25(octets[at + 1 : end - 2]) == octets[end - 2 : end]:
+            ends.append((end, at))
+    found: list[tuple[int, int]] = []
+    for end, at in sorted(ends):
+        if not found or at >= found[-1][1]:
+            found.append((at, end))
+    return found
+
+
+def _header_checks(octets: bytes, at: int, end: int) -> bool:
+    i = at + 3
+    for _ in range(2):
+        first = i
+        while i < end and not octets[i] & 1:
+            i += 1
+        i += 1
+        if i - first > 4:
+            return False
+    return i + 2 < end and crc_x25(octets[at + 1 : i + 1]) == octets[i + 1 : i + 3]
+
+
+@settings(max_examples=400, deadline=None)
+@given(streams, st.lists(st.integers(0, 2000), max_size=6))
+def test_conserves_octets_and_any_slicing_is_the_same(octets: bytes, cuts: list[int]) -> None:
+    at_once = fed(octets, [])
+    offset = 0
+    for item in at_once:
+        assert item.offset == offset
+        assert item.octets > 0
+        offset += item.octets
+    assert offset == len(octets)
+    assert fed(octets, cuts) == at_once
+
+
+@settings(max_examples=200, deadline=None)
+@given(streams)
+def test_octet_by_octet_is_the_same_at_every_moment(octets: bytes) -> None:
+    slow = Deframer()
+    given_out: list[Frame | Rejected] = []
+    for n, octet in enumerate(octets, 1):
+        given_out += slow.feed(bytes([octet]))
+        if n % 13 == 0 or n == len(octets):
+            quick = Deframer()
+            assert quick.feed(octets[:n]) == given_out
+            assert quick.waiting == slow.waiting
+
+
+@settings(max_examples=400, deadline=None)
+@given(streams)
+def test_finds_what_the_reference_finds(octets: bytes) -> None:
+    ends = [item.end - 1 for item in fed(octets, []) if isinstance(item, Frame)]
+    assert ends == [end for _, end in reference(octets)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=3000))
+def test_any_octets(octets: bytes) -> None:
+    found = fed(octets, [100, 1000])
+    assert sum(item.octets for item in found) == len(octets)

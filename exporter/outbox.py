@@ -1,0 +1,392 @@
+"""The durable queue between the readings and InfluxDB, and the state that points are derived from.
+
+One SQLite file in WAL mode with `synchronous=FULL`: a commit is one fsync of the write-ahead log, so when `append`
+returns, its lines and its state survive a power cut, and a kill leaves neither half. A row holds the lines of one
+append (at most `ROW_LINES`), as text with a checksum; they leave in batches when InfluxDB has said yes to them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from exporter.outbox_file import OutboxError, OutboxFile, OutboxLockedError
+
+__all__ = ["ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ROW_LINES = 1000
+"""The most lines in one row: what one `append` brings is cut into rows of so many, in one transaction."""
+
+_DAMAGED_ROW = "the outbox file was damaged here (the checksum is wrong): not sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Lines that wait, oldest first, and what `delete` needs to remove them.
+
+    `oldest` and `newest` are seconds since 1970: when the first and the last of them were appended. `out_of_order`
+    tells that older lines than these wait.
+    """
+
+    lines: tuple[str, ...]
+    oldest: float
+    newest: float
+    out_of_order: bool
+    rows: tuple[tuple[int, int], ...]
+    """(row id, number of its lines), in the order of `lines`."""
+    generation: int
+    """Of the file that the row ids belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A line that was put aside, when (seconds since 1970), and why, in InfluxDB's words."""
+
+    id: int
+    at: float
+    line: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the outbox holds. `dropped_lines` is counted for ever, `oldest_age_s` is None when nothing waits."""
+
+    depth_lines: int
+    oldest_age_s: float | None
+    size_bytes: int
+    dropped_lines: int
+    rejected_lines: int
+
+
+class _Row(NamedTuple):
+    id: int
+    enqueued: float
+    crc: int
+    body: bytes
+    lines: int
+
+
+class Outbox:
+    """The queue and the state in one file; every method may be called from any thread.
+
+    `max_bytes` bounds the file: when it is full the oldest lines go, counted and logged. `read_only` looks at an
+    outbox that another process may be using; it takes no lock and can only be asked.
+
+    Raises OutboxLockedError when another process has it, OutboxError when the file cannot be opened. A damaged file
+    is set aside as `NAME.corrupt-TIME` and a new one is begun, both when it is opened and when damage shows later.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int = 1 << 30,
+        clock: Callable[[], float] = time.time,
+        read_only: bool = False,
+    ) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._news = threading.Condition()
+        self._arrived = True  # what was left from the last time is news too
+        self._dropped_unsaid = 0
+        self._next_word = 0.0
+        self._file = OutboxFile(path, read_only=read_only, clock=clock)
+
+    # --- in -------------------------------------------------------------------------------------------------
+
+    def append(self, lines: Sequence[str], state: Mapping[str, str | None] | None = None) -> None:
+        """Keep finished lines of line protocol and the new state (None deletes a key), in one transaction.
+
+        When it returns, both survive a power cut. Raises OutboxError (disk full, disk broken) and keeps neither.
+        """
+        if not lines and not state:
+            return
+        with self._file.in_words():
+            try:
+                dropped = self._file.write(lambda db: self._insert(db, lines, state or {}))
+            except sqlite3.OperationalError as problem:
+                if problem.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                dropped = self._file.write(lambda db: self._insert_into_full_disk(db, lines, state or {}))
+        self._say_dropped(dropped)
+        if lines:
+            self.wake()
+
+    def _insert(self, db: sqlite3.Connection, lines: Sequence[str], state: Mapping[str, str | None]) -> int:
+        """Insert rows and state; return how many lines had to be dropped for them."""
+        now, dropped = self._clock(), 0
+        for start in range(0, len(lines), ROW_LINES):
+            body = "\n".join(lines[start : start + ROW_LINES]).encode()
+            dropped += self._make_room(db, len(body))
+            db.execute(
+                "INSERT INTO chunk (enqueued, lines, sent, crc, body) VALUES (?, ?, 0, ?, ?)",
+                (now, min(ROW_LINES, len(lines) - start), zlib.crc32(body), body),
+            )
+        for key, value in state.items():
+            if value is None:
+                db.execute("DELETE FROM state WHERE key = ?", (key,))
+            else:
+                db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
+        return dropped
+
+    def _make_room(self, db: sqlite3.Connection, octets: int) -> int:
+        """Drop the oldest rows until so many octets fit; return how many lines went."""
+        dropped = 0
+        # Half as much again as the body, and some pages: page heads, ends of pages, the other tables.
+        need = octets + octets // 2 + 8 * _pragma(db, "page_size")
+        while _used_bytes(db) + need > self._max_bytes:
+            lines = _drop_oldest(db, rows=8)
+            if lines is None:
+                break
+            dropped += lines
+        return dropped
+
+    def _insert_into_full_disk(
+        self, db: sqlite3.Connection, lines: Sequence[str], state: Mapping[str, str | None]
+    ) -> int:
+        """The disk is full before the outbox is: the pages of the oldest rows are used again for the new ones."""
+        need = sum(map(len, lines)) * 3 // 2 + 8 * _pragma(db, "page_size")
+        dropped = 0
+        while _pragma(db, "freelist_count") * _pragma(db, "page_size") < need:
+            gone = _drop_oldest(db, rows=8)
+            if gone is None:
+                break
+            dropped += gone
+        return dropped + self._insert(db, lines, state)
+
+    # --- state ----------------------------------------------------------------------------------------------
+
+    def get_state(self, key: str) -> str | None:
+        """The value kept under a key, or None."""
+        row = self._ask(lambda db: db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone())
+        return None if row is None else str(row[0])
+
+    def states(self, prefix: str) -> dict[str, str]:
+        """Every key that begins with `prefix`, and its value, in the order of the keys."""
+        # U+10FFFF sorts behind everything that a key can hold: a range is found by the primary key, LIKE is not.
+        query = "SELECT key, value FROM state WHERE key >= ? AND key < ? ORDER BY key"
+        return self._ask(lambda db: dict(db.execute(query, (prefix, prefix + "\U0010ffff")).fetchall()))
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def take(self, max_lines: int, *, newest: bool) -> Batch | None:
+        """The oldest or newest waiting lines, not removed; None when nothing waits.
+
+        Whole rows only: at most `max_lines` lines, or one row if that alone has more. Newest leaves out what was
+        sent before (see `delete`).
+        """
+        with self._file.in_words():
+            while True:
+                rows, out_of_order, generation = self._file.read(lambda db: self._rows(db, max_lines, newest))
+                damaged = [row for row in rows if zlib.crc32(row.body) != row.crc]
+                if not damaged:
+                    break
+                self._set_damaged_aside(damaged)
+        if not rows:
+            return None
+        parts = [(row.id, str(row.body, "utf-8").split("\n")) for row in rows]
+        return Batch(
+            lines=tuple(line for _, part in parts for line in part),
+            oldest=min(row.enqueued for row in rows),
+            newest=max(row.enqueued for row in rows),
+            out_of_order=out_of_order,
+            rows=tuple((row, len(part)) for row, part in parts),
+            generation=generation,
+        )
+
+    def _rows(self, db: sqlite3.Connection, max_lines: int, newest: bool) -> tuple[list[_Row], bool, int]:
+        where, order = ("WHERE sent = 0", "DESC") if newest else ("", "ASC")
+        found: list[_Row] = []
+        total = 0
+        cursor = db.execute(f"SELECT id, enqueued, crc, body, lines FROM chunk {where} ORDER BY id {order}")
+        for row in map(_Row._make, cursor):
+            total += row.lines
+            if found and total > max_lines:
+                break
+            found.append(row)
+        cursor.close()  # an open one would keep the log from being emptied
+        found.sort()
+        first = db.execute("SELECT min(id) FROM chunk").fetchone()[0]
+        return found, bool(found) and first < found[0].id, self._file.generation
+
+    def delete(
+        self,
+        batch: Batch,
+        *,
+        rejected: Mapping[int, str] | None = None,
+        keep: Iterable[int] = (),
+    ) -> None:
+        """Remove a batch that InfluxDB has taken, in one transaction.
+
+        `rejected` maps the place of a line in `batch.lines` to InfluxDB's words: these are put aside. `keep` names
+        places whose lines were taken but must be sent once more when their turn in the order of time comes (a point
+        that is replaced as time goes on: its older version may still wait, and the newest must be the last to
+        arrive). Raises OutboxError and changes nothing.
+        """
+        aside = [(batch.lines[place], words) for place, words in sorted((rejected or {}).items())]
+        kept = set(keep)
+
+        def work(db: sqlite3.Connection) -> int:
+            if batch.generation == self._file.generation:
+                _remove(db, batch, kept)
+            dropped = self._put_aside(db, aside)
+            _give_back(db)
+            return dropped
+
+        with self._file.in_words():
+            self._say_dropped(self._file.write(work))
+
+    # --- put aside ------------------------------------------------------------------------------------------
+
+    def _put_aside(self, db: sqlite3.Connection, lines: Sequence[tuple[str, str]]) -> int:
+        """Put (line, words) into `rejected`; return how many old ones were dropped for them."""
+        now, dropped = self._clock(), 0
+        rows = [(now, line, words) for line, words in lines]
+        db.executemany("INSERT INTO rejected (at, line, words) VALUES (?, ?, ?)", rows)
+        # Bad lines without end must not push good ones out of a full outbox: an eighth is theirs.
+        while db.execute("SELECT rejected_octets FROM tally").fetchone()[0] > self._max_bytes // 8:
+            oldest = "DELETE FROM rejected WHERE id IN (SELECT id FROM rejected ORDER BY id LIMIT 64)"
+            dropped += db.execute(oldest).rowcount
+        db.execute("UPDATE tally SET dropped = dropped + ?", (dropped,))
+        return dropped
+
+    def _set_damaged_aside(self, rows: Sequence[_Row]) -> None:
+        lines = [line for row in rows for line in str(row.body, "utf-8", "replace").split("\n")]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM chunk WHERE id = ?", [(row.id,) for row in rows])
+            self._put_aside(db, [(line, _DAMAGED_ROW) for line in lines])
+
+        self._file.write(work)
+        log.error("%d lines in the outbox %s were damaged; they are put aside", len(lines), self.path)
+
+    def rejected(self, limit: int = 100) -> list[Rejected]:
+        """The lines that were put aside, newest first."""
+        query = "SELECT id, at, line, words FROM rejected ORDER BY id DESC LIMIT ?"
+        return self._ask(lambda db: [Rejected(*row) for row in db.execute(query, (limit,))])
+
+    def retry_rejected(self, ids: Iterable[int] | None = None) -> int:
+        """Put rejected lines (all of them for None) back into the queue; return how many. One transaction."""
+        wanted = None if ids is None else list(ids)
+
+        def work(db: sqlite3.Connection) -> int:
+            rows = wanted
+            if rows is None:
+                rows = [row for (row,) in db.execute("SELECT id FROM rejected ORDER BY id")]
+            found = [db.execute("DELETE FROM rejected WHERE id = ? RETURNING line", (row,)).fetchone() for row in rows]
+            lines = [line for (line,) in filter(None, found)]
+            self._insert(db, lines, {})
+            return len(lines)
+
+        with self._file.in_words():
+            moved = self._file.write(work)
+        self.wake()
+        return moved
+
+    # --- asking and waiting ---------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """What the outbox holds now; cheap, also for a backlog of weeks."""
+
+        def work(db: sqlite3.Connection) -> tuple[int, int, int, float | None]:
+            depth, dropped, rejected = db.execute("SELECT depth, dropped, rejected FROM tally").fetchone()
+            oldest = db.execute("SELECT enqueued FROM chunk ORDER BY id LIMIT 1").fetchone()
+            return depth, dropped, rejected, oldest[0] if oldest else None
+
+        depth, dropped, rejected, oldest = self._ask(work)
+        return Status(
+            depth_lines=depth,
+            oldest_age_s=None if oldest is None else max(0.0, self._clock() - oldest),
+            size_bytes=self._file.octets(),
+            dropped_lines=dropped,
+            rejected_lines=rejected,
+        )
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep until something was appended since the last `wait` returned, or `wake`, or `timeout` seconds."""
+        with self._news:
+            news = self._news.wait_for(lambda: self._arrived, timeout)
+            self._arrived = False
+            return news
+
+    def wake(self) -> None:
+        """End a `wait` that goes on in another thread (on the way to a stop)."""
+        with self._news:
+            self._arrived = True
+            self._news.notify_all()
+
+    def close(self) -> None:
+        """Close the file and let go of the lock; what was appended is safe with or without it."""
+        self._file.close()
+        self.wake()
+
+    def _ask(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._file.in_words():
+            return self._file.read(work)
+
+    def _say_dropped(self, dropped: int) -> None:
+        """Say that lines were dropped: the first time at once, then once a minute with the sum."""
+        self._dropped_unsaid += dropped
+        now = time.monotonic()
+        if not self._dropped_unsaid or now < self._next_word:
+            return
+        log.error(
+            "The outbox %s is full: its oldest %d lines were dropped. Let InfluxDB answer again, "
+            "or give the outbox more room (HAN_OUTBOX_MAX) and the disk as well.",
+            self.path,
+            self._dropped_unsaid,
+        )
+        self._dropped_unsaid = 0
+        self._next_word = now + 60
+
+
+def _remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
+    """Delete a batch's rows; a row with kept lines stays with these, marked as sent."""
+    start = 0
+    for row, count in batch.rows:
+        again = [batch.lines[place] for place in range(start, start + count) if place in kept]
+        start += count
+        if again:
+            body = "\n".join(again).encode()
+            change = "UPDATE chunk SET lines = ?, sent = 1, crc = ?, body = ? WHERE id = ?"
+            db.execute(change, (len(again), zlib.crc32(body), body, row))
+        else:
+            db.execute("DELETE FROM chunk WHERE id = ?", (row,))
+
+
+def _drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
+    """Delete the oldest rows and count their lines as dropped; return how many, None when there was no row."""
+    gone = db.execute("SELECT id, lines, sent FROM chunk ORDER BY id LIMIT ?", (rows,)).fetchall()
+    if not gone:
+        return None
+    lost = sum(int(lines) for _, lines, sent in gone if not sent)
+    db.executemany("DELETE FROM chunk WHERE id = ?", [(row,) for row, _, _ in gone])
+    db.execute("UPDATE tally SET dropped = dropped + ?", (lost,))
+    return lost
+
+
+def _give_back(db: sqlite3.Connection) -> None:
+    """Let the file shrink after a backlog, a bounded piece at a time; a little is kept for the next rows."""
+    free = _pragma(db, "freelist_count")
+    for _ in range(min(free - 1024, 256)):
+        db.execute("PRAGMA incremental_vacuum(1)")  # one by one: sqlite3 steps a statement without columns once
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _used_bytes(db: sqlite3.Connection) -> int:
+    return (_pragma(db, "page_count") - _pragma(db, "freelist_count")) * _pragma(db, "page_size")

@@ -1,0 +1,403 @@
+"""The durable queue: what is promised when append returns, order, bounds, damage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from exporter.outbox import ROW_LINES, Batch, Outbox, OutboxError, OutboxLockedError
+
+
+def line(number: int) -> str:
+    return f"active_power,meter_id=1 value={number} {1700000000000 + number}"
+
+
+def lines(start: int, end: int) -> list[str]:
+    return [line(number) for number in range(start, end)]
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "outbox.db"
+
+
+def taken(outbox: Outbox, count: int = 5000, *, newest: bool = False) -> Batch:
+    batch = outbox.take(count, newest=newest)
+    assert batch is not None
+    return batch
+
+
+def test_lines_and_state_come_back_after_reopening(path: Path) -> None:
+    clock = Clock()
+    outbox = Outbox(path, clock=clock)
+    outbox.append(lines(0, 3), {"last_id/usb": "570", "rule": "civil time"})
+    clock.now += 10
+    outbox.append(lines(3, 5), {"rule": None})
+    outbox.close()
+
+    outbox = Outbox(path, clock=clock)
+    batch = taken(outbox)
+    assert batch.lines == tuple(lines(0, 5))
+    assert (batch.oldest, batch.newest) == (clock.now - 10, clock.now)
+    assert not batch.out_of_order
+    assert outbox.get_state("last_id/usb") == "570"
+    assert outbox.get_state("rule") is None
+    assert outbox.status().depth_lines == 5
+    assert outbox.status().oldest_age_s == 10
+
+
+def test_states_by_prefix(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append([], {"hour/2": "b", "hour/1": "a", "hourly": "x", "day/1": "c", "hour/%_": "d"})
+    assert outbox.states("hour/") == {"hour/%_": "d", "hour/1": "a", "hour/2": "b"}
+    assert outbox.states("none") == {}
+
+
+def test_deleted_lines_are_gone_and_only_they(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(lines(0, 2))
+    batch = taken(outbox)
+    outbox.append(lines(2, 4))
+    outbox.delete(batch)
+    outbox.delete(batch)  # twice does no harm
+    assert taken(outbox).lines == tuple(lines(2, 4))
+    assert outbox.status().depth_lines == 2
+    outbox.delete(taken(outbox))
+    assert outbox.take(10, newest=False) is None
+    assert outbox.status().oldest_age_s is None
+
+
+def test_newest_and_oldest_rows_in_their_order(path: Path) -> None:
+    outbox = Outbox(path)
+    for start in range(0, 10, 2):
+        outbox.append(lines(start, start + 2))
+    newest = taken(outbox, 5, newest=True)
+    assert newest.lines == tuple(lines(6, 10))
+    assert newest.out_of_order
+    assert taken(outbox, 5).lines == tuple(lines(0, 4))
+    assert not taken(outbox, 100, newest=True).out_of_order
+    assert taken(outbox, 1).lines == tuple(lines(0, 2))  # a row is never torn
+
+
+def test_a_row_emptied_at_the_new_end_is_not_taken_for_a_later_one(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(lines(0, 1))
+    stale = taken(outbox, newest=True)
+    outbox.delete(stale)
+    outbox.append(lines(1, 2))
+    outbox.delete(stale)
+    assert taken(outbox).lines == (line(1),)
+
+
+def test_kept_lines_are_sent_again_in_order_and_not_as_newest(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append([line(0), "day_energy value=1 0"])
+    outbox.append([line(1), "day_energy value=2 0", line(2)])
+    batch = taken(outbox, 3, newest=True)
+    assert batch.out_of_order
+    outbox.delete(batch, keep=[1])
+    assert taken(outbox, newest=True).lines == (line(0), "day_energy value=1 0")
+    assert taken(outbox).lines == (line(0), "day_energy value=1 0", "day_energy value=2 0")
+    assert outbox.status().depth_lines == 3
+
+
+def test_a_long_append_is_cut_into_rows(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(lines(0, 2 * ROW_LINES + 5))
+    assert len(taken(outbox, ROW_LINES).lines) == ROW_LINES
+    assert taken(outbox, 10 * ROW_LINES).lines == tuple(lines(0, 2 * ROW_LINES + 5))
+
+
+def test_rejected_lines_are_put_aside_with_the_words_and_can_be_sent_again(path: Path) -> None:
+    clock = Clock()
+    outbox = Outbox(path, clock=clock)
+    outbox.append(lines(0, 4))
+    outbox.delete(taken(outbox), rejected={1: "field type conflict", 3: "æøå"})
+    status = outbox.status()
+    assert (status.depth_lines, status.rejected_lines) == (0, 2)
+    last, first = outbox.rejected()
+    assert (first.line, first.words, first.at) == (line(1), "field type conflict", clock.now)
+    assert last.words == "æøå"
+    assert outbox.rejected(1) == [last]
+    assert outbox.retry_rejected([first.id, 999]) == 1
+    assert taken(outbox).lines == (line(1),)
+    assert outbox.retry_rejected() == 1
+    assert outbox.status().rejected_lines == 0
+    assert outbox.status().depth_lines == 2
+
+
+def test_full_drops_the_oldest_counts_for_ever_and_says_so_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox(path, max_bytes=400_000)
+    for start in range(0, 20_000, 100):
+        outbox.append(lines(start, start + 100), {"n": str(start)})
+    status = outbox.status()
+    assert status.dropped_lines > 10_000
+    assert status.dropped_lines + status.depth_lines == 20_000
+    assert taken(outbox, newest=True).lines[-1] == line(19_999)
+    assert taken(outbox).lines[0] == line(status.dropped_lines)
+    assert path.stat().st_size <= 400_000
+    assert caplog.text.count("were dropped") == 1
+    assert "HAN_OUTBOX_MAX" in caplog.text
+    outbox.close()
+    assert Outbox(path).status().dropped_lines == status.dropped_lines
+
+
+def test_rejected_lines_cannot_fill_the_outbox(path: Path) -> None:
+    outbox = Outbox(path, max_bytes=400_000)
+    for start in range(0, 20_000, 500):
+        outbox.append(lines(start, start + 500))
+        batch = taken(outbox)
+        outbox.delete(batch, rejected=dict.fromkeys(range(len(batch.lines)), "unable to parse"))
+    status = outbox.status()
+    assert 100 < status.rejected_lines < 1000
+    assert status.rejected_lines + status.dropped_lines == 20_000
+    assert outbox.rejected(1)[0].line == line(19_999)
+
+
+def test_the_file_shrinks_after_a_backlog(path: Path) -> None:
+    outbox = Outbox(path)
+    for start in range(0, 200_000, 5000):
+        outbox.append(lines(start, start + 5000))
+    full = path.stat().st_size
+    while batch := outbox.take(5000, newest=False):
+        outbox.delete(batch)
+    outbox.close()
+    assert full > 10_000_000
+    assert path.stat().st_size < full * 0.6
+
+
+def test_the_log_beside_the_file_stays_small(path: Path) -> None:
+    outbox = Outbox(path)
+    for start in range(600):
+        outbox.append(lines(start, start + 1))
+    assert Path(f"{path}-wal").stat().st_size < 3_000_000
+
+
+def fill_the_disk(outbox: Outbox, spare_pages: int) -> None:
+    """Let SQLite find the disk full after a few more pages, as ENOSPC would."""
+
+    def limit(db: sqlite3.Connection) -> None:
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + spare_pages}")
+
+    outbox._file.read(limit)
+
+
+def test_a_full_disk_drops_the_oldest(path: Path) -> None:
+    outbox = Outbox(path)
+    for start in range(0, 5000, 100):
+        outbox.append(lines(start, start + 100))
+    fill_the_disk(outbox, 2)
+    for start in range(5000, 6000, 100):
+        outbox.append(lines(start, start + 100), {"at": str(start)})
+    status = outbox.status()
+    assert 0 < status.dropped_lines < 3000
+    assert status.dropped_lines + status.depth_lines == 6000
+    assert taken(outbox, newest=True).lines[-1] == line(5999)
+    assert outbox.get_state("at") == "5900"
+
+
+def test_a_full_disk_with_nothing_to_drop_is_an_error_that_keeps_nothing(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append([], {"at": "before"})
+    fill_the_disk(outbox, 2)
+    with pytest.raises(OutboxError, match="the disk is full: free some room"):
+        outbox.append(lines(0, 5000), {"at": "after"})
+    assert outbox.take(1, newest=False) is None
+    assert outbox.get_state("at") == "before"
+    outbox.append(lines(0, 1))  # and it goes on with what fits
+    assert outbox.status().depth_lines == 1
+
+
+def test_a_second_user_is_told_who_has_it_and_may_look(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(lines(0, 7), {"k": "v"})
+    with pytest.raises(OutboxLockedError, match=rf"process {os.getpid()}\) is using the outbox .*HAN_OUTBOX"):
+        Outbox(path)
+    view = Outbox(path, read_only=True)
+    assert view.status().depth_lines == 7
+    assert view.get_state("k") == "v"
+    with pytest.raises(OutboxError):
+        view.append(lines(0, 1))
+    outbox.append(lines(7, 8))
+    assert view.status().depth_lines == 8
+    view.close()
+    outbox.close()
+    assert Outbox(path, read_only=True).status().depth_lines == 8
+    Outbox(path).close()
+
+
+def test_looking_at_an_outbox_that_is_not_there_makes_none(path: Path) -> None:
+    with pytest.raises(OutboxError, match="does not exist yet"):
+        Outbox(path, read_only=True)
+    assert not path.parent.exists()
+
+
+def test_a_path_that_cannot_be_is_met_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutboxError, match="cannot be used"):
+        Outbox(tmp_path / "file" / "outbox.db")
+    with pytest.raises(OutboxError, match="cannot be used"):
+        Outbox(tmp_path)
+    with pytest.raises(OutboxError, match="is closed"):
+        closed = Outbox(tmp_path / "outbox.db")
+        closed.close()
+        closed.append(lines(0, 1))
+
+
+@pytest.mark.parametrize("damage", ["garbage", "head", "middle", "cut"])
+def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
+    path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox(path)
+    for start in range(0, 3000, 100):
+        outbox.append(lines(start, start + 100))
+    outbox.close()
+    octets = bytearray(path.read_bytes())
+    if damage == "garbage":
+        octets[:] = os.urandom(5000)
+    elif damage == "head":
+        octets[0:100] = bytes(100)
+    elif damage == "middle":
+        octets[4096:] = os.urandom(len(octets) - 4096)
+    else:
+        del octets[len(octets) // 2 :]
+    path.write_bytes(octets)
+
+    outbox = Outbox(path, clock=Clock())
+    assert outbox.status().depth_lines == 0
+    outbox.append(lines(0, 1))
+    aside = path.with_name("outbox.db.corrupt-20231114T221320Z")
+    assert aside.read_bytes()[-100:] == octets[-100:]
+    assert str(aside) in caplog.text
+
+
+def test_damage_that_shows_later_is_met_too(path: Path) -> None:
+    outbox = Outbox(path)
+    for start in range(0, 100_000, 1000):
+        outbox.append(lines(start, start + 1000))
+    outbox.close()
+    outbox = Outbox(path)
+    before = taken(outbox)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(path.stat().st_size - 4096))
+    while (batch := outbox.take(5000, newest=False)) and batch.generation == 0:
+        outbox.delete(batch)
+    outbox.append(lines(0, 3))
+    outbox.delete(before)  # rows of the old file: they are not the new one's
+    assert taken(outbox).lines == tuple(lines(0, 3))
+    assert list(path.parent.glob("outbox.db.corrupt-*"))
+
+
+def test_a_flipped_bit_does_not_become_a_wrong_value(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(lines(0, 2))
+    outbox.append(lines(2, 4))
+    outbox.close()
+    octets = path.read_bytes()
+    assert octets.count(b"value=2 ") == 1
+    path.write_bytes(octets.replace(b"value=2 ", b"value=3 "))
+    outbox = Outbox(path)
+    assert taken(outbox).lines == tuple(lines(0, 2))
+    assert [aside.line[-15:] for aside in outbox.rejected()] == [
+        line(3)[-15:],
+        line(2).replace("value=2", "value=3")[-15:],
+    ]
+    assert "damaged" in outbox.rejected()[0].words
+    assert outbox.status().depth_lines == 2
+
+
+def test_a_newer_file_is_left_alone(path: Path) -> None:
+    Outbox(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(OutboxError, match="newer han-exporter"):
+        Outbox(path)
+    assert not list(path.parent.glob("*corrupt*"))
+
+
+def test_wait_ends_with_an_append_and_with_wake(path: Path) -> None:
+    outbox = Outbox(path)
+    assert outbox.wait(0)  # what was left from the last time
+    assert not outbox.wait(0)
+    outbox.append(lines(0, 1))
+    assert outbox.wait(0)  # also when it came before the wait
+    outbox.append([], {"only": "state"})
+    assert not outbox.wait(0)
+    for append in (True, False):
+        woken: list[bool] = []
+        thread = threading.Thread(target=lambda: woken.append(outbox.wait(60)))  # noqa: B023
+        thread.start()
+        if append:
+            outbox.append(lines(1, 2))
+        else:
+            outbox.wake()
+        thread.join(10)
+        assert woken == [True]
+
+
+def test_threads_share_one_outbox(path: Path) -> None:
+    outbox = Outbox(path)
+
+    def work(start: int) -> None:
+        for number in range(start, start + 50):
+            outbox.append([line(number)], {f"k/{start}": str(number)})
+
+    threads = [threading.Thread(target=work, args=(1000 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    got: set[str] = set()
+    while any(thread.is_alive() for thread in threads) or outbox.status().depth_lines:
+        if batch := outbox.take(20, newest=len(got) % 2 == 0):
+            got.update(batch.lines)
+            outbox.delete(batch)
+    assert got == {line(1000 * start + number) for start in range(4) for number in range(50)}
+    assert outbox.states("k/") == {f"k/{1000 * start}": str(1000 * start + 49) for start in range(4)}
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from exporter.outbox import Outbox
+outbox = Outbox(Path(sys.argv[1]))
+number = 0
+while True:
+    outbox.append([f"a value={number} {number}", f"b value={number} {number}"], {"number": str(number)})
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_kill_9_leaves_whole_transactions_only(path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = -1
+    for text in process.stdout:
+        said = int(text)
+        if said == 40:
+            process.send_signal(signal.SIGKILL)
+            break
+    said = int((process.stdout.read().split() or [str(said)])[-1])
+    process.wait()
+    process.stdout.close()
+    outbox = Outbox(path)
+    kept = int(outbox.get_state("number") or -1)
+    assert kept in (said, said + 1)
+    expected = [f"{name} value={number} {number}" for number in range(kept + 1) for name in "ab"]
+    assert list(taken(outbox).lines) == expected

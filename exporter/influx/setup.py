@@ -1,0 +1,321 @@
+"""First set-up of a fresh InfluxDB 2: organisation, bucket, tokens, secrets in files.
+
+Everything can be done again: a run looks at each thing, and makes it only where it is missing or does not work.
+A secret that we choose (operator token, passwords) is in its file before InfluxDB hears of it; a token that
+InfluxDB chooses is written the moment it comes, and one that never reached its file is deleted by the next run. So a
+run that is killed between any two steps is completed by the next one, and a run after a whole one changes nothing.
+
+API: InfluxDB 2.8 `/api/v2/setup`, `/orgs`, `/buckets`, `/authorizations`, tried on 2.8.0. A token that may not read
+a bucket gets an empty list of buckets, not an error.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tenacity
+
+from exporter.influx.answers import Verdict, clean, words_of
+from exporter.influx.client import Answer, Client, Http, Unreachable
+
+__all__ = ["Owner", "Plan", "SecretFile", "SetupError", "prepare"]
+
+Say = Callable[[str], None]
+
+
+class SetupError(Exception):
+    """InfluxDB cannot be prepared; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Numeric user and group that a file is to belong to."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """Where a secret is kept, for whom: `owner` None leaves it to who runs this."""
+
+    path: Path
+    owner: Owner | None = None
+    mode: int = 0o400
+
+    def read(self) -> str | None:
+        """The secret, None when there is none yet."""
+        try:
+            return self.path.read_text("utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def write(self, secret: str) -> None:
+        """Put the secret there whole or not at all; readable by nobody else at any moment."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.new")
+        partial.unlink(missing_ok=True)  # of a run that was killed
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(handle, secret.encode())  # no newline: Grafana puts a file's content into a header
+            if self.owner is not None:
+                os.fchown(handle, self.owner.uid, self.owner.gid)
+            os.fchmod(handle, self.mode)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        partial.rename(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def hand_over(self) -> bool:
+        """Mend owner and mode of a file that is there; return whether they were wrong."""
+        found = self.path.stat()
+        right = found.st_mode & 0o7777 == self.mode
+        if self.owner is not None:
+            right = right and (found.st_uid, found.st_gid) == (self.owner.uid, self.owner.gid)
+        if right:
+            return False
+        if self.owner is not None:
+            os.chown(self.path, self.owner.uid, self.owner.gid)
+        self.path.chmod(self.mode)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be prepared. A file that is None is not made.
+
+    `retention_s` is how long InfluxDB keeps points, 0 for ever; it is used when the bucket is made. `wait_s` bounds
+    how long a server that does not answer yet is waited for.
+    """
+
+    url: str
+    org: str
+    bucket: str
+    user: str
+    operator_token: SecretFile
+    operator_password: SecretFile
+    write_token: SecretFile | None = None
+    read_token: SecretFile | None = None
+    grafana_password: SecretFile | None = None
+    retention_s: int = 0
+    wait_s: float = 120.0
+    ca_cert: Path | None = None
+
+
+def prepare(plan: Plan, say: Say) -> int:
+    """Carry out a plan; tell each thing that is done; return how many were. Raises SetupError."""
+    try:
+        return _Setup(plan, say).run()
+    except Unreachable as problem:
+        raise SetupError(f"{problem.words}: start it, or mend --url, and run this again") from problem
+    except PermissionError as problem:
+        raise SetupError(
+            f"{problem.filename or 'a file'}: no permission; giving files to another user needs root: "
+            "run this as root, or leave the owner out"
+        ) from problem
+    except OSError as problem:
+        raise SetupError(f"{problem.filename or 'a file'} cannot be written: {problem.strerror}") from problem
+
+
+class _Setup:
+    def __init__(self, plan: Plan, say: Say) -> None:
+        self._plan = plan
+        self._say_aloud = say
+        self._changes = 0
+        try:
+            self._http = Http(plan.url, timeout=10.0, ca_cert=plan.ca_cert)
+        except ValueError as problem:
+            raise SetupError(str(problem)) from problem
+        self._operator = ""
+
+    def run(self) -> int:
+        plan = self._plan
+        self._onboard(fresh=self._await_server())
+        org = self._org_id()
+        bucket = self._bucket_id(org)
+        if plan.write_token is not None:
+            self._token("write", plan.write_token, org, bucket, works=self._may_write)
+        if plan.read_token is not None:
+            self._token("read", plan.read_token, org, bucket, works=lambda token: self._may_read(token, bucket))
+        if plan.grafana_password is not None:
+            self._own_secret(plan.grafana_password, "Grafana's admin password")
+        return self._changes
+
+    def _done(self, words: str) -> None:
+        self._changes += 1
+        self._say_aloud(words)
+
+    # --- server ---------------------------------------------------------------------------------------------
+
+    def _await_server(self) -> bool:
+        """Wait until the server answers; tell whether it is fresh."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda problem: isinstance(problem, Unreachable) and not problem.mendable)
+            | tenacity.retry_if_result(lambda answer: answer.status >= 500),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=3),
+            stop=tenacity.stop_after_delay(self._plan.wait_s),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        answer: Answer = retrying(self._http.request, "GET", "/api/v2/setup")
+        if answer.status >= 500:
+            raise SetupError(f"{self._http.address} answers {answer.status}: see its log, and run this again")
+        content = answer.json()
+        if answer.status != 200 or not isinstance(content, dict) or not isinstance(content.get("allowed"), bool):
+            raise SetupError(
+                f"{self._http.address} is no InfluxDB 2 ({answer.status}). InfluxDB 1.8 needs no init: "
+                "CREATE DATABASE is enough; InfluxDB 3 makes its own tokens (influxdb3 create token)"
+            )
+        return bool(content["allowed"])
+
+    def _onboard(self, *, fresh: bool) -> None:
+        """Give the server its first user, organisation and bucket, and the operator token, which is ours."""
+        plan = self._plan
+        if not fresh:
+            self._operator = self._known_operator()
+            return
+        password = self._own_secret(plan.operator_password, f"the password of InfluxDB's user {plan.user}")
+        self._operator = self._own_secret(plan.operator_token, "the operator token")
+        content = {
+            "username": plan.user,
+            "password": password,
+            "org": plan.org,
+            "bucket": plan.bucket,
+            "retentionPeriodSeconds": plan.retention_s,
+            "token": self._operator,
+        }
+        answer = self._http.request("POST", "/api/v2/setup", content=content)
+        if answer.status != 201:
+            raise self._refused("the first set-up", answer)
+        self._done(f"InfluxDB is set up: organisation {plan.org}, bucket {plan.bucket}")
+
+    def _known_operator(self) -> str:
+        """The operator token of a server that was set up before."""
+        file = self._plan.operator_token
+        token = file.read()
+        if token is None:
+            raise SetupError(
+                f"InfluxDB at {self._http.address} was set up by someone else: there is no operator token in "
+                f"{file.path}. Put an all-access token of it there (influx auth create --all-access), "
+                "or begin with an empty InfluxDB"
+            )
+        if self._http.request("GET", "/api/v2/orgs", token=token).status == 401:
+            raise SetupError(
+                f"InfluxDB at {self._http.address} does not know the operator token in {file.path}: it was set up "
+                "by someone else, or its data was replaced. Put an all-access token of it there, or begin with an "
+                "empty InfluxDB and without that file"
+            )
+        self._hand_over(file)
+        if self._plan.operator_password.read() is not None:
+            self._hand_over(self._plan.operator_password)
+        return token
+
+    def _org_id(self) -> str:
+        found = self._api("GET", "/api/v2/orgs", "organisations", query={"org": self._plan.org}, missing=404)
+        if not found:
+            raise SetupError(
+                f"InfluxDB at {self._http.address} has no organisation {clean(self._plan.org, 100)}: it was set up "
+                "with another name; give that one with --org"
+            )
+        return str(found["orgs"][0]["id"])
+
+    def _bucket_id(self, org: str) -> str:
+        query = {"orgID": org, "name": self._plan.bucket}
+        found = self._api("GET", "/api/v2/buckets", "buckets", query=query, missing=404)
+        if found and found["buckets"]:
+            return str(found["buckets"][0]["id"])
+        rules = [{"type": "expire", "everySeconds": self._plan.retention_s}] if self._plan.retention_s else []
+        content = {"orgID": org, "name": self._plan.bucket, "retentionRules": rules}
+        made = self._api("POST", "/api/v2/buckets", "a new bucket", content=content)
+        self._done(f"bucket {self._plan.bucket} is made")
+        return str(made["id"])
+
+    # --- secrets --------------------------------------------------------------------------------------------
+
+    def _own_secret(self, file: SecretFile, what: str) -> str:
+        """A secret that we choose: from its file, or made and written there."""
+        if (secret := file.read()) is not None:
+            self._hand_over(file)
+            return secret
+        secret = secrets.token_urlsafe(32)
+        file.write(secret)
+        self._done(f"{what} is in {file.path}")
+        return secret
+
+    def _hand_over(self, file: SecretFile) -> None:
+        if file.hand_over():
+            self._done(f"{file.path} has its owner and mode again")
+
+    def _token(self, action: str, file: SecretFile, org: str, bucket: str, *, works: Callable[[str], bool]) -> None:
+        """A token for one bucket and one action: from its file if it works, else a new one in place of any old."""
+        known = file.read()
+        if known is not None and works(known):
+            self._hand_over(file)
+            return
+        description = f"han-exporter: {action} {self._plan.bucket}"
+        # One that never reached its file (we were killed in between), or whose file is lost.
+        for old in self._api("GET", "/api/v2/authorizations", "tokens", query={"orgID": org})["authorizations"]:
+            if old.get("description") == description:
+                self._api("DELETE", f"/api/v2/authorizations/{old['id']}", "an old token")
+        resource = {"type": "buckets", "id": bucket, "orgID": org}
+        content = {
+            "orgID": org,
+            "description": description,
+            "permissions": [{"action": action, "resource": resource}],
+        }
+        token = str(self._api("POST", "/api/v2/authorizations", "a new token", content=content)["token"])
+        file.write(token)
+        again = " again, since the one in its file did not work" if known is not None else ""
+        self._done(f"a token that may only {action} {self._plan.bucket} is in {file.path}{again}")
+
+    def _may_write(self, token: str) -> bool:
+        plan = self._plan
+        client = Client(plan.url, bucket=plan.bucket, token=token, org=plan.org, ca_cert=plan.ca_cert)
+        try:
+            outcome = client.can_write()
+        finally:
+            client.close()
+        if outcome.verdict is Verdict.RETRY:
+            raise SetupError(f"{outcome.words}: run this again")
+        return outcome.verdict is Verdict.TAKEN
+
+    def _may_read(self, token: str, bucket: str) -> bool:
+        answer = self._http.request("GET", "/api/v2/buckets", query={"name": self._plan.bucket}, token=token)
+        if answer.status >= 500 or answer.status == 429:
+            raise self._refused("buckets", answer)
+        content = answer.json()
+        found = content.get("buckets", []) if answer.status == 200 and isinstance(content, dict) else []
+        return bucket in [one.get("id") for one in found]
+
+    # --- HTTP -----------------------------------------------------------------------------------------------
+
+    def _api(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: Any = None,
+        missing: int | None = None,
+    ) -> Any:
+        """Ask as operator; the answer's JSON, None for the status `missing`."""
+        answer = self._http.request(method, path, query=query, content=content, token=self._operator)
+        if answer.status == missing:
+            return None
+        if not 200 <= answer.status < 300:
+            raise self._refused(what, answer)
+        return answer.json()
+
+    def _refused(self, what: str, answer: Answer) -> SetupError:
+        said, _ = words_of(answer.body)
+        return SetupError(f"InfluxDB at {self._http.address} refuses {what}: {answer.status} ({said})")

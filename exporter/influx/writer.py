@@ -1,0 +1,324 @@
+"""The writer: empties the outbox into InfluxDB, for ever, losing nothing and blocked by nothing.
+
+A round takes one batch, newest and oldest in turn while there is a backlog, posts it, and removes from the outbox
+what InfluxDB said yes to. A round that fails is tried again by tenacity with whatever waits then.
+
+Which lines are bad. InfluxDB names the first bad line of a batch at best, so a refused batch is halved until bad lines
+stand alone. They are put aside only when InfluxDB took a good line in the same round; a server that says no to
+everything drains nothing. Where the round has no good line of its own, the witness is posted: the last line that was
+taken, which changes nothing where it stands already. A bad line with neither waits until good lines have come.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Protocol
+
+import tenacity
+
+from exporter.influx.answers import Outcome, Verdict, clean
+from exporter.outbox import Batch, Outbox, OutboxError
+
+__all__ = ["Door", "Writer", "WriterState", "WriterStatus"]
+
+log = logging.getLogger(__name__)
+
+BATCH_LINES = 5000
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+FLUSH_SECONDS = 3.0
+IDLE_SECONDS = 0.5
+"""How long a stop may go unnoticed while nothing comes (`Outbox.wake` ends it at once)."""
+WITHOUT_PROOF = 20
+"""So many bad lines with no good one, and a proof is asked for before the splitting goes on."""
+
+_STOPPING = Outcome(Verdict.RETRY, "stopping")
+
+
+class Door(Protocol):
+    """What the writer needs of a Client."""
+
+    address: str
+
+    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> Outcome:
+        """Post lines as one batch; say what became of it."""
+        ...
+
+
+class WriterState(Enum):
+    """How it goes, in a word."""
+
+    STARTING = "starting"
+    OK = "ok"
+    WAITING = "waiting"
+    """InfluxDB does not answer, or asks to wait."""
+    MISCONFIGURED = "misconfigured"
+    """InfluxDB answers no, and someone must mend something."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatus:
+    """A snapshot for telemetry. Counts are since the start; a line that is sent twice counts twice."""
+
+    state: WriterState = WriterState.STARTING
+    points_written: int = 0
+    lines_rejected: int = 0
+    retries: int = 0
+    last_latency_s: float | None = None
+    """Of the last post that was taken."""
+    last_error: str = ""
+    """The words of the last failure, kept after it is over."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """What became of a batch so far: how many lines were taken, which (by place) are bad and why."""
+
+    taken: int = 0
+    proven: bool = False
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+class Writer:
+    """Sends what waits in `outbox` through `client`; `run` is one thread's work.
+
+    `replaced` names the measurements whose points are written again with newer values (points.py knows them): when
+    newer lines are sent before older ones, theirs are kept and sent once more in order, so that the newest value is
+    the last to arrive.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        client: Door,
+        *,
+        replaced: Collection[str] = (),
+        batch_lines: int = BATCH_LINES,
+        pause: Callable[[int], float] | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._client = client
+        self._replaced = frozenset(replaced)
+        self._batch_lines = batch_lines
+        self._at_once = batch_lines  # fewer after "too large"
+        self._pause = pause or _pause
+        self._newest = True
+        self._failures = 0  # since the last batch that was taken
+        self._witness: str | None = None
+        self._status = WriterStatus()
+        self._failing = _Minute()
+        self._rejecting = _Minute()
+
+    def status(self) -> WriterStatus:
+        """How it goes; may be called from any thread."""
+        return self._status
+
+    def run(self, stop: threading.Event) -> None:
+        """Send until `stop` is set, then try for `FLUSH_SECONDS` to send what still waits.
+
+        A post that InfluxDB leaves unanswered is not interrupted by `stop` (it ends with the client's timeout): run
+        this in a daemon thread, join it for some seconds, and leave. What was not answered is still in the outbox.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda outcome: outcome.verdict is not Verdict.TAKEN),
+            wait=self._wait,
+            sleep=tenacity.sleep_using_event(stop),
+            stop=tenacity.stop_when_event_set(stop),
+            retry_error_callback=lambda _: _STOPPING,
+        )
+        while not stop.is_set():
+            if self._outbox.wait(IDLE_SECONDS):
+                retrying(self._empty, lambda: 0.0 if stop.is_set() else math.inf)
+        self._flush()
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Seconds until the next try: what the server asks for, else exponential with jitter."""
+        self._status = replace(self._status, retries=self._status.retries + 1)
+        outcome = state.outcome.result() if state.outcome else None
+        asked = outcome.retry_after if isinstance(outcome, Outcome) else None
+        return asked or self._pause(self._failures)
+
+    def _flush(self) -> None:
+        deadline = time.monotonic() + FLUSH_SECONDS
+        self._empty(lambda: deadline - time.monotonic())
+        try:
+            left = self._outbox.status().depth_lines
+        except OutboxError:
+            return  # closed already
+        if left:
+            log.info("%d lines stay in the outbox; they are sent after the next start", left)
+
+    def _empty(self, time_left: Callable[[], float]) -> Outcome:
+        """Send batch after batch until none waits or one fails."""
+        while True:
+            try:
+                batch = self._next()
+                if batch is None:
+                    return Outcome(Verdict.TAKEN)
+                outcome = self._round(batch, time_left)
+            except OutboxError as problem:
+                outcome = Outcome(Verdict.RETRY, str(problem))
+            if outcome is not _STOPPING:
+                self._note(outcome)
+            if outcome.verdict is not Verdict.TAKEN:
+                return outcome
+
+    def _next(self) -> Batch | None:
+        """Newest and oldest in turn; both are the same when one batch holds all."""
+        newest, self._newest = self._newest, not self._newest
+        batch = self._outbox.take(self._batch_lines, newest=newest)
+        if batch is None and newest:  # only lines that are to be sent once more, in order
+            return self._outbox.take(self._batch_lines, newest=False)
+        return batch
+
+    def _round(self, batch: Batch, time_left: Callable[[], float]) -> Outcome:
+        """Post a batch, find its bad lines, and remove from the outbox what is done with."""
+        round_ = _Round()
+        failed = self._post_all(batch.lines, round_, time_left)
+        if failed is not None:
+            return failed
+        if round_.bad and not (round_.taken or round_.proven or self._proof([], time_left)):
+            return self._unproven(round_)
+        keep: list[int] = []
+        if batch.out_of_order and self._replaced:
+            keep = [place for place, line in enumerate(batch.lines) if self._is_replaced(line)]
+        self._outbox.delete(batch, rejected=round_.bad, keep=[place for place in keep if place not in round_.bad])
+        self._say_rejected(batch, round_)
+        return Outcome(Verdict.TAKEN)
+
+    def _post_all(self, lines: Sequence[str], round_: _Round, time_left: Callable[[], float]) -> Outcome | None:
+        """Post the lines in their order, halving what is refused; return the outcome that ended it early, if any."""
+        todo = [(0, len(lines))]
+        while todo:
+            start, end = todo.pop()
+            if end - start > self._at_once:
+                todo += _halves(start, end)
+                continue
+            outcome = self._post(lines[start:end], time_left)
+            if outcome.verdict is Verdict.TAKEN:
+                round_.taken += end - start
+            elif outcome.too_large and end - start > 1:
+                self._at_once = (end - start + 1) // 2
+                self._note(outcome)
+                todo.append((start, end))
+            elif outcome.verdict is not Verdict.BAD_LINES:
+                return outcome
+            elif end - start > 1:
+                todo += _halves(start, end)
+            else:
+                round_.bad[start] = outcome.words
+                if len(round_.bad) >= WITHOUT_PROOF and not (round_.taken or round_.proven):
+                    round_.proven = self._proof(lines, time_left)
+                    if not round_.proven:
+                        return self._unproven(round_)
+        return None
+
+    def _post(self, lines: Sequence[str], time_left: Callable[[], float]) -> Outcome:
+        left = time_left()
+        if left <= 0:
+            return _STOPPING
+        began = time.monotonic()
+        outcome = self._client.write(lines, timeout=None if left == math.inf else left)
+        if outcome.verdict is not Verdict.TAKEN:
+            return outcome
+        self._at_once = min(self._batch_lines, self._at_once + max(1, self._at_once // 8))
+        self._status = replace(
+            self._status,
+            points_written=self._status.points_written + len(lines),
+            last_latency_s=time.monotonic() - began,
+        )
+        if not self._is_replaced(lines[-1]):  # an old value of such a point must not come back
+            self._witness = lines[-1]
+        return outcome
+
+    def _proof(self, lines: Sequence[str], time_left: Callable[[], float]) -> bool:
+        """Does InfluxDB take good lines at this moment? Asked with the witness, then with some of `lines`.
+
+        These will be posted again in their order, so asking with them changes nothing in the end.
+        """
+        some = random.sample(lines, min(16, len(lines)))
+        asked = ([self._witness] if self._witness is not None else []) + some
+        return any(self._post([line], time_left).verdict is Verdict.TAKEN for line in asked)
+
+    def _unproven(self, round_: _Round) -> Outcome:
+        words = next(iter(round_.bad.values()))
+        return Outcome(
+            Verdict.MISCONFIGURED,
+            f"InfluxDB at {self._client.address} refuses every line that it is sent ({words}); nothing is put aside "
+            "before it takes some line: is HAN_INFLUX_BUCKET right, and its retention long enough?",
+        )
+
+    def _is_replaced(self, line: str) -> bool:
+        return line.partition(" ")[0].partition(",")[0] in self._replaced
+
+    def _note(self, outcome: Outcome) -> None:
+        """Keep the state, and tell the log: a failure at once, then once a minute, and that it is over."""
+        if outcome.verdict is Verdict.TAKEN:
+            if self._failing.over():
+                log.info("InfluxDB takes lines again; %d lines are waiting", self._outbox.status().depth_lines)
+            self._status = replace(self._status, state=WriterState.OK)
+            self._failures = 0
+            return
+        self._failures += 1
+        mendable = outcome.verdict is Verdict.MISCONFIGURED
+        state = WriterState.MISCONFIGURED if mendable else WriterState.WAITING
+        self._status = replace(self._status, state=state, last_error=outcome.words)
+        if self._failing.due():
+            log.log(logging.ERROR if mendable else logging.WARNING, "%s (%s)", outcome.words, self._kept())
+
+    def _kept(self) -> str:
+        try:
+            depth = self._outbox.status().depth_lines
+        except OutboxError:
+            return "it is tried again"
+        return f"{depth} lines are kept and tried again"
+
+    def _say_rejected(self, batch: Batch, round_: _Round) -> None:
+        if not round_.bad:
+            return
+        self._status = replace(self._status, lines_rejected=self._status.lines_rejected + len(round_.bad))
+        if self._rejecting.due():
+            place, words = next(iter(round_.bad.items()))
+            log.error(
+                "InfluxDB rejects lines; they are put aside (%d since the start). One of them: %s (%s)",
+                self._status.lines_rejected,
+                clean(batch.lines[place], 200),
+                words,
+            )
+
+
+class _Minute:
+    """What is said at once, and then at most once a minute."""
+
+    def __init__(self) -> None:
+        self._next: float | None = None
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if self._next is not None and now < self._next:
+            return False
+        self._next = now + 60
+        return True
+
+    def over(self) -> bool:
+        """Forget it; tell whether there was something to forget."""
+        was, self._next = self._next is not None, None
+        return was
+
+
+def _halves(start: int, end: int) -> list[tuple[int, int]]:
+    """The right half, then the left: a stack gives the left one first, so that the order of lines is kept."""
+    middle = (start + end) // 2
+    return [(middle, end), (start, middle)]
+
+
+def _pause(failures: int) -> float:
+    """Seconds before the next try: exponential, with jitter, up to a minute."""
+    # The exponent is bounded as well: failures go on for ever.
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)

@@ -1,0 +1,197 @@
+"""A real InfluxDB for the tests: influxd 1.8 found on PATH, or any server that HAN_TEST_INFLUX_URL names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from exporter.influx.client import Client, Http, Series, Unreachable
+
+NO_INFLUX = (
+    "These tests need a real InfluxDB. Put an influxd 1.8 on PATH (go install "
+    "github.com/influxdata/influxdb/cmd/influxd@v1.8.10), or set HAN_TEST_INFLUX_URL (and HAN_TEST_INFLUX_TOKEN, "
+    "_ORG, _BUCKET) to a server that may be written to."
+)
+
+
+class Influx:
+    """A running InfluxDB with an empty database; it can be stopped and started again on the same data.
+
+    `url`, `token`, `org` and `bucket` are what the exporter needs. Authorization is on.
+    """
+
+    url: str
+    token: str
+    org: str
+    bucket: str
+
+    def start(self) -> None:
+        """Answer on `url`, with the data of before."""
+        raise NotImplementedError
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop answering; `kill` as a power cut would."""
+        raise NotImplementedError
+
+    def client(self, **changes: str) -> Client:
+        """A Client for it, with some setting changed."""
+        settings = {"token": self.token, "org": self.org, "bucket": self.bucket} | changes
+        return Client(settings.pop("url", self.url), **settings)  # type: ignore[arg-type]
+
+    def query(self, influxql: str) -> list[Series]:
+        """Ask it; times in ms."""
+        client = self.client()
+        try:
+            return client.query(influxql)
+        finally:
+            client.close()
+
+    def admin(self, influxql: str) -> None:
+        """Change it (InfluxDB 1.8: CREATE …)."""
+        Http(self.url, self.token).request("POST", "/query", query={"q": influxql})
+
+    def _await(self) -> None:
+        http, deadline = Http(self.url), time.monotonic() + 30
+        while True:
+            try:
+                if http.request("GET", "/ping").status in (200, 204):
+                    return
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+
+class LocalInflux(Influx):
+    """An influxd 1.8 process with a folder of its own."""
+
+    org = "-"
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program = program
+        self._folder = folder
+        self._port, rpc = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.bucket = "han"
+        self.token = f"tester:{secrets.token_hex(8)}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._settings = os.environ | {
+            "INFLUXDB_REPORTING_DISABLED": "true",
+            "INFLUXDB_BIND_ADDRESS": f"127.0.0.1:{rpc}",
+            "INFLUXDB_HTTP_BIND_ADDRESS": f"127.0.0.1:{self._port}",
+            "INFLUXDB_HTTP_AUTH_ENABLED": "true",
+            "INFLUXDB_META_DIR": str(folder / "meta"),
+            "INFLUXDB_DATA_DIR": str(folder / "data"),
+            "INFLUXDB_DATA_WAL_DIR": str(folder / "wal"),
+        }
+        self.start()
+        name, password = self.token.split(":")
+        # the first user may be made by anyone
+        Http(self.url).request(
+            "POST", "/query", query={"q": f"CREATE USER {name} WITH PASSWORD '{password}' WITH ALL PRIVILEGES"}
+        )
+        self.admin(f"CREATE DATABASE {self.bucket}")
+
+    def start(self) -> None:
+        with (self._folder / "influxd.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [self._program, "run", "-config", os.devnull], env=self._settings, stdout=output, stderr=output
+            )
+        self._await()
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self._process is not None:
+            if kill:
+                self._process.kill()
+            else:
+                self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+
+class OtherInflux(Influx):
+    """A server that runs anyway, behind a door that can be shut: to the exporter it is then gone."""
+
+    def __init__(self, url: str) -> None:
+        there = urlsplit(url)
+        self._there = (there.hostname or "localhost", there.port or 8086)
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.token = os.environ.get("HAN_TEST_INFLUX_TOKEN", "")
+        self.org = os.environ.get("HAN_TEST_INFLUX_ORG", "-")
+        self.bucket = os.environ.get("HAN_TEST_INFLUX_BUCKET", "")
+        self._door: socket.socket | None = None
+        self._open: list[socket.socket] = []
+        self.start()
+        if not self.bucket:  # InfluxDB 1.8: a database of the test's own
+            self.bucket = f"han_test_{secrets.token_hex(4)}"
+            self.admin(f"CREATE DATABASE {self.bucket}")
+
+    def start(self) -> None:
+        self._door = socket.create_server(("127.0.0.1", self._port))
+        threading.Thread(target=self._serve, args=(self._door,), daemon=True).start()
+        self._await()
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self._door is not None:
+            self._door.shutdown(socket.SHUT_RDWR)
+            self._door.close()
+            self._door = None
+        while self._open:
+            with suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, door: socket.socket) -> None:
+        while True:
+            try:
+                here, _ = door.accept()
+            except OSError:
+                return
+            there = socket.create_connection(self._there)
+            self._open += [here, there]
+            for one, other in ((here, there), (there, here)):
+                threading.Thread(target=_pass_on, args=(one, other), daemon=True).start()
+
+
+def _pass_on(one: socket.socket, other: socket.socket) -> None:
+    try:
+        while octets := one.recv(65536):
+            other.sendall(octets)
+        other.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+    """A real InfluxDB with an empty database."""
+    program = shutil.which("influxd")
+    server: Influx
+    if url := os.environ.get("HAN_TEST_INFLUX_URL"):
+        server = OtherInflux(url)
+    elif program:
+        server = LocalInflux(program, tmp_path_factory.mktemp("influxd"))
+    else:
+        pytest.fail(NO_INFLUX)
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,198 @@
+"""Outbox, writer and client against a real InfluxDB."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from exporter.influx.client import Client, QueryError, Unreachable, Verdict
+from exporter.influx.writer import Writer, WriterState
+from exporter.outbox import Outbox
+
+from .conftest import Influx, free_port
+
+NOW = int(time.time() * 1000)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    outbox = Outbox(tmp_path / "outbox.db")
+    yield outbox
+    outbox.close()
+
+
+@pytest.fixture
+def name(influx: Influx) -> str:
+    """A measurement of this test's own: a server that is not ours may hold others."""
+    return f"power_{time.time_ns()}"
+
+
+@contextmanager
+def running(writer: Writer, outbox: Outbox) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=writer.run, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        outbox.wake()
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> float:
+    """Wait for something to become true; return how long it took."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, "it did not come"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def count(influx: Influx, name: str) -> int:
+    series = influx.query(f"SELECT count(value) FROM {name}")
+    return int(series[0].rows[0][1]) if series else 0
+
+
+def empty(outbox: Outbox) -> Callable[[], bool]:
+    return lambda: outbox.status().depth_lines == 0
+
+
+def test_values_tags_and_times_arrive_as_they_were_written(influx: Influx, outbox: Outbox, name: str) -> None:
+    outbox.append(
+        [
+            f"{name},direction=import,meter_id=57\\ 06\\,\\=\\=ø,obis=1-1:1.7.0 value=616.5 {NOW}",
+            f"{name},direction=import,meter_id=57\\ 06\\,\\=\\=ø,obis=1-1:1.7.0 value=-0.25 {NOW + 1}",
+        ]
+    )
+    with running(Writer(outbox, influx.client()), outbox):
+        until(empty(outbox))
+    (series,) = influx.query(f"SELECT value FROM {name} GROUP BY *")
+    assert series.tags == {"direction": "import", "meter_id": "57 06,==ø", "obis": "1-1:1.7.0"}
+    assert series.rows == ((NOW, 616.5), (NOW + 1, -0.25))
+
+
+def test_a_line_is_in_influxdb_within_a_second(influx: Influx, outbox: Outbox, name: str) -> None:
+    with running(Writer(outbox, influx.client()), outbox):
+        for number in range(5):
+            outbox.append([f"{name} value=1 {NOW + number}"])
+            assert until(lambda number=number: count(influx, name) == number + 1) < 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_influxdb_goes_and_comes_back(influx: Influx, outbox: Outbox, name: str, kill: bool) -> None:
+    writer = Writer(outbox, influx.client(), pause=lambda _: 0.2)
+    with running(writer, outbox):
+        for number in range(200):
+            if number == 60:
+                influx.stop(kill=kill)
+            if number == 120:
+                until(lambda: writer.status().state is WriterState.WAITING)
+                influx.start()
+            outbox.append([f"{name},n={n} value={number} {NOW + number}" for n in range(10)])
+        until(empty(outbox))
+    assert count(influx, name) == 2000
+    assert writer.status().state is WriterState.OK
+    assert "cannot be reached" in writer.status().last_error
+
+
+def test_lines_left_when_stopped_are_sent_by_the_next_process(influx: Influx, tmp_path: Path, name: str) -> None:
+    influx.stop()
+    outbox = Outbox(tmp_path / "left.db")
+    with running(Writer(outbox, influx.client()), outbox):
+        outbox.append([f"{name} value=1 {NOW}"])
+    outbox.close()
+    influx.start()
+    outbox = Outbox(tmp_path / "left.db")
+    with running(Writer(outbox, influx.client()), outbox):
+        until(empty(outbox))
+    assert count(influx, name) == 1
+    outbox.close()
+
+
+def test_bad_lines_are_put_aside_and_the_rest_is_there(influx: Influx, outbox: Outbox, name: str) -> None:
+    good = [f"{name},n={n} value={n} {NOW}" for n in range(500)]
+    bad = {
+        50: f'{name},n=c value="text" {NOW}',
+        51: f"{name},n=c value=NaN {NOW}",
+        300: "no line protocol at all",
+        499: f"{name} value=1 99999999999999999",
+    }
+    mixed = list(good)
+    for place, line in sorted(bad.items(), reverse=True):
+        mixed.insert(place, line)
+    with running(Writer(outbox, influx.client()), outbox):
+        outbox.append(mixed)
+        until(empty(outbox))
+        assert {aside.line for aside in outbox.rejected()} == set(bad.values())
+        words = {aside.line: aside.words for aside in outbox.rejected()}
+        assert "field type conflict" in words[bad[50]]
+        assert "invalid number" in words[bad[51]]
+        assert "unable to parse" in words[bad[300]]
+        assert "time outside range" in words[bad[499]]
+        outbox.append([bad[300]])  # alone, as the first thing after good ones
+        until(empty(outbox))
+    assert count(influx, name) == 500
+    assert outbox.status().rejected_lines == 5
+
+
+def test_a_wrong_database_drains_nothing_and_mends_itself(influx: Influx, outbox: Outbox, name: str) -> None:
+    writer = Writer(outbox, influx.client(bucket="not_there"), pause=lambda _: 0.05)
+    outbox.append([f"{name} value={n} {NOW + n}" for n in range(10)])
+    with running(writer, outbox):
+        until(lambda: writer.status().retries > 2)
+    assert writer.status().state is WriterState.MISCONFIGURED
+    assert 'no bucket or database "not_there"' in writer.status().last_error
+    assert outbox.status().depth_lines == 10
+    assert outbox.status().rejected_lines == 0
+    with running(Writer(outbox, influx.client()), outbox):
+        until(empty(outbox))
+    assert count(influx, name) == 10
+
+
+def test_a_wrong_token_is_named(influx: Influx, outbox: Outbox) -> None:
+    client = influx.client(token="tester:wrong")
+    outcome = client.write(["a value=1"])
+    if not influx.token:  # a server without authorization takes any
+        assert outcome.verdict is Verdict.TAKEN
+        return
+    assert outcome.verdict is Verdict.MISCONFIGURED
+    assert "HAN_INFLUX_TOKEN" in outcome.words
+    assert "wrong" not in outcome.words
+    assert client.can_write() == outcome
+
+
+def test_asking_whether_it_may_write_leaves_nothing(influx: Influx) -> None:
+    client = influx.client()
+    before = client.query("SHOW MEASUREMENTS")
+    assert client.can_write().verdict is Verdict.TAKEN
+    assert client.query("SHOW MEASUREMENTS") == before
+    assert "not_there" in influx.client(bucket="not_there").can_write().words
+    assert client.version()
+
+
+def test_a_query_that_is_wrong_is_met_in_words(influx: Influx) -> None:
+    with pytest.raises(QueryError, match=r"pars(e|ing) query"):
+        influx.query("SELECT")
+
+
+def test_nothing_listens_and_other_things_listen(influx: Influx) -> None:
+    nobody = Client(f"http://127.0.0.1:{free_port()}", bucket="han")
+    assert nobody.write(["a value=1"]).verdict is Verdict.RETRY
+    assert "connection refused" in nobody.write(["a value=1"]).words
+    with pytest.raises(Unreachable):
+        nobody.version()
+    with pytest.raises(QueryError):
+        nobody.query("SHOW MEASUREMENTS")
+    secure = influx.client(url=influx.url.replace("http", "https"))
+    assert secure.write(["a value=1"]).verdict is Verdict.MISCONFIGURED
+    assert "mend http/https" in secure.write(["a value=1"]).words
+    for wrong in ("localhost:8086", "ftp://x", "http://", "http://[::1"):
+        with pytest.raises(ValueError, match="HAN_INFLUX_URL"):
+            Client(wrong, bucket="han")

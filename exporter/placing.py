@@ -25,6 +25,8 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS: Final = 3_600_000
 NAMELESS_WAIT_MS: Final = 60_000
 _CLOCK_TOLERANCE_MS: Final = 5 * 60_000
+_MOST_RULES_DIFFER: Final = 2
+"""Hours between civil summer time and UTC; a clock that is further off is wrong under every rule."""
 _FIRST_CLOCK: Final = datetime(2015, 1, 1, tzinfo=UTC)
 _ALTERNATING_MS: Final = 10 * 60_000
 _REMEMBERED_TIMES: Final = 4096
@@ -272,8 +274,9 @@ class _Hours:
         if received is None or abs(clock - received) <= _CLOCK_TOLERANCE_MS:
             return clock - clock % HOUR_MS
         off = clock - received
-        if abs(off - round(off / HOUR_MS) * HOUR_MS) <= _CLOCK_TOLERANCE_MS:
-            return None
+        hours = round(off / HOUR_MS)
+        if abs(hours) <= _MOST_RULES_DIFFER and abs(off - hours * HOUR_MS) <= _CLOCK_TOLERANCE_MS:
+            return None  # ruled differently than we think, or the list of the hour before again
         nearest = (received + HOUR_MS // 2) // HOUR_MS * HOUR_MS
         if abs(received - nearest) > _CLOCK_TOLERANCE_MS:
             return None

@@ -285,7 +285,8 @@ class Outbox:
             rows = wanted
             if rows is None:
                 rows = [row for (row,) in db.execute("SELECT id FROM rejected ORDER BY id")]
-            found = [db.execute("DELETE FROM rejected WHERE id = ? RETURNING line", (row,)).fetchone() for row in rows]
+            found = [db.execute("SELECT line FROM rejected WHERE id = ?", (row,)).fetchone() for row in rows]
+            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row in rows])
             lines = [line for (line,) in filter(None, found)]
             self._insert(db, lines, {})
             return len(lines)

@@ -211,8 +211,8 @@ class Client:
     def query(self, influxql: str, *, database: str | None = None) -> list[Series]:
         """Ask in InfluxQL; times come in ms since 1970.
 
-        A database or bucket that does not exist, or that the token may not read, gives no series on InfluxDB 2.8,
-        and an error on 1.8. Raises QueryError.
+        A bucket that does not exist, or that the token may not read, is "database not found" on InfluxDB 2.8 for a
+        SELECT, and silently empty for SHOW MEASUREMENTS. Raises QueryError.
         """
         db, _, policy = (database or self.bucket).partition("/")
         query = {"db": db, "q": influxql, "epoch": "ms"} | ({"rp": policy} if policy else {})
@@ -250,8 +250,9 @@ def _not_sent(problem: Unreachable) -> Outcome:
 
 def unreachable(problem: Exception, address: str) -> Unreachable:
     """Say in words why no answer came. A connection that breaks may still have delivered what was sent."""
-    kind, text = type(problem).__name__, str(problem)
-    if "CERTIFICATE" in text.upper() or kind == "SSLError" or text.startswith("(0)"):
+    # influxdb-client puts urllib3's SSLError, and nothing else, into an ApiException without a status
+    kind, text = type(problem).__name__, str(problem).removeprefix("(0)\nReason: SSLError")
+    if kind in ("SSLError", "ApiException"):
         return Unreachable(
             f"the secure connection to {address} fails ({clean(text, 200)}): give the authority's certificate with "
             "HAN_INFLUX_CA_CERT, or mend http/https in HAN_INFLUX_URL",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,72 @@ def test_nothing_listens_and_other_things_listen(influx: Influx) -> None:
     secure = influx.client(url=influx.url.replace("http", "https"))
     assert secure.write(["a value=1"]).verdict is Verdict.MISCONFIGURED
     assert "mend http/https" in secure.write(["a value=1"]).words
+    with pytest.raises(Unreachable, match="mend http/https"):
+        secure.version()
     for wrong in ("localhost:8086", "ftp://x", "http://", "http://[::1"):
         with pytest.raises(ValueError, match="HAN_INFLUX_URL"):
             Client(wrong, bucket="han")
+
+
+@contextmanager
+def answering(answer: bytes, *, hold: bool = False) -> Iterator[str]:
+    """A server that reads a request, answers with these octets and hangs up (or stays silent); gives its address."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def serve() -> None:
+            while not done.is_set():
+                with suppress(OSError):
+                    here, _ = door.accept()
+                    with here:
+                        here.recv(65536)
+                        here.sendall(answer)
+                        if hold:
+                            done.wait(30)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{door.getsockname()[1]}"
+        done.set()
+        with suppress(OSError):
+            door.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def http(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers, "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "words"),
+    [
+        (b"", Verdict.RETRY, "connection broke"),
+        (b"HTTP/1.1 204 No", Verdict.RETRY, "connection broke"),
+        (http("503 x", b'{"error":"tim', length=99), Verdict.RETRY, "connection broke"),
+        (http("400 Bad Request", b'{"error":"partial wri', length=99), Verdict.RETRY, "connection broke"),
+        (b"\x15\x03\x01\x00\x02\x02\x16", Verdict.RETRY, "connection broke"),
+        (http("429 Too Many", b"", "Retry-After: 7"), Verdict.RETRY, "429"),
+        (http("200 OK", b"<html>login</html>"), Verdict.MISCONFIGURED, "as no InfluxDB does"),
+        (http("302 Found", b"", "Location: http://elsewhere/"), Verdict.MISCONFIGURED, "redirects"),
+        (http("400 Bad", b"\xff\xfe\x00"), Verdict.MISCONFIGURED, "HAN_INFLUX_URL"),
+        (http("400 Bad", b"Client sent an HTTP request to an HTTPS server."), Verdict.MISCONFIGURED, "http or https"),
+        (http("204 No Content"), Verdict.TAKEN, ""),
+    ],
+)
+def test_whatever_comes_back_is_an_outcome(answer: bytes, verdict: Verdict, words: str) -> None:
+    with answering(answer) as url:
+        outcome = Client(url, bucket="han", timeout=5).write(["a value=1 1"])
+    assert outcome.verdict is verdict
+    assert words in outcome.words
+    assert outcome.retry_after == (7.0 if words == "429" else None)
+
+
+def test_a_server_that_says_nothing_is_left_in_time() -> None:
+    with answering(b"", hold=True) as url:
+        client = Client(url, bucket="han", timeout=30)
+        began = time.monotonic()
+        outcome = client.write(["a value=1 1"], timeout=0.2)
+        assert time.monotonic() - began < 5
+    assert outcome.verdict is Verdict.RETRY
+    assert "no answer in time" in outcome.words

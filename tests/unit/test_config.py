@@ -112,7 +112,7 @@ def test_faults_of_the_file_name_it() -> None:
 
 
 def test_a_fault_of_the_command_line_names_the_option() -> None:
-    with pytest.raises(SettingsError, match="^--influx-url: must begin with http"):
+    with pytest.raises(SettingsError, match=r"^--influx-url: must begin with http"):
         load({"influx_url": "x"})
 
 

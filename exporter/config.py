@@ -6,6 +6,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -30,12 +31,38 @@ class SettingsError(Exception):
     """Settings that cannot be used; the message names each, and what is allowed."""
 
 
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Percent = Annotated[float, Field(gt=0, le=1000)]
+Fuse = Annotated[float, Field(gt=0, le=1000)]
+
+
 class MeterSettings(BaseModel):
-    """What can be given for one meter in han.toml, under `[meter."ID"]`."""
+    """What can be given for one meter in han.toml, under `[meter."ID"]`: each None is the general setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    main_fuse_a: Annotated[float, Field(gt=0, le=1000)] | None = None
+    main_fuse_a: Fuse | None = None
+    fuse_warn_pct: Percent | None = None
+    limit_power_w: Positive | None = None
+    limit_hour_wh: Positive | None = None
+    limit_unbalance_pct: Percent | None = None
+    voltage_min: Positive | None = None
+    voltage_max: Positive | None = None
+    limit_silence_s: Positive | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What counts as too much for one meter: A, %, W, Wh, %, V, V, s."""
+
+    main_fuse_a: float
+    fuse_warn_pct: float
+    limit_power_w: float
+    limit_hour_wh: float
+    limit_unbalance_pct: float
+    voltage_min: float
+    voltage_max: float
+    limit_silence_s: float
 
 
 class Settings(BaseSettings):
@@ -59,7 +86,19 @@ class Settings(BaseSettings):
     influx_bucket: str = "han"
     influx_ca_cert: Path | None = None
     """Certificate of the authority that signed InfluxDB's, if it is one's own."""
-    main_fuse_a: Annotated[float, Field(gt=0, le=1000)] = 40
+    main_fuse_a: Fuse = 40
+    fuse_warn_pct: Percent = 90
+    limit_power_w: Positive = 10_000
+    limit_hour_wh: Positive = 5_000
+    """Upper bound of the capacity step that the house is to stay in; Norway's 2-5 kW."""
+    limit_unbalance_pct: Percent = 40
+    voltage_min: Positive = 207
+    """EN 50160: 230 V less 10 %."""
+    voltage_max: Positive = 253
+    limit_silence_s: Positive = 300
+    limit_backlog_s: Positive = 600
+    capacity_steps_kw: str = "2,5,10,15,20,25,50,75,100"
+    """Upper bounds of the steps of the capacity charge, rising."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     instance: str = ""
     """Name of this exporter in its own metrics; by default the machine's."""
@@ -108,6 +147,17 @@ class Settings(BaseSettings):
             raise ValueError("must be 1M at least")
         return value
 
+    @field_validator("capacity_steps_kw")
+    @classmethod
+    def _rising(cls, value: str) -> str:
+        try:
+            steps = [float(step) for step in value.split(",")]
+        except ValueError:
+            steps = []
+        if not steps or steps != sorted(set(steps)) or steps[0] <= 0 or steps[-1] > 1e6:
+            raise ValueError("the upper bounds of the steps in kW, rising, like 2,5,10,15,20,25")
+        return value
+
     @field_validator("influx_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
@@ -120,6 +170,18 @@ class Settings(BaseSettings):
         if self.influx_token is not None and self.influx_token_file is not None:
             raise ValueError("give HAN_INFLUX_TOKEN or HAN_INFLUX_TOKEN_FILE, not both")
         return self
+
+    @property
+    def capacity_steps_w(self) -> list[float]:
+        """Upper bounds of the steps of the capacity charge, W."""
+        return [float(step) * 1000 for step in self.capacity_steps_kw.split(",")]
+
+    def limits(self, meter_id: str) -> Limits:
+        """What counts as too much for this meter."""
+        own = self.meter.get(meter_id)
+        given = {} if own is None else own.model_dump(exclude_none=True)
+        general = {field.name: getattr(self, field.name) for field in fields(Limits)}
+        return Limits(**(general | given))
 
     @property
     def zone(self) -> ZoneInfo:

@@ -9,12 +9,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-
-import pytest
 
 from exporter.influx.client import Client, Http, Series, Unreachable
 
@@ -23,6 +21,15 @@ NO_INFLUX = (
     "github.com/influxdata/influxdb/cmd/influxd@v1.8.10), or set HAN_TEST_INFLUX_URL (and HAN_TEST_INFLUX_TOKEN, "
     "_ORG, _BUCKET) to a server that may be written to."
 )
+
+
+class Point(NamedTuple):
+    """A point as InfluxDB gives it back: `time` in ms, tags and fields by name."""
+
+    measurement: str
+    tags: tuple[tuple[str, str], ...]
+    time: int
+    fields: tuple[tuple[str, Any], ...]
 
 
 class Influx:
@@ -56,6 +63,18 @@ class Influx:
             return client.query(influxql)
         finally:
             client.close()
+
+    def points(self, *measurements: str) -> set[Point]:
+        """Every point that it holds, or those of some measurements."""
+        which = ", ".join(f'"{name}"' for name in measurements) or "/.*/"
+        found = set()
+        for series in self.query(f"SELECT * FROM {which} GROUP BY *"):
+            tags = tuple(sorted((name, value) for name, value in series.tags.items() if value))
+            for time_, *values in series.rows:
+                pairs = zip(series.columns[1:], values, strict=True)
+                fields = tuple(sorted((name, value) for name, value in pairs if value is not None))
+                found.add(Point(series.name, tags, time_, fields))
+        return found
 
     def admin(self, influxql: str) -> None:
         """Change it (InfluxDB 1.8: CREATE …)."""
@@ -180,18 +199,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
-    """A real InfluxDB with an empty database."""
-    program = shutil.which("influxd")
-    server: Influx
+def serve(folder: Path) -> Influx:
+    """Start a server, or find the one that was given; whoever calls stops it. Raises LookupError without either."""
     if url := os.environ.get("HAN_TEST_INFLUX_URL"):
-        server = OtherInflux(url)
-    elif program:
-        server = LocalInflux(program, tmp_path_factory.mktemp("influxd"))
-    else:
-        pytest.fail(NO_INFLUX)
-    try:
-        yield server
-    finally:
-        server.stop()
+        return OtherInflux(url)
+    program = shutil.which("influxd")
+    if program is None:
+        raise LookupError(NO_INFLUX)
+    return LocalInflux(program, folder)
+
+
+class Store(Influx):
+    """A part of a running server that is a test's own: a database, or what comes new into the bucket that was given."""
+
+    def __init__(self, server: Influx) -> None:
+        self.url, self.token, self.org, self.bucket = server.url, server.token, server.org, server.bucket
+        self._before: set[Point] = set()
+        if os.environ.get("HAN_TEST_INFLUX_BUCKET"):
+            self._before = super().points()
+        else:
+            self.bucket = f"han_{secrets.token_hex(4)}"
+            self.admin(f"CREATE DATABASE {self.bucket}")
+
+    def points(self, *measurements: str) -> set[Point]:
+        return super().points(*measurements) - self._before

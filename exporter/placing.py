@@ -6,7 +6,6 @@ since 1970 in UTC, the precision of the schema.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -14,9 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from exporter.clock_rules import ClockRules
 from exporter.meters import OSLO, to_utc
-from exporter.meters.clock import local_time
-from exporter.protocol.obis import describe
 from exporter.reading import Reading, Zone
 
 log = logging.getLogger(__name__)
@@ -24,9 +22,6 @@ log = logging.getLogger(__name__)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS: Final = 3_600_000
 NAMELESS_WAIT_MS: Final = 60_000
-_CLOCK_TOLERANCE_MS: Final = 5 * 60_000
-_MOST_RULES_DIFFER: Final = 2
-"""Hours between civil summer time and UTC; a clock that is further off is wrong under every rule."""
 _FIRST_CLOCK: Final = datetime(2015, 1, 1, tzinfo=UTC)
 _ALTERNATING_MS: Final = 10 * 60_000
 _REMEMBERED_TIMES: Final = 4096
@@ -47,14 +42,16 @@ class Placed:
     """A reading with its meter and its time.
 
     `time` is what instantaneous values carry, `register_time` what energy registers carry: the full hour that they
-    were taken at, or `time`. Both None where nothing told the time (a capture without time stamps, a list without a
-    clock). `clock_offset` is the meter's clock less `received` in seconds, None without either.
+    were taken at (`is_hour`: they are its first, and no repeat), or `time`. Both None where nothing told the time (a
+    capture without time stamps, a list without a clock). `clock_offset` is the meter's clock less `received`, s, or
+    None without either.
     """
 
     reading: Reading
     meter_id: str
     time: int | None
     register_time: int | None
+    is_hour: bool = False
     clock_offset: float | None = None
 
 
@@ -76,7 +73,7 @@ class Placer:
     ) -> None:
         self._names = _Names(source, fallback or f"unknown-{source}", (state or {}).get(f"last_id:{source}"))
         self._times = _Times(zone, now)
-        self._hours = _Hours(state or {})
+        self._rules = ClockRules(zone, state or {})
 
     @property
     def left_out(self) -> int:
@@ -89,6 +86,10 @@ class Placer:
         expired = self._names.expired(timed.time)
         return [self._placed(*named) for named in expired + self._names.of(timed)]
 
+    def clock_of(self, reading: Reading) -> datetime | None:
+        """The clock of a reading in UTC by the rule in force for its meter, or for the one last heard."""
+        return self._rules.clock(reading, reading.meter.id or self._names.last or "", reading.received)
+
     @property
     def waiting(self) -> int:
         """Readings that name no meter and wait for one that does; whoever owns the Placer ends it after 60 s."""
@@ -100,25 +101,24 @@ class Placer:
 
     def new_state(self) -> dict[str, str]:
         """What has to outlive a restart and changed since this was last asked: key -> text."""
-        return self._names.new_state() | self._hours.new_state()
+        return self._names.new_state() | self._rules.new_state()
 
     def _placed(self, timed: _Timed, meter_id: str) -> Placed:
-        register_time = self._hours.of(timed, meter_id)
-        return Placed(timed.reading, meter_id, timed.time, register_time, timed.clock_offset)
+        reading, time = timed.reading, timed.time
+        if time is None:
+            return Placed(reading, meter_id, None, None)
+        register_time, is_hour = self._rules.register_hour(reading, meter_id, time)
+        offset = None
+        clock = self._rules.clock(reading, meter_id, reading.received)
+        if clock is not None and reading.received is not None:
+            offset = (clock - reading.received) / timedelta(seconds=1)
+        return Placed(reading, meter_id, time, register_time, is_hour, offset)
 
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
     reading: Reading
     time: int | None
-    clock: int | None
-    received: int | None
-
-    @property
-    def clock_offset(self) -> float | None:
-        if self.clock is None or self.received is None:
-            return None
-        return (self.clock - self.received) / 1000
 
 
 class _Times:
@@ -138,12 +138,7 @@ class _Times:
         moment = reading.received or self._believable(clock)
         if moment is not None:
             self._last = moment
-        return _Timed(
-            reading,
-            None if moment is None else self._free(to_ms(moment)),
-            None if clock is None else to_ms(clock),
-            None if reading.received is None else to_ms(reading.received),
-        )
+        return _Timed(reading, None if moment is None else self._free(to_ms(moment)))
 
     def _believable(self, clock: datetime | None) -> datetime | None:
         if clock is None or not _FIRST_CLOCK <= clock <= self._now() + timedelta(days=1):
@@ -165,7 +160,7 @@ class _Names:
     def __init__(self, source: str, fallback: str, last: str | None) -> None:
         self._source = source
         self._fallback = fallback
-        self._last = last
+        self.last = last
         self._heard: dict[str, int] = {}  # id -> when it was last heard, or 0 where no time is known
         self._alternating_until: int | None = None
         self.waiting: list[_Timed] = []
@@ -177,11 +172,11 @@ class _Names:
         own = timed.reading.meter.id
         if own is not None:
             return self._named(timed, own)
-        if self._last is not None:
+        if self.last is not None:
             if self._two_meters(timed.time or 0):
                 self.left_out += 1
                 return []
-            return [(timed, self._last)]
+            return [(timed, self.last)]
         if self._gave_up:
             return [(timed, self._fallback)]
         self.waiting.append(timed)
@@ -189,16 +184,16 @@ class _Names:
 
     def _named(self, timed: _Timed, own: str) -> list[tuple[_Timed, str]]:
         at = timed.time or 0
-        if self._last not in (None, own) and own in self._heard:
+        if self.last not in (None, own) and own in self._heard:
             if self._alternating_until is None:
                 log.warning(
                     "two meters, %s and %s, speak on %s: lists that name no meter are left out until one is alone",
-                    self._last,
+                    self.last,
                     own,
                     self._source,
                 )
             self._alternating_until = at + _ALTERNATING_MS
-        self._last = own
+        self.last = own
         self._heard[own] = at
         if len(self._heard) > 16:  # a stream of ever new ids is no reason to grow
             del self._heard[min(self._heard, key=lambda meter_id: self._heard[meter_id])]
@@ -211,7 +206,7 @@ class _Names:
         if at <= self._alternating_until:
             return True
         self._alternating_until = None
-        self._heard = {self._last: at} if self._last else {}
+        self._heard = {self.last: at} if self.last else {}
         return False
 
     def expired(self, now: int | None) -> list[tuple[_Timed, str]]:
@@ -227,80 +222,7 @@ class _Names:
         return [(timed, self._fallback) for timed in waiting]
 
     def new_state(self) -> dict[str, str]:
-        if self._last is None or self._last == self._kept:
+        if self.last is None or self.last == self._kept:
             return {}
-        self._kept = self._last
-        return {f"last_id:{self._source}": self._last}
-
-
-class _Hours:
-    """Which register is an hour's: the first whose list's own clock reads xx:00:00 to xx:00:59."""
-
-    def __init__(self, state: Mapping[str, str]) -> None:
-        self._kept: dict[str, _HourList] = {}
-        for key, text in state.items():
-            if key.startswith("hour:"):
-                clock, registers, time, hour = json.loads(text)
-                self._kept[key.removeprefix("hour:")] = _HourList(clock, tuple(registers), time, hour)
-        self._changed: set[str] = set()
-
-    def of(self, timed: _Timed, meter_id: str) -> int | None:
-        reading = timed.reading
-        if not reading.list_clock or timed.clock is None or reading.meter_clock is None:
-            return timed.time
-        registers = tuple(m.value for m in reading.measurements if (q := describe(m.obis)) and q.is_register)
-        local = local_time(reading.meter_clock)
-        if not registers or local is None or local.minute != 0:
-            return timed.time
-        before = self._kept.get(meter_id)
-        if before is not None and before.clock == local.isoformat() and before.registers == registers:
-            return before.time
-        hour = self._hour_of(timed, meter_id)
-        if hour is None or (before is not None and before.hour == hour):
-            time, started = timed.time, None if before is None else before.hour
-        else:
-            time = started = hour
-        if time is not None:
-            self._kept[meter_id] = _HourList(local.isoformat(), registers, time, started)
-            self._changed.add(meter_id)
-        return time
-
-    @staticmethod
-    def _hour_of(timed: _Timed, meter_id: str) -> int | None:
-        """The full hour that the registers were taken at; None when it cannot be told."""
-        clock, received = timed.clock, timed.received
-        if clock is None or timed.time is None:
-            return None
-        if received is None or abs(clock - received) <= _CLOCK_TOLERANCE_MS:
-            return clock - clock % HOUR_MS
-        off = clock - received
-        hours = round(off / HOUR_MS)
-        if abs(hours) <= _MOST_RULES_DIFFER and abs(off - hours * HOUR_MS) <= _CLOCK_TOLERANCE_MS:
-            return None  # ruled differently than we think, or the list of the hour before again
-        nearest = (received + HOUR_MS // 2) // HOUR_MS * HOUR_MS
-        if abs(received - nearest) > _CLOCK_TOLERANCE_MS:
-            return None
-        log.warning(
-            "the clock of meter %s is wrong by %+.0f s; its registers are taken for those of %s",
-            meter_id,
-            off / 1000,
-            from_ms(nearest).strftime("%Y-%m-%d %H:%M UTC"),
-        )
-        return nearest
-
-    def new_state(self) -> dict[str, str]:
-        changed, self._changed = self._changed, set()
-        return {f"hour:{meter_id}": self._kept[meter_id].text() for meter_id in changed}
-
-
-@dataclass(frozen=True, slots=True)
-class _HourList:
-    """The hourly list before: what its clock read, its registers, the time they were given, the last hour begun."""
-
-    clock: str
-    registers: tuple[float, ...]
-    time: int
-    hour: int | None
-
-    def text(self) -> str:
-        return json.dumps([self.clock, self.registers, self.time, self.hour])
+        self._kept = self.last
+        return {f"last_id:{self._source}": self.last}

@@ -51,7 +51,7 @@ class Reader:
         self.failed: str | None = None
         self._outbox = outbox
         self._intake = Intake(settings.zone)
-        state = outbox.states(f"last_id:{source.name}") | outbox.states("hour:")
+        state = outbox.states(f"last_id:{source.name}") | outbox.states("clock:")
         self._placer = Placer(source.name, zone=settings.zone, fallback=settings.meter_id, state=state)
         self._lock = threading.Lock()
         self._waiting_since: float | None = None

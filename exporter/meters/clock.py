@@ -48,12 +48,13 @@ def to_utc(clock: DateTime, habit: ClockHabit, zone: ZoneInfo = OSLO, near: date
     try:
         if clock.deviation is not None and clock.deviation < 0:
             return (local + timedelta(minutes=clock.deviation)).replace(tzinfo=UTC)
-        return _by_habit(local, habit, zone, near)
+        return by_habit(local, habit, zone, near)
     except OverflowError:  # year 1 or 9999 moved over the edge of the calendar
         return None
 
 
-def _by_habit(local: datetime, habit: ClockHabit, zone: ZoneInfo, near: datetime | None) -> datetime:
+def by_habit(local: datetime, habit: ClockHabit, zone: ZoneInfo, near: datetime | None) -> datetime:
+    """A local time without zone -> UTC. Raises OverflowError at the edge of the calendar."""
     if habit is ClockHabit.UTC:
         return local.replace(tzinfo=UTC)
     civil = local.replace(tzinfo=zone)

@@ -1,0 +1,224 @@
+"""By which rule a meter's clock is read, and which hour a register belongs to (design.md, "Time of a point").
+
+Four rules: the maker's habit, civil time, standard time, UTC; at first the habit. A rule changes when two hourly lists
+in a row, with different clocks, say so, and only to one that fits both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from exporter.meters.clock import by_habit, local_time, to_utc
+from exporter.protocol.dlms import DateTime
+from exporter.protocol.obis import describe
+from exporter.reading import ClockHabit, Reading, Zone
+
+log = logging.getLogger(__name__)
+
+HOUR: Final = timedelta(hours=1)
+TOLERANCE: Final = timedelta(minutes=5)
+_MOST_RULES_DIFFER: Final = 2
+"""Hours between civil summer time and UTC; a clock that is further off is wrong under every rule."""
+
+
+class Rule(Enum):
+    """How a meter's clock is read; the value is what is kept over a restart."""
+
+    HABIT = "habit"
+    CIVIL = "civil"
+    STANDARD = "standard"
+    UTC = "utc"
+
+
+_HABIT_OF: Final = {
+    Rule.CIVIL: ClockHabit.CIVIL,
+    Rule.STANDARD: ClockHabit.STANDARD,
+    Rule.UTC: ClockHabit.UTC,
+}
+_WORDS: Final = {
+    Rule.HABIT: "its maker's habit",
+    Rule.CIVIL: "civil time, daylight saving included",
+    Rule.STANDARD: "standard time all year",
+    Rule.UTC: "UTC",
+}
+
+
+def read_clock(clock: DateTime, rule: Rule, habit: ClockHabit, zone: Zone, near: datetime | None) -> datetime | None:
+    """A meter's clock in UTC by a rule; None when it is no date. A deviation counts under the habit only."""
+    if rule is Rule.HABIT:
+        return to_utc(clock, habit, zone, near)
+    local = local_time(clock)
+    try:
+        return None if local is None else by_habit(local, _HABIT_OF[rule], zone, near)
+    except OverflowError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _HourList:
+    """The hourly list before: what its clock read, its registers, the time they were given."""
+
+    clock: str
+    registers: tuple[float, ...]
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _MeterClock:
+    """What is remembered of one meter. `suspects` are the rules that fitted the list before, when ours did not."""
+
+    rule: Rule = Rule.HABIT
+    last: _HourList | None = None
+    hour_ms: int | None = None
+    suspects: tuple[Rule, ...] = ()
+
+    def text(self) -> str:
+        last = None if self.last is None else [self.last.clock, self.last.registers, self.last.time_ms]
+        return json.dumps([self.rule.value, last, self.hour_ms, [rule.value for rule in self.suspects]])
+
+    @classmethod
+    def parse(cls, text: str) -> _MeterClock:
+        rule, last, hour_ms, suspects = json.loads(text)
+        kept = None if last is None else _HourList(last[0], tuple(last[1]), last[2])
+        return cls(Rule(rule), kept, hour_ms, tuple(map(Rule, suspects)))
+
+
+class ClockRules:
+    """The clocks of all meters of one source. `state` is what `new_state` gave before a restart."""
+
+    _KEY: Final = "clock:"
+
+    def __init__(self, zone: Zone, state: Mapping[str, str]) -> None:
+        self._zone = zone
+        self._meters = {
+            key.removeprefix(self._KEY): _MeterClock.parse(text)
+            for key, text in state.items()
+            if key.startswith(self._KEY)
+        }
+        self._changed: set[str] = set()
+
+    def new_state(self) -> dict[str, str]:
+        """What changed since this was last asked: key -> text."""
+        changed, self._changed = self._changed, set()
+        return {self._KEY + meter_id: self._meters[meter_id].text() for meter_id in changed}
+
+    def clock(self, reading: Reading, meter_id: str, near: datetime | None) -> datetime | None:
+        """The reading's clock in UTC by the rule in force for this meter."""
+        if reading.meter_clock is None:
+            return None
+        rule = self._of(meter_id).rule
+        return read_clock(reading.meter_clock, rule, reading.habit, self._zone, near or reading.received)
+
+    def register_hour(self, reading: Reading, meter_id: str, time_ms: int) -> tuple[int, bool]:
+        """When the registers of a list were taken, ms, and whether they are an hour's.
+
+        `time_ms` is the time of the reading, which registers of no hour carry.
+        """
+        registers = hour_registers(reading)
+        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
+        if not registers or local is None:
+            return time_ms, False
+        meter = self._of(meter_id)
+        last = meter.last
+        if last is not None and last.clock == local.isoformat() and last.registers == registers:
+            return last.time_ms, False  # a repeat: stamped as that one was, and it teaches nothing
+        hour, meter = self._hour_of(reading, meter_id, meter)
+        hour_ms = None if hour is None else _ms(hour)
+        starts = hour_ms is not None and hour_ms != meter.hour_ms
+        given = hour_ms if starts and hour_ms is not None else time_ms
+        kept = _HourList(local.isoformat(), registers, given)
+        self._keep(meter_id, replace(meter, last=kept, hour_ms=hour_ms if starts else meter.hour_ms))
+        return given, starts
+
+    def _of(self, meter_id: str) -> _MeterClock:
+        return self._meters.get(meter_id, _MeterClock())
+
+    def _keep(self, meter_id: str, meter: _MeterClock) -> None:
+        if self._meters.get(meter_id) != meter:
+            self._meters[meter_id] = meter
+            self._changed.add(meter_id)
+
+    def _hour_of(self, reading: Reading, meter_id: str, meter: _MeterClock) -> tuple[datetime | None, _MeterClock]:
+        """The full hour of an hourly list, None when it starts none; and what was learnt of the clock."""
+        received = reading.received
+        clock = self.clock(reading, meter_id, received)
+        if clock is None or reading.meter_clock is None:
+            return None, meter
+        if received is None or abs(clock - received) <= TOLERANCE:
+            return _floor(clock), replace(meter, suspects=())
+        fitting = tuple(
+            rule
+            for rule in Rule
+            if rule is not meter.rule
+            and (other := read_clock(reading.meter_clock, rule, reading.habit, self._zone, received)) is not None
+            and abs(other - received) <= TOLERANCE
+        )
+        if meter.last is not None and _hour_shown(meter.last.clock) == _hour_shown(_shown(reading)):
+            return None, meter  # not the next hourly list: the same hour's once more, as Swedish meters send it
+        both = [rule for rule in fitting if rule in meter.suspects]
+        if both:
+            log.warning(
+                "the clock of meter %s is %+.1f h off when read as %s; it is read as %s from now on",
+                meter_id,
+                (clock - received) / HOUR,
+                _WORDS[meter.rule],
+                _WORDS[both[0]],
+            )
+            changed = replace(meter, rule=both[0], suspects=())
+            again = read_clock(reading.meter_clock, changed.rule, reading.habit, self._zone, received)
+            return None if again is None else _floor(again), changed
+        if fitting or _whole_hours(clock - received):
+            return None, replace(meter, suspects=fitting)
+        return self._of_wrong_clock(clock, received, meter_id), replace(meter, suspects=())
+
+    @staticmethod
+    def _of_wrong_clock(clock: datetime, received: datetime, meter_id: str) -> datetime | None:
+        nearest = _floor(received + HOUR / 2)
+        if abs(received - nearest) > TOLERANCE:
+            return None
+        log.warning(
+            "the clock of meter %s is wrong by %+.0f s; its registers are taken for those of %s",
+            meter_id,
+            (clock - received).total_seconds(),
+            nearest.strftime("%Y-%m-%d %H:%M UTC"),
+        )
+        return nearest
+
+
+def hour_registers(reading: Reading) -> tuple[float, ...]:
+    """The registers of a list whose own clock reads xx:00:00 to xx:00:59; empty for any other list."""
+    if not reading.list_clock or reading.meter_clock is None:
+        return ()
+    local = local_time(reading.meter_clock)
+    if local is None or local.minute != 0:
+        return ()
+    return tuple(m.value for m in reading.measurements if (q := describe(m.obis)) and q.is_register)
+
+
+def _hour_shown(shown: str) -> str:
+    return shown[:13]
+
+
+def _shown(reading: Reading) -> str:
+    local = None if reading.meter_clock is None else local_time(reading.meter_clock)
+    return "" if local is None else local.isoformat()
+
+
+def _whole_hours(off: timedelta) -> bool:
+    hours = round(off / HOUR)
+    return abs(hours) <= _MOST_RULES_DIFFER and abs(off - hours * HOUR) <= TOLERANCE
+
+
+def _floor(moment: datetime) -> datetime:
+    # Hours of UTC are hours of every zone that a HAN meter stands in.
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)

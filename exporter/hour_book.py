@@ -1,0 +1,127 @@
+"""The hour registers of all time, and the energy of the hours between them.
+
+What is known of a meter's month is one text under one key of the state, so that `run` and `import` share it, an outage
+leaves holes and not one huge hour, and a month can be computed anew at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+HOUR_MS: Final = 3_600_000
+_CONVENTIONAL_FUSING: Final = 1.6
+"""So many times its rated current, a gG fuse blows for certain (IEC 60269-1, conventional fusing current)."""
+_VOLTS: Final = 253.0
+_PHASES: Final = 3
+
+Get = Callable[[str], str | None]
+
+
+def most_wh(main_fuse_a: float, hours: float = 1.0) -> float:
+    """More energy than a main fuse of three phases could carry in so many hours, Wh."""
+    return main_fuse_a * _CONVENTIONAL_FUSING * _VOLTS * _PHASES * hours
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The hour register before, in the order in which they came: ms, Wh, whether it was believed."""
+
+    hour: int
+    value: float
+    good: bool
+
+
+class HourBook:
+    """Hour registers by meter and direction ("import", "export"), in Wh, as `get` finds them in the state.
+
+    What is entered is found at once; `new_state` gives what has to be kept, and lets go of what was read.
+    """
+
+    def __init__(self, get: Get) -> None:
+        self._get = get
+        self._months: dict[str, dict[str, float]] = {}
+        self._changed: set[str] = set()
+        self._seen: dict[tuple[str, str], list[_Seen]] = {}
+
+    def new_state(self) -> dict[str, str]:
+        """What changed since this was last asked: key -> text."""
+        state = {key: json.dumps(self._months[key], separators=(",", ":")) for key in sorted(self._changed)}
+        self._changed.clear()
+        self._months.clear()  # another process may enter hours too
+        return state
+
+    def enter(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> dict[int, float]:
+        """Enter the register at a full hour (ms); the hours that have a final energy by it: start -> Wh.
+
+        A register that falls, or jumps by more than the fuse could carry, starts no hour: it is said and not entered.
+        One that goes on from such a one is entered (the register was set back, or exchanged).
+        """
+        if not self._believable(meter_id, direction, hour, value, main_fuse_a):
+            return {}
+        key, name = _key(meter_id, direction, hour), _name(hour)
+        month = self._month(key)
+        if month.get(name) != value:
+            month[name] = value
+            self._changed.add(key)
+        return self.finals(meter_id, direction, hour - HOUR_MS, hour + HOUR_MS, main_fuse_a)
+
+    def finals(self, meter_id: str, direction: str, start: int, stop: int, main_fuse_a: float) -> dict[int, float]:
+        """The energy of each hour from `start` to before `stop` (ms) whose two registers are known: start -> Wh."""
+        found: dict[int, float] = {}
+        before = self._register(meter_id, direction, start)
+        for hour in range(start, stop, HOUR_MS):
+            after = self._register(meter_id, direction, hour + HOUR_MS)
+            if before is not None and after is not None and 0 <= after - before <= most_wh(main_fuse_a):
+                found[hour] = after - before
+            before = after
+        return found
+
+    def _register(self, meter_id: str, direction: str, hour: int) -> float | None:
+        return self._month(_key(meter_id, direction, hour)).get(_name(hour))
+
+    def _month(self, key: str) -> dict[str, float]:
+        month = self._months.get(key)
+        if month is None:
+            text = self._get(key)
+            month = self._months[key] = {} if text is None else json.loads(text)
+        return month
+
+    def _believable(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> bool:
+        seen = self._seen.setdefault((meter_id, direction), [])
+        good = not seen or any(_goes_on(one, hour, value, main_fuse_a) for one in seen)
+        if not good:
+            log.warning(
+                "register %s of meter %s went from %.0f to %.0f Wh at %s: it is written as sent and starts no hour",
+                direction,
+                meter_id,
+                seen[0].value,
+                value,
+                datetime.fromtimestamp(hour / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            )
+        one = _Seen(hour, value, good)
+        # The last that was believed, and the last that was not if it came after that.
+        seen[:] = [one] if good else [*(s for s in seen if s.good), one]
+        return good
+
+
+def _goes_on(before: _Seen, hour: int, value: float, main_fuse_a: float) -> bool:
+    hours = (hour - before.hour) / HOUR_MS
+    if hours < 0:  # a capture out of order: nothing can be said
+        return True
+    return 0 <= value - before.value <= most_wh(main_fuse_a, max(hours, 1.0))
+
+
+def _key(meter_id: str, direction: str, hour: int) -> str:
+    month = datetime.fromtimestamp(hour / 1000, UTC)
+    return f"registers:{meter_id}:{direction}:{month:%Y-%m}"
+
+
+def _name(hour: int) -> str:
+    return str(hour // HOUR_MS)

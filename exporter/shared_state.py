@@ -1,0 +1,58 @@
+"""The state in an outbox file, for a command that runs beside the service that holds it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+from exporter.outbox import Outbox, OutboxError, OutboxLockedError
+
+_PATIENCE_S = 10.0
+
+
+class SharedState:
+    """Reads and writes the state of the outbox at `path`; the queue in it is left alone.
+
+    The file is made if there is none. The service keeps the lock; SQLite's own keeps the two from writing at once.
+    Raises OutboxError when the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            Outbox(path).close()
+        except OutboxLockedError:
+            pass  # a running service has it, so it is there and sound
+        try:
+            self._db = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+            self._db.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error as problem:
+            raise OutboxError(f"the outbox {path} cannot be used: {problem}") from problem
+
+    def get(self, key: str) -> str | None:
+        """The value kept under a key, or None. Raises OutboxError."""
+        try:
+            row = self._db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as problem:
+            raise OutboxError(f"the outbox {self._path} cannot be read: {problem}") from problem
+        return None if row is None else str(row[0])
+
+    def put(self, state: Mapping[str, str]) -> None:
+        """Keep all of it or, raising OutboxError, nothing."""
+        if not state:
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", list(state.items()))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as problem:
+            raise OutboxError(f"the outbox {self._path} cannot be written: {problem}") from problem
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from exporter.outbox import Outbox, OutboxError, OutboxLockedError
@@ -20,10 +21,8 @@ class SharedState:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
+        with suppress(OutboxLockedError):  # a running service has it, so it is there and sound
             Outbox(path).close()
-        except OutboxLockedError:
-            pass  # a running service has it, so it is there and sound
         try:
             self._db = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
             self._db.execute("PRAGMA synchronous = FULL")

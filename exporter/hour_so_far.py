@@ -1,0 +1,100 @@
+"""The energy of the running hour, from what is known of it: registers where they are sent, else power times time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from exporter.placing import HOUR_MS
+
+__all__ = ["HourSoFar"]
+
+_HOLD_MS: Final = 60_000
+"""How long a power is believed to last when no newer one comes."""
+
+_LATE_MS: Final = 5 * 60_000
+"""An hour's register comes seconds after the full hour; never this late."""
+
+_MS_PER_HOUR: Final = 3_600_000
+
+
+class _Anchor(NamedTuple):
+    """A register, what had been used in the hour when it was taken, and how much of that was not heard."""
+
+    register: float
+    energy: float
+    unheard: int
+
+
+@dataclass(slots=True)
+class HourSoFar:
+    """One direction of one meter. Times are ms since 1970; `energy` is Wh from `since` to the last reading.
+
+    `hour` is the start of the hour, `since` the same when the whole hour is known, else when listening began.
+    `unheard` is how many ms in between are not in `energy`, since no list came.
+    """
+
+    hour: int | None = None
+    since: int = 0
+    energy: float = 0.0
+    unheard: int = 0
+    _time: int = 0
+    _power: float | None = None
+    _anchor: _Anchor | None = None
+
+    @property
+    def known(self) -> bool:
+        """False until a power was heard."""
+        return self.hour is not None and self._power is not None
+
+    @property
+    def whole(self) -> bool:
+        """True when `energy` counts from the full hour."""
+        return self.since == self.hour
+
+    def take(self, time: int, power: float | None) -> None:
+        """The power (W) of a reading at `time`; None if this direction was not sent."""
+        hour = time - time % HOUR_MS
+        if self._power is None or self.hour is None or time < self._time or hour > self.hour + HOUR_MS:
+            self._begin(hour, time)  # the first, or after a jump: nothing is known of this hour before
+        elif hour > self.hour:
+            held_until = self._time + _HOLD_MS
+            self._begin(hour, hour if held_until > hour else time)
+            if self.since == hour:
+                self._add(hour, time, held_until)
+        else:
+            self._add(self._time, time, self._time + _HOLD_MS)
+        self._time = time
+        if power is not None:
+            self._power = power
+
+    def take_register(self, time: int, register: float) -> None:
+        """The energy register (Wh) at `time`: the full hour for the hour's register, else the reading just taken."""
+        if self.hour is None or self._power is None or time < self.hour:
+            return
+        if time == self.hour < self._time:
+            self._from_full_hour(register)
+        elif self._anchor is None or register < self._anchor.register:
+            self._anchor = _Anchor(register, self.energy, self.unheard)
+        else:  # two registers tell more than power times time
+            self.energy = self._anchor.energy + register - self._anchor.register
+            self.unheard = self._anchor.unheard
+
+    def _from_full_hour(self, register: float) -> None:
+        assert self.hour is not None and self._power is not None
+        late = self.since - self.hour
+        if late > _LATE_MS:
+            return
+        self.energy += self._power * late / _MS_PER_HOUR
+        self.since = self.hour
+        self._anchor = _Anchor(register, 0.0, 0)
+
+    def _begin(self, hour: int, since: int) -> None:
+        self.hour, self.since, self.energy, self.unheard, self._anchor = hour, since, 0.0, 0, None
+
+    def _add(self, start: int, end: int, held_until: int) -> None:
+        """Use the power before from `start` to `end`, as far as it is believed to have lasted."""
+        assert self._power is not None
+        heard = max(min(end, held_until) - start, 0)
+        self.energy += self._power * heard / _MS_PER_HOUR
+        self.unheard += end - start - heard

@@ -1,0 +1,278 @@
+"""What a live view knows of a source and its meters: a small state, pure, told everything and asked for words.
+
+Two times meet here. `time` is that of the readings, milliseconds since 1970 in UTC (placing.py). `at` and `now` are
+seconds of a monotonic clock of whoever calls: they say how long ago something came, also when a capture is played.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from exporter.hour_so_far import HourSoFar
+from exporter.intake import Outcome, Unread
+from exporter.placing import HOUR_MS, Placed
+from exporter.protocol.hdlc import Kind, Rejected
+from exporter.protocol.obis import describe
+from exporter.reading import Measurement
+from exporter.sources import Happened, SourceEvent
+
+__all__ = ["HISTORY_MS", "PHASES", "Condition", "Level", "LiveState", "MeterState", "PhaseValues"]
+
+PHASES: Final = ("L1", "L2", "L3")
+HISTORY_MS: Final = 10 * 60_000
+_AWAITED: Final = "waiting for the first whole list: a Kamstrup sends one every 10 s, Aidon and Kaifa every 2 s"
+_UNREADABLE_AFTER: Final = 15.0
+"""Seconds of octets without a frame after which something is wrong: every meter sends a list within 10 s."""
+_OVERDUE: Final = 30.0
+_IMPORT: Final = ("active_power", "", "import")
+_EXPORT: Final = ("active_power", "", "export")
+_METERS: Final = 8
+"""How many meters are kept; a stream of ever new ids is no reason to grow."""
+
+
+class Level(Enum):
+    """How good a condition is."""
+
+    WELL = "well"
+    WAITING = "waiting"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the source is, in words; `kind` stays the same while only the numbers in the words change."""
+
+    level: Level
+    kind: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseValues:
+    """What a meter measures of one phase: A, V, W (import less export); None where it does not."""
+
+    phase: str
+    current: float | None
+    voltage: float | None
+    power: float | None
+
+
+@dataclass(slots=True)
+class MeterState:
+    """One meter: the last of every value, and the last minutes of its power.
+
+    `named` is False while `id` is a stand-in. `last_time` is that of the last reading, `last_at` when it came.
+    `history` holds (time, W), export negative. `clock_offset` is in seconds.
+    """
+
+    id: str
+    named: bool
+    maker: str | None = None
+    type: str | None = None
+    last_time: int | None = None
+    last_at: float = 0.0
+    last: Placed | None = None
+    clock_offset: float | None = None
+    imported: HourSoFar = field(default_factory=HourSoFar)
+    exported: HourSoFar = field(default_factory=HourSoFar)
+    history: deque[tuple[int, float]] = field(default_factory=deque)
+    _values: dict[tuple[str, str, str], float] = field(default_factory=dict)
+
+    def take(self, placed: Placed, at: float) -> None:
+        """Take the meter's next reading."""
+        meter = placed.reading.meter
+        self.maker = meter.maker or self.maker
+        self.type = meter.type or self.type
+        self.last, self.last_at = placed, at
+        if placed.clock_offset is not None:
+            self.clock_offset = placed.clock_offset
+        registers = self._take_values(placed.reading.measurements)
+        if placed.time is not None:
+            self.last_time = placed.time
+            self._take_hour(placed.time, placed.register_time, registers)
+            self._remember(placed.time)
+
+    def value(self, name: str, direction: str = "", phase: str = "") -> float | None:
+        """The last value of a quantity of the catalogue (obis.py), None if the meter never sent one."""
+        return self._values.get((name, phase, direction))
+
+    def net(self, name: str, phase: str = "") -> float | None:
+        """Import less export of a power; None if neither was sent."""
+        imported, exported = self.value(name, "import", phase), self.value(name, "export", phase)
+        if imported is None and exported is None:
+            return None
+        return (imported or 0.0) - (exported or 0.0)
+
+    @property
+    def phases(self) -> list[PhaseValues]:
+        """The phases of which this meter measures anything."""
+        every = (
+            PhaseValues(
+                phase,
+                self.value("current", phase=phase),
+                self.value("voltage", phase=phase),
+                self.net("active_power", phase),
+            )
+            for phase in PHASES
+        )
+        # Some single-phase meters send the powers of all three phases, as zeros.
+        return [p for p in every if p.current is not None or p.voltage is not None or p.power]
+
+    def _take_values(self, measurements: tuple[Measurement, ...]) -> dict[str, float]:
+        """Keep what is instantaneous; give the active energy registers by direction."""
+        registers: dict[str, float] = {}
+        told = {}
+        for measurement in measurements:
+            quantity = describe(measurement.obis)
+            if quantity is None:
+                continue
+            if not quantity.is_register:
+                told[quantity.name, quantity.phase, quantity.direction] = measurement.value
+            elif quantity.name == "active_energy" and not quantity.phase and measurement.obis.e == 0:
+                registers[quantity.direction] = measurement.value
+        if told.get(_IMPORT) and _EXPORT in self._values:
+            # The fast lists say import alone. What is drawn is not delivered: an export of some lists ago is over.
+            told.setdefault(_EXPORT, 0.0)
+        self._values |= told
+        return registers
+
+    def _take_hour(self, time: int, register_time: int | None, registers: dict[str, float]) -> None:
+        for hour, direction in ((self.imported, "import"), (self.exported, "export")):
+            hour.take(time, self.value("active_power", direction))
+            if direction in registers and register_time is not None:
+                hour.take_register(register_time, registers[direction])
+
+    def _remember(self, time: int) -> None:
+        power = self.net("active_power")
+        if power is None:
+            return
+        if self.history and time < self.history[-1][0]:
+            self.history.clear()  # the clock was set back, or another capture was appended to the file
+        self.history.append((time, power))
+        while self.history[0][0] < time - HISTORY_MS - HOUR_MS // 60:
+            self.history.popleft()
+
+
+@dataclass(slots=True)
+class LiveState:
+    """Everything that is known of one source. `source` is its name, `began` when it was opened (monotonic)."""
+
+    source: str
+    began: float = 0.0
+    octets: int = 0
+    frames: int = 0
+    unread: int = 0
+    rejects: int = 0
+    readings: int = 0
+    left_out: int = 0
+    last_reject: str = ""
+    note: str = ""
+    ended: bool = False
+    meters: OrderedDict[str, MeterState] = field(default_factory=OrderedDict)
+    _recalled: bool = False
+    _first_octet_at: float = 0.0
+    _last_octet_at: float = 0.0
+    _last_frame_at: float = 0.0
+    _octets_since_frame: int = 0
+    _unread_words: str = ""
+    _trouble: SourceEvent | None = None
+
+    def hear(self, octets: int, at: float) -> None:
+        """So many octets came."""
+        if not octets:
+            return
+        if not self.octets:
+            self._first_octet_at = at
+        self.octets += octets
+        self._octets_since_frame += octets
+        self._last_octet_at = at
+        self._trouble = None
+
+    def count(self, outcome: Outcome, at: float) -> None:
+        """Count a frame or a reject."""
+        if isinstance(outcome, Rejected):
+            joined = outcome.offset == 0 and outcome.kind is Kind.NOISE  # the stream was joined inside a frame
+            if outcome.kind is not Kind.FILL and not joined:
+                self.rejects += 1
+                self.last_reject = outcome.reason
+            return
+        self.frames += 1
+        self._last_frame_at = at
+        self._octets_since_frame = 0
+        if isinstance(outcome, Unread):
+            self.unread += 1
+            self._unread_words = outcome.words
+
+    def happen(self, event: SourceEvent) -> None:
+        """The source reported something about itself."""
+        self._trouble = None if event.what is Happened.OPENED else event
+
+    def take(self, placed: Placed, at: float, recalled: bool = False) -> MeterState:
+        """Take the next reading; give the meter that it is of, which is now the newest.
+
+        `recalled` ones came from before the source was listened to: they are shown, and not counted.
+        """
+        meter = self.meters.pop(placed.meter_id, None) or self._new_meter(placed)
+        meter.named = meter.named or placed.reading.meter.id is not None
+        meter.take(placed, at)
+        self.meters[placed.meter_id] = meter
+        while len(self.meters) > _METERS:
+            self.meters.popitem(last=False)
+        self._recalled = self._recalled or recalled
+        self.readings += not recalled
+        return meter
+
+    def _new_meter(self, placed: Placed) -> MeterState:
+        """A meter heard for the first time; it takes over what lists that named no meter said before."""
+        named = placed.reading.meter.id is not None
+        stand_in = next((meter for meter in self.meters.values() if not meter.named), None)
+        if not named or stand_in is None:
+            return MeterState(placed.meter_id, named)
+        del self.meters[stand_in.id]
+        stand_in.id = placed.meter_id
+        return stand_in
+
+    @property
+    def newest(self) -> MeterState | None:
+        """The meter heard last."""
+        return next(reversed(self.meters.values()), None)
+
+    def condition(self, now: float) -> Condition:
+        """How the source is at this moment."""
+        if self._trouble is not None:
+            return Condition(Level.WRONG, self._trouble.what.value, self._trouble.words)
+        if self.ended and self.readings:
+            return Condition(Level.WELL, "ended", f"{self.source}: read to its end")
+        if self.ended and not self.frames:
+            why = f" (the last reject: {self.last_reject})" if self.rejects else ""
+            return Condition(Level.WRONG, "ended", f"{self.source}: no frame that checks in it{why}")
+        if not self.octets:
+            shown = "shown is what was sent before; waiting for the next list" if self._recalled else _AWAITED
+            return Condition(Level.WAITING, "no octets", shown)
+        if not self.frames:
+            return self._without_frame(now)
+        if self.unread == self.frames:
+            return Condition(Level.WRONG, "unread", f"frames come, but they cannot be read: {self._unread_words}")
+        return self._going_on(now)
+
+    def _without_frame(self, now: float) -> Condition:
+        if now - self._first_octet_at <= _UNREADABLE_AFTER:
+            return Condition(Level.WAITING, "no frame", f"octets come; {_AWAITED}")
+        return Condition(
+            Level.WRONG,
+            "never a frame",
+            f"{self.octets} octets came, but no frame that checks: wrong parity or speed? `han-exporter probe` finds "
+            "them (end this first, for only one program can read a port)",
+        )
+
+    def _going_on(self, now: float) -> Condition:
+        silent, age = now - self._last_octet_at, now - self._last_frame_at
+        if silent > _OVERDUE:
+            return Condition(Level.WRONG, "silent", f"nothing was heard for {silent:.0f} s")
+        if age > _OVERDUE and self._octets_since_frame:
+            words = f"octets come, but no frame checked for {age:.0f} s ({self.last_reject or 'all are incomplete'})"
+            return Condition(Level.WRONG, "no more frames", words)
+        return Condition(Level.WELL, "receiving", "receiving")

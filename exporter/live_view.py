@@ -1,0 +1,358 @@
+"""A LiveState as a screen (rich) and as plain lines. Pure: nothing is printed here, no clock is read.
+
+Colours are the terminal's own sixteen, so that they suit a dark and a light background; what a colour says is also
+said in words or figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from exporter.big_digits import big_number
+from exporter.live_state import HISTORY_MS, Condition, Level, LiveState, MeterState, PhaseValues
+from exporter.placing import HOUR_MS, Placed, from_ms
+from exporter.protocol.obis import describe
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
+__all__ = ["Fuse", "View", "load_style", "plain_line", "sparkline"]
+
+MIN_WIDTH: Final = 40
+MAX_WIDTH: Final = 100
+_TALL: Final = 20
+"""Terminal rows from which there is room for big digits and blank lines."""
+
+_LOW_VOLTAGE: Final = 207.0
+_HIGH_VOLTAGE: Final = 253.0
+"""EN 50160: 230 V +/- 10 % (domain.md, "What owners do with the numbers")."""
+
+_BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+_SLOT_MS: Final = 10_000
+_STYLES: Final = {Level.WELL: "green", Level.WAITING: "cyan", Level.WRONG: "bold red"}
+_PERCENT_STYLES: Final = {"green": None, "yellow": "bold", "red": "bold red"}
+"""Yellow letters cannot be read on a light background; the bar beside them is yellow enough."""
+
+
+class Fuse(NamedTuple):
+    """A meter's main fuse; `given` is False when nobody said and the default is taken."""
+
+    ampere: float
+    given: bool = True
+
+
+def load_style(percent: float) -> str:
+    """The colour of a fuse's load: from 80 % it wants attention, from 90 % something must be switched off."""
+    if percent >= 90:
+        return "red"
+    return "yellow" if percent >= 80 else "green"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How states are shown: `zone` is HAN_TIMEZONE, `fuse_of` gives a meter's main fuse."""
+
+    zone: ZoneInfo
+    fuse_of: Callable[[str], Fuse]
+
+    def render(self, state: LiveState, width: int, height: int, now: float) -> Group:
+        """The screen at `now` (monotonic), at most `width` columns wide; the important things stand first."""
+        from rich.console import Group
+        from rich.text import Text
+
+        width = max(min(width, MAX_WIDTH), MIN_WIDTH)
+        tall = height >= _TALL
+        condition = state.condition(now)
+        meter = state.newest
+        blocks: list[list[Text]] = [self._head(state, meter, condition, width, now)]
+        if meter is not None:
+            blocks += [
+                self._power(meter, tall),
+                self._phases(meter, width),
+                self._hour(meter),
+                self._minutes(meter, width, 3 if tall else 1),
+            ]
+        blocks.append(self._foot(state, meter, now))
+        lines: list[Text] = []
+        for block in filter(None, blocks):
+            if lines and tall:
+                lines.append(Text())
+            lines += block
+        return Group(*(_within(line, width) for line in lines))
+
+    def _head(
+        self, state: LiveState, meter: MeterState | None, condition: Condition, width: int, now: float
+    ) -> list[Text]:
+        from rich.text import Text
+
+        words = Text(" ") + Text(condition.words, _STYLES[condition.level])
+        words.no_wrap = False
+        if meter is None:
+            return [_ends(Text(f" {state.source}", "bold"), Text(), width), words]
+        who = " ".join(filter(None, (meter.maker or "maker not named", meter.type)))
+        age = f"{_duration(now - meter.last_at)} ago"
+        lines = [
+            _ends(Text(f" {meter.id}", "bold"), Text(self._moment(meter.last_time)), width),
+            _ends(Text(f" {who}, on {state.source}"), Text("" if state.ended else age), width),
+        ]
+        return lines if condition.kind == "receiving" else [*lines, words]
+
+    def _power(self, meter: MeterState, tall: bool) -> list[Text]:
+        from rich.text import Text
+
+        imported, exported = meter.value("active_power", "import"), meter.value("active_power", "export")
+        if imported is None and exported is None:
+            return [Text(" This meter's lists say no active power.")]
+        delivers = bool(exported) and not imported
+        power, direction = (exported or 0.0, "export") if delivers else (imported or 0.0, "import")
+        unit = [f"W {direction}"]
+        if imported and exported:
+            unit.append(f"{_whole(exported)} W export")
+        unit += _reactive(meter)
+        if not tall:
+            return [Text(f" {_whole(power)} {'  '.join(unit)}", "bold")]
+        rows = big_number(_whole(power))
+        unit = [""] * (len(rows) - len(unit)) + unit[: len(rows)]
+        style = "bold green" if delivers else "bold"
+        return [Text("  ") + Text(row, style) + Text(f"  {words}") for row, words in zip(rows, unit, strict=True)]
+
+    def _phases(self, meter: MeterState, width: int) -> list[Text]:
+        from rich.text import Text
+
+        phases = meter.phases
+        if not phases:
+            return []
+        fuse = self.fuse_of(meter.id)
+        said = "" if fuse.given else " (assumed: set HAN_MAIN_FUSE_A to yours)"
+        with_power = any(phase.power is not None for phase in phases)
+        bar = width - 4 - 8 - 8 - 8 - (10 if with_power else 0) - 1
+        title = Text(f" Main fuse {fuse.ampere:g} A{said}", "dim")
+        return [title, *(_phase_line(phase, fuse, min(bar, 50), with_power) for phase in phases)]
+
+    def _hour(self, meter: MeterState) -> list[Text]:
+        from rich.text import Text
+
+        hour = meter.imported if meter.imported.known else meter.exported
+        if not hour.known or hour.hour is None:
+            return []
+        energies = [f"{meter.imported.energy / 1000:.3f} kWh"] if meter.imported.known else []
+        if meter.exported.known and meter.exported.energy:
+            energies.append(f"{meter.exported.energy / 1000:.3f} kWh exported")
+        start, end = (from_ms(ms).astimezone(self.zone) for ms in (hour.hour, hour.hour + HOUR_MS))
+        since = "so far" if hour.whole else f"since {self._clock(hour.since)}"
+        unheard = f", without {_duration(hour.unheard / 1000)} not heard" if hour.unheard >= 1000 else ""
+        return [
+            Text(f" Hour {start:%H:%M}-{end:%H:%M}  ") + Text(", ".join(energies), "bold") + Text(f" {since}{unheard}")
+        ]
+
+    def _minutes(self, meter: MeterState, width: int, rows: int) -> list[Text]:
+        from rich.text import Text
+
+        slots = _slots(meter.history, min(HISTORY_MS // _SLOT_MS, width - 2))
+        heard = [abs(power) for power in slots if power is not None]
+        if not heard:
+            return []
+        lines = []
+        for row in sparkline(slots, rows):
+            line = Text(" ")
+            for power, character in zip(slots, row, strict=True):
+                line.append(character, "green" if power is not None and power < 0 else "cyan")
+            lines.append(line)
+        export = ", export green" if any(power is not None and power < 0 for power in slots) else ""
+        minutes = round(len(slots) * _SLOT_MS / 60_000)
+        title = f" Last {minutes} minutes, highest {_whole(max(heard))} W{export}"
+        return [Text(title, "dim"), *lines]
+
+    def _foot(self, state: LiveState, meter: MeterState | None, now: float) -> list[Text]:
+        from rich.text import Text
+
+        lines = []
+        others = [other for other in reversed(state.meters.values()) if other is not meter]
+        if others:
+            said = ", ".join(f"{other.id} {_other(other, now)}" for other in others)
+            lines.append(Text(f" Also heard: {said}"))
+        parts = [_count(state.frames, "frame"), _count(state.rejects, "reject")]
+        if state.left_out:
+            parts.append(f"{_whole(state.left_out)} lists of no named meter left out")
+        if meter is not None and meter.clock_offset is not None:
+            parts.append(f"meter clock {_offset(meter.clock_offset)}")
+        lines.append(Text(f" {', '.join(parts)}", "dim"))
+        if state.note:
+            lines.append(Text(f" {state.note}"))
+            lines[-1].no_wrap = False
+        elif state.rejects:
+            lines.append(Text(f" last reject: {state.last_reject}", "dim"))
+        return lines
+
+    def plain_line(self, placed: Placed) -> str:
+        """One reading as one line: local time, meter, and what the reading says, nothing from before."""
+        return plain_line(placed, self.zone)
+
+    def _moment(self, ms: int | None) -> str:
+        return _local(ms, self.zone)
+
+    def _clock(self, ms: int) -> str:
+        return from_ms(ms).astimezone(self.zone).strftime("%H:%M")
+
+
+def plain_line(placed: Placed, zone: ZoneInfo) -> str:
+    """`2026-11-22 17:00:10 6970… 3771 W  L1 14.7 A 220 V  L2 …`: one reading as one line, in local time.
+
+    Export is said where there is any, registers (kWh) in hourly lists. A quantity that is not in the list is not in
+    the line.
+    """
+    values: dict[tuple[str, str, str], float] = {}
+    for measurement in placed.reading.measurements:
+        quantity = describe(measurement.obis)
+        if quantity is not None and (not quantity.is_register or measurement.obis.e == 0):
+            values[quantity.name, quantity.phase, quantity.direction] = measurement.value
+    parts = [f"{_local(placed.time, zone)} {placed.meter_id} {_plain_power(values)}".rstrip()]
+    for phase in ("L1", "L2", "L3"):
+        current, voltage = values.get(("current", phase, "")), values.get(("voltage", phase, ""))
+        words = [] if current is None else [f"{current:.1f} A"]
+        words += [] if voltage is None else [f"{voltage:.0f} V"]
+        if words:
+            parts.append(f"{phase} {' '.join(words)}")
+    for direction in ("import", "export"):
+        register = values.get(("active_energy", "", direction))
+        if register is not None:
+            parts.append(f"{direction} {register / 1000:.2f} kWh")
+    return "  ".join(parts)
+
+
+def _plain_power(values: dict[tuple[str, str, str], float]) -> str:
+    imported = values.get(("active_power", "", "import"))
+    exported = values.get(("active_power", "", "export"))
+    words = [] if imported is None or (exported and not imported) else [f"{imported:.0f} W"]
+    if exported or (exported is not None and imported is None):
+        words.append(f"export {exported:.0f} W")
+    return " ".join(words)
+
+
+def sparkline(slots: list[float | None], rows: int) -> list[str]:
+    """Bars of |W|, `rows` lines high, the highest full; a blank where nothing is known, a low mark where it is 0."""
+    top = max((abs(power) for power in slots if power is not None), default=0.0) or 1.0
+    steps = [0 if power is None else max(round(abs(power) / top * 8 * rows), 1) for power in slots]
+    return ["".join(_BLOCKS[min(max(step - 8 * row, 0), 8)] for step in steps) for row in reversed(range(rows))]
+
+
+def _slots(history: Iterable[tuple[int, float]], count: int) -> list[float | None]:
+    """Mean W of each of the last `count` slots of 10 s; a slot without a reading has the one's before, once."""
+    sums: dict[int, tuple[float, int]] = {}
+    last = 0
+    for time, power in history:
+        last = time // _SLOT_MS
+        total, number = sums.get(last, (0.0, 0))
+        sums[last] = (total + power, number + 1)
+    means: list[float | None] = []
+    held: float | None = None
+    for slot in range(last - count + 1, last + 1):
+        if slot in sums:
+            total, number = sums[slot]
+            held = total / number
+            means.append(held)
+        else:
+            means.append(held)
+            held = None
+    return means
+
+
+def _phase_line(phase: PhaseValues, fuse: Fuse, bar: int, with_power: bool) -> Text:
+    from rich.text import Text
+
+    line = Text(" ").append(phase.phase, "bold").append(" ")
+    if phase.current is None:
+        line.append(f"{'current not measured':<{bar + 16}}", "dim")
+    else:
+        percent = phase.current / fuse.ampere * 100
+        style = load_style(percent)
+        full = min(round(percent / 100 * bar), bar)
+        line.append("▆" * full, style).append("▁" * (bar - full), "dim")
+        line.append(f"{phase.current:6.1f} A")
+        line.append(f"{percent:5.0f} %" + ("!" if percent > 100 else " "), _PERCENT_STYLES[style])
+    outside = phase.voltage is not None and not _LOW_VOLTAGE <= phase.voltage <= _HIGH_VOLTAGE
+    voltage = "" if phase.voltage is None else f"{phase.voltage:.0f} V"
+    line.append(f"{voltage:>8}", "bold red" if outside else None)
+    if with_power:
+        line.append("" if phase.power is None else f"{_whole(phase.power) + ' W':>10}")
+    return line
+
+
+def _reactive(meter: MeterState) -> list[str]:
+    words = []
+    for direction in ("import", "export"):
+        value = meter.value("reactive_power", direction)
+        if value:
+            words.append(f"{_whole(value)} var {direction}")
+    if not words and meter.net("reactive_power") is not None:
+        words.append("0 var")
+    return [", ".join(words) + " (reactive)"] if words else []
+
+
+def _other(meter: MeterState, now: float) -> str:
+    power = meter.net("active_power")
+    said = "" if power is None else f"{_whole(power)} W, "
+    return f"({said}{_duration(now - meter.last_at)} ago)"
+
+
+def _offset(seconds: float) -> str:
+    if abs(seconds) < 1.5:
+        return "right within 1 s"
+    return f"{_duration(abs(seconds))} {'ahead' if seconds > 0 else 'behind'}"
+
+
+def _duration(seconds: float) -> str:
+    """`5 s`, `12 min`, `3 h 20 min`, `400 days`."""
+    whole = max(round(seconds), 0)
+    if whole < 120:
+        return f"{whole} s"
+    minutes = whole // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{_whole(number)} {what}{'' if number == 1 else 's'}"
+
+
+def _whole(value: float) -> str:
+    """A whole number in groups of three, as meters and electricians write it: `12 345`."""
+    return f"{round(value):,}".replace(",", " ")
+
+
+def _local(ms: int | None, zone: ZoneInfo) -> str:
+    if ms is None:
+        return "(no time)"
+    moment: datetime = from_ms(ms).astimezone(zone)
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _ends(left: Text, right: Text, width: int) -> Text:
+    """Two texts at both ends of a line; the left one gives way."""
+    left = left.copy()
+    left.truncate(max(width - right.cell_len - 2, 8), overflow="ellipsis", pad=True)
+    return left + " " + right
+
+
+def _within(line: Text, width: int) -> Text:
+    """Cut at the width, or broken into lines there where the line is a sentence (`no_wrap` False)."""
+    from rich.console import Console
+
+    if line.no_wrap is False:
+        lines = line.wrap(Console(width=width), width - 1)
+        for following in lines[1:]:
+            following.pad_left(1)
+        broken = type(line)("\n").join(lines)
+        broken.no_wrap = True
+        return broken
+    line = line.copy()
+    line.truncate(width, overflow="ellipsis")
+    line.no_wrap = True
+    return line

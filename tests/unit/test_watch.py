@@ -1,0 +1,421 @@
+"""What `watch` knows and shows: the state, the hour so far, the screen, the plain lines. No terminal, no waiting."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from exporter.big_digits import big_number
+from exporter.cli.watch import Watching, _Came, _fuse
+from exporter.config import MeterSettings, Settings
+from exporter.hour_so_far import HourSoFar
+from exporter.intake import Unread
+from exporter.live_state import Level, LiveState
+from exporter.live_view import Fuse, View, load_style, plain_line, sparkline
+from exporter.placing import HOUR_MS, Placed, to_ms
+from exporter.protocol.hdlc import Frame, Kind, Rejected
+from exporter.protocol.obis import ObisCode, describe
+from exporter.reading import Measurement, Meter, Reading
+from exporter.simulator.meter import SimulatedMeter
+from exporter.sources import Chunk, Happened, Report, SourceEvent
+
+OSLO = ZoneInfo("Europe/Oslo")
+HOUR = to_ms(datetime(2026, 11, 22, 16, tzinfo=UTC))  # 17:00 in Oslo
+KAMSTRUP = Meter("5706", "Kamstrup", "6841121BN243101040")
+FORTY = Fuse(40)
+FRAME = Frame(0, 100, b"", b"", 0x13, False, b"")
+
+P, EXPORT, Q = "1-1:1.7.0", "1-1:2.7.0", "1-1:3.7.0"
+I1, I2, I3 = "1-1:31.7.0", "1-1:51.7.0", "1-1:71.7.0"
+U1, U2, U3 = "1-1:32.7.0", "1-1:52.7.0", "1-1:72.7.0"
+REGISTER, EXPORTED = "1-1:1.8.0", "1-1:2.8.0"
+THREE = {P: 3771.0, EXPORT: 0.0, Q: 452.0, I1: 14.73, I2: 8.07, I3: 9.13, U1: 220.0, U2: 222.0, U3: 221.0}
+
+
+def placed(
+    values: dict[str, float],
+    time: int | None = HOUR + 10_000,
+    *,
+    meter: Meter = KAMSTRUP,
+    register_time: int | None = None,
+    fallback: str = "unknown-x",
+    offset: float | None = None,
+) -> Placed:
+    measurements = []
+    for text, value in values.items():
+        quantity = describe(ObisCode.parse(text))
+        measurements.append(Measurement(ObisCode.parse(text), value, quantity.unit if quantity else ""))
+    reading = Reading(meter, "Kamstrup_V0001", tuple(measurements))
+    return Placed(reading, meter.id or fallback, time, register_time or time, clock_offset=offset)
+
+
+def heard(state: LiveState, *readings: Placed, at: float = 100.0) -> LiveState:
+    for reading in readings:
+        state.hear(228, at)
+        state.count(Unread(FRAME, ""), at)
+        state.unread -= 1  # it was read
+        state.take(reading, at)
+    return state
+
+
+def screen(state: LiveState, width: int = 80, height: int = 24, now: float = 103.0, fuse: Fuse = FORTY) -> list[str]:
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=height, color_system=None, highlight=False)
+    console.print(View(OSLO, lambda _: fuse).render(state, width, height, now))
+    return out.getvalue().splitlines()
+
+
+def text(state: LiveState, **how: int) -> str:
+    return "\n".join(screen(state, **how))  # type: ignore[arg-type]
+
+
+# --- how the source is, in words
+
+
+def test_before_the_first_octet_it_says_what_is_awaited() -> None:
+    condition = LiveState("ttyUSB0").condition(3.0)
+    assert condition.level is Level.WAITING
+    assert "a Kamstrup sends one every 10 s" in condition.words
+    assert any("a Kamstrup sends one every 10 s" in line for line in screen(LiveState("ttyUSB0")))
+
+
+def test_octets_without_a_frame_are_at_first_awaited_then_wrong() -> None:
+    state = LiveState("ttyUSB0")
+    state.hear(100, 50.0)
+    assert state.condition(64.0).level is Level.WAITING
+    condition = state.condition(66.0)
+    assert condition.level is Level.WRONG
+    assert "wrong parity or speed" in condition.words
+    assert "han-exporter probe" in condition.words
+
+
+def test_frames_that_cannot_be_read_are_said_with_the_reason() -> None:
+    state = LiveState("ttyUSB0")
+    state.hear(100, 50.0)
+    state.count(Unread(FRAME, "encrypted; not supported yet"), 50.0)
+    assert state.condition(50.0).words.endswith("encrypted; not supported yet")
+
+
+def test_the_source_s_own_words_come_first_until_octets_come() -> None:
+    state = heard(LiveState("ttyUSB0"), placed(THREE))
+    state.happen(SourceEvent(Happened.LOST, "/dev/ttyUSB0 is gone: unplugged?"))
+    assert state.condition(101.0).words == "/dev/ttyUSB0 is gone: unplugged?"
+    assert "unplugged?" in text(state)
+    state.hear(1, 102.0)
+    assert state.condition(102.0).words == "receiving"
+
+
+def test_silence_and_frames_that_stop_checking_are_noticed() -> None:
+    state = heard(LiveState("ttyUSB0"), placed(THREE), at=100.0)
+    assert state.condition(125.0).level is Level.WELL
+    assert state.condition(131.0).words == "nothing was heard for 31 s"
+    state.hear(500, 135.0)
+    state.count(Rejected(228, 228, Kind.FCS, "FCS 3A1B, calculated 7C22"), 135.0)
+    words = state.condition(135.0).words
+    assert words == "octets come, but no frame checked for 35 s (FCS 3A1B, calculated 7C22)"
+
+
+def test_the_frame_that_was_joined_in_the_middle_and_fill_are_no_rejects() -> None:
+    state = LiveState("x")
+    state.count(Rejected(0, 30, Kind.NOISE, "no frame"), 1.0)
+    state.count(Rejected(300, 3, Kind.FILL, "flags"), 1.0)
+    assert state.rejects == 0
+    state.count(Rejected(400, 30, Kind.NOISE, "no frame"), 1.0)
+    assert state.rejects == 1
+
+
+def test_a_file_without_a_frame_is_said_at_its_end() -> None:
+    state = LiveState("x.hex")
+    state.hear(200, 1.0)
+    state.count(Rejected(0, 200, Kind.FCS, "FCS F79B, calculated 0000"), 1.0)
+    state.ended = True
+    assert state.condition(1.0).words == (
+        "x.hex: no frame that checks in it (the last reject: FCS F79B, calculated 0000)"
+    )
+
+
+# --- meters
+
+
+def test_lists_that_name_no_meter_become_the_meter_s_that_is_named_next() -> None:
+    nameless = Meter(None, "Kaifa")
+    state = heard(LiveState("x"), placed({P: 600.0}, HOUR + 2000, meter=nameless))
+    assert list(state.meters) == ["unknown-x"]
+    heard(state, placed({P: 616.0, I1: 2.9}, HOUR + 4000, meter=Meter("6970", "Kaifa", "MA304")))
+    assert list(state.meters) == ["6970"]
+    assert state.newest is not None
+    assert [power for _, power in state.newest.history] == [600.0, 616.0]
+
+
+def test_the_meter_heard_last_is_shown_and_the_others_named() -> None:
+    state = heard(LiveState("x"), placed(THREE, meter=Meter("A")), placed({P: 5.0}, meter=Meter("B")))
+    shown = text(state)
+    assert shown.splitlines()[0].startswith(" B ")
+    assert "Also heard: A (3 771 W, 3 s ago)" in shown
+    heard(state, *(placed(THREE, meter=Meter(f"M{n}")) for n in range(100)))
+    assert len(state.meters) <= 8
+
+
+def test_a_fast_list_with_import_alone_ends_the_export_of_the_list_before() -> None:
+    state = heard(LiveState("x"), placed({P: 0.0, EXPORT: 500.0}), placed({P: 300.0}, HOUR + 12_000))
+    assert state.newest is not None
+    assert state.newest.net("active_power") == 300.0
+
+
+def test_only_phases_that_are_measured_are_shown() -> None:
+    one = heard(LiveState("x"), placed({P: 616.0, I1: 2.9, U1: 226.0}))
+    assert one.newest is not None
+    assert [phase.phase for phase in one.newest.phases] == ["L1"]
+    it = heard(LiveState("x"), placed({P: 616.0, I1: 2.9, I3: 1.0, U1: 226.0, U2: 230.0, U3: 231.0}))
+    rows = [line for line in screen(it) if line.lstrip().startswith("L")]
+    assert ["A" in row.split() for row in rows[:3]] == [True, False, True]
+    assert "current not measured" in rows[1]
+    assert "230 V" in rows[1]
+
+
+def test_no_power_at_all_is_said_and_never_shown_as_0() -> None:
+    shown = text(heard(LiveState("x"), placed({U1: 230.0})))
+    assert "no active power" in shown
+    assert "0 W" not in shown.replace("230 W", "")
+
+
+# --- the hour so far
+
+
+def hour_of(*readings: tuple[float, float]) -> HourSoFar:
+    """From (seconds after HOUR, W)."""
+    hour = HourSoFar()
+    for seconds, power in readings:
+        hour.take(HOUR + round(seconds * 1000), power)
+    return hour
+
+
+def test_the_hour_counts_from_where_listening_began() -> None:
+    hour = hour_of((600, 3600.0), (610, 3600.0), (620, 0.0))
+    assert hour.energy == pytest.approx(20.0)
+    assert hour.since == HOUR + 600_000
+    assert not hour.whole
+
+
+def test_the_hour_s_register_makes_the_hour_whole() -> None:
+    hour = hour_of((5, 3600.0))
+    hour.take_register(HOUR, 1_000_000.0)
+    hour.take(HOUR + 10_000, 7200.0)
+    hour.take(HOUR + 20_000, 0.0)
+    assert hour.whole
+    assert hour.energy == pytest.approx(5 + 5 + 20)
+
+
+def test_the_next_hour_begins_at_the_full_hour_when_power_was_known_across_it() -> None:
+    hour = hour_of((-10, 3600.0), (10, 0.0))
+    assert hour.hour == hour.since == HOUR
+    assert hour.energy == pytest.approx(10.0)
+    late = hour_of((-200, 3600.0), (10, 0.0))
+    assert (late.since, late.energy) == (HOUR + 10_000, 0.0)
+
+
+def test_a_gap_is_not_filled_with_a_stale_power_but_told() -> None:
+    hour = hour_of((0, 3600.0), (600, 3600.0), (610, 0.0))
+    assert hour.energy == pytest.approx(60 + 10)
+    assert hour.unheard == 540_000
+    state = LiveState("x")
+    heard(state, *(placed({P: 3600.0}, HOUR + s * 1000) for s in (0, 600, 610)))
+    assert "0.070 kWh so far, without 9 min not heard" in text(state)
+
+
+def test_registers_that_come_all_the_time_fill_gaps_and_replace_the_estimate() -> None:
+    hour = hour_of((0.9, 1000.0))
+    hour.take_register(HOUR, 5000.0)
+    hour.take(HOUR + 600_000, 1000.0)
+    hour.take_register(HOUR + 600_000, 5321.0)
+    assert (hour.energy, hour.unheard, hour.whole) == (321.0, 0, True)
+
+
+def test_a_register_that_began_again_or_an_old_hour_s_teaches_nothing_wrong() -> None:
+    hour = hour_of((10, 3600.0), (20, 3600.0))
+    hour.take_register(HOUR + 20_000, 999_999.0)
+    hour.take_register(HOUR + 20_000, 3.0)
+    hour.take_register(HOUR - HOUR_MS, 1.0)
+    assert hour.energy == pytest.approx(10.0)
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=200), st.integers(0, HOUR_MS - 1))
+def test_constant_power_is_power_times_time(steps: list[int], start: int) -> None:
+    hour, time = HourSoFar(), HOUR + start
+    for step in steps:
+        hour.take(time, 3600.0)
+        time += step * 1000
+    last = time - steps[-1] * 1000
+    assert hour.hour == last - last % HOUR_MS
+    assert hour.energy == pytest.approx((last - hour.since) / 1000)
+
+
+@given(st.lists(st.tuples(st.integers(-(10**9), 10**9), st.none() | st.floats(0, 1e6), st.none() | st.floats(0, 1e9))))
+def test_whatever_the_order_of_times_the_hour_stays_within_bounds(
+    readings: list[tuple[int, float | None, float | None]],
+) -> None:
+    hour = HourSoFar()
+    for time, power, register in readings:
+        hour.take(HOUR + time, power)
+        if register is not None:
+            hour.take_register(HOUR + time, register)
+        assert hour.energy >= 0
+        assert hour.hour is not None
+        assert 0 <= hour.since - hour.hour < HOUR_MS
+        assert 0 <= hour.unheard <= HOUR_MS
+
+
+# --- the screen
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 24), (40, 12), (120, 50), (20, 5)])
+def test_no_line_is_wider_than_the_terminal_and_24_lines_are_enough(width: int, height: int) -> None:
+    times = range(HOUR, HOUR + 700_000, 10_000)
+    state = heard(LiveState("ttyUSB0"), *(placed(THREE, time, offset=-75.0) for time in times))
+    state.rejects, state.last_reject = 2, "FCS 3A1B, calculated 7C22 " * 4
+    lines = screen(state, max(width, 40), height)
+    assert all(len(line) <= max(width, 40) for line in lines)
+    assert len(lines) <= 24
+    assert height > 20 or len(lines) <= 12
+
+
+def test_the_screen_says_what_an_owner_wants_to_know() -> None:
+    state = heard(LiveState("ttyUSB0"), placed(THREE, offset=-75.0))
+    shown = text(state)
+    for words in (
+        "5706",
+        "2026-11-22 17:00:10",
+        "Kamstrup 6841121BN243101040, on ttyUSB0",
+        "3 s ago",
+        "W import",
+        "452 var import (reactive)",
+        "Main fuse 40 A",
+        "14.7 A   37 %    220 V",
+        "Hour 17:00-18:00",
+        "since 17:00",
+        "1 frame, 0 rejects, meter clock 75 s behind",
+    ):
+        assert words in shown
+    assert all(row in shown for row in big_number("3 771"))
+
+
+def test_export_is_shown_as_export() -> None:
+    state = heard(LiveState("x"), placed({P: 0.0, EXPORT: 1234.0}), placed({P: 0.0, EXPORT: 1234.0}, HOUR + 20_000))
+    shown = text(state)
+    assert "W export" in shown
+    assert all(row in shown for row in big_number("1 234"))
+    assert "kWh exported" in shown
+    assert "export green" in shown
+
+
+def test_a_fuse_that_nobody_gave_is_said_to_be_assumed() -> None:
+    state = heard(LiveState("x"), placed(THREE))
+    assert any("assumed: set HAN_MAIN_FUSE_A" in line for line in screen(state, fuse=Fuse(40, given=False)))
+
+
+def test_the_fuse_is_the_meter_s_own_else_the_setting_else_the_default() -> None:
+    settings = Settings(main_fuse_a=25, meter={"5706": MeterSettings(main_fuse_a=63)})
+    assert _fuse(settings, "5706") == Fuse(63)
+    assert _fuse(settings, "other") == Fuse(25)
+    assert _fuse(Settings(), "other") == Fuse(40, given=False)
+
+
+def test_a_load_is_green_then_yellow_then_red_and_marked_above_the_fuse() -> None:
+    assert [load_style(percent) for percent in (79.9, 80, 89.9, 90, 130)] == ["green", "yellow", "yellow", "red", "red"]
+    rows = [line for line in screen(heard(LiveState("x"), placed(THREE)), fuse=Fuse(9)) if "%" in line]
+    assert ["!" in row for row in rows] == [True, False, True]
+
+
+def test_nothing_that_a_meter_sends_is_taken_for_markup() -> None:
+    state = heard(LiveState("x"), placed(THREE, meter=Meter("[red]x[/]", "K", "[bold]")))
+    assert "[red]x[/]" in text(state)
+
+
+def test_sparkline() -> None:
+    assert sparkline([None, 0.0, 50.0, -100.0], 1) == [" ▁▄█"]
+    assert sparkline([100.0, 50.0, 75.0], 2) == ["█ ▄", "███"]
+    assert sparkline([0.0, 0.0], 1) == ["▁▁"]
+
+
+def test_the_last_minutes_show_a_gap_where_nothing_was_heard() -> None:
+    state = heard(LiveState("x"), *(placed({P: 100.0}, HOUR + s * 1000) for s in (0, 10, 100, 110)))
+    bars = screen(state, height=12)[-2]
+    assert bars.strip() == "███       ██"  # one slot is held, for lists do not come on the dot
+
+
+def test_big_digits() -> None:
+    assert big_number("10") == ["▄█  █▀█", " █  █ █", "▀▀▀ ▀▀▀"]
+
+
+# --- plain lines
+
+
+def test_a_plain_line_says_the_reading() -> None:
+    assert plain_line(placed(THREE), OSLO) == (
+        "2026-11-22 17:00:10 5706 3771 W  L1 14.7 A 220 V  L2 8.1 A 222 V  L3 9.1 A 221 V"
+    )
+    assert plain_line(placed(THREE), ZoneInfo("UTC")).startswith("2026-11-22 16:00:10 ")
+
+
+def test_a_plain_line_says_nothing_that_the_list_does_not() -> None:
+    assert plain_line(placed({P: 616.0}), OSLO) == "2026-11-22 17:00:10 5706 616 W"
+    assert plain_line(placed({P: 0.0, EXPORT: 512.0}), OSLO) == "2026-11-22 17:00:10 5706 export 512 W"
+    assert plain_line(placed({U1: 230.0}, None), OSLO) == "(no time) 5706  L1 230 V"
+    line = plain_line(placed({P: 1.0, REGISTER: 12_327_870.0, EXPORTED: 0.0}), OSLO)
+    assert line == "2026-11-22 17:00:10 5706 1 W  import 12327.87 kWh  export 0.00 kWh"
+
+
+# --- octets into a state
+
+
+@dataclass
+class FakeSource:
+    name: str = "fake"
+    live: bool = True
+    gives: list[Chunk] = field(default_factory=list)
+
+    def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
+        yield from self.gives
+
+
+def frames(kind: str, seconds: int, **how: str) -> Iterable[Chunk]:
+    start = datetime(2026, 11, 22, 16, 0, 13, tzinfo=UTC)
+    end = datetime.fromtimestamp(start.timestamp() + seconds, UTC)
+    return (Chunk(f.octets, f.complete) for f in SimulatedMeter(kind, **how).frames(start, end))  # type: ignore[arg-type]
+
+
+def test_octets_become_readings_without_waiting_for_a_name() -> None:
+    watching = Watching(FakeSource(), Settings())
+    names = [p.meter_id for chunk in frames("aidon", 12) for p in watching.take(_Came(chunk, 1.0))]
+    assert names[0] == "unknown-fake"
+    assert names[-1] == "SIMULATED-AIDON-1"
+    assert list(watching.state.meters) == ["SIMULATED-AIDON-1"]
+    assert (watching.state.frames, watching.state.rejects) == (len(names), 0)
+
+
+def test_what_was_recalled_is_shown_and_not_counted() -> None:
+    watching = Watching(FakeSource(), Settings())
+    for chunk in frames("kamstrup", 60):
+        watching.take(_Came(chunk, 1.0, recalled=True))
+    state = watching.state
+    assert (state.frames, state.readings, state.octets) == (0, 0, 0)
+    assert state.newest is not None
+    assert "waiting for the next list" in text(state)
+
+
+def test_half_a_frame_before_the_port_was_lost_is_a_reject_of_its_own() -> None:
+    watching = Watching(FakeSource(), Settings())
+    one, two = list(frames("kamstrup", 20))[:2]
+    watching.take(_Came(Chunk(one.octets[:100], one.received), 1.0))
+    watching.take(SourceEvent(Happened.LOST, "gone"))
+    assert watching.state.rejects == 1
+    assert len(watching.take(_Came(two, 2.0))) == 1

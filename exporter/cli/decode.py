@@ -50,7 +50,7 @@ def decode(file: Path, form: str) -> None:
     tally = Tally()
     try:
         with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
-            for line in _decoded(stream, form, settings, "stdin" if str(file) == "-" else file.stem, tally):
+            for line in _decoded(stream, form, settings, "stdin" if str(file) == "-" else file.name, tally):
                 sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except BrokenPipeError:

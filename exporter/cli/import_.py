@@ -88,7 +88,7 @@ def _import(file: Path, settings: Settings, poster: Poster) -> int:
     rejected_before, written_before = poster.rejected, poster.written
     with file.open("rb") as stream, _progress(file) as progress:
         batch: list[str] = []
-        for lines in _lines_of(stream, file.stem, settings, tally):
+        for lines in _lines_of(stream, file.name, settings, tally):
             batch += lines
             if len(batch) >= _BATCH_LINES:
                 poster.post(batch)

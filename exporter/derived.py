@@ -1,0 +1,310 @@
+"""Phase balance, fuse load, power factor, limits, sums and the capacity charge: pure functions of readings and hours.
+
+No clock and no file is asked here. Times are whole milliseconds since 1970 in UTC; an hour is named by its start and
+belongs to the local day and month in which it starts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from itertools import groupby
+from math import fsum, hypot
+from typing import TYPE_CHECKING, Final
+
+from exporter.protocol.obis import ObisCode, Quantity, describe
+from exporter.reading import Reading, Zone
+
+if TYPE_CHECKING:
+    from exporter.config import Limits
+
+__all__ = [
+    "Capacity",
+    "EnergySum",
+    "Peak",
+    "Threshold",
+    "capacity",
+    "capacity_step",
+    "current_unbalance",
+    "day_hours",
+    "day_start",
+    "day_sums",
+    "exporter_thresholds",
+    "fuse_load",
+    "month_start",
+    "month_sums",
+    "next_day",
+    "next_month",
+    "power_factors",
+    "projected",
+    "thresholds",
+    "unbalance",
+    "voltage_unbalance",
+    "weekday_and_hour",
+    "with_running",
+]
+
+_HOUR_MS: Final = 3_600_000
+_FEWEST_AMPERES: Final = 1.0
+"""Below this mean the currents are a router and a clock radio, and their unbalance means nothing."""
+_MOST_UNKNOWN_MS: Final = 5 * 60_000
+"""With more of the hour than this unknown, a projection would be a guess."""
+_PEAK_DAYS: Final = 3
+
+
+# Phases
+
+
+def unbalance(values: Iterable[float]) -> float | None:
+    """Largest deviation from the mean over the mean, in % (NEMA MG 1, and IEC by custom).
+
+    0 to 200 for three phases, 0 to 100 for two. None for fewer than two values, or where their mean is 0.
+    """
+    given = list(values)
+    if len(given) < 2:
+        return None
+    mean = fsum(given) / len(given)
+    if mean == 0:
+        return None
+    return 100 * max(abs(value - mean) for value in given) / abs(mean)
+
+
+def current_unbalance(reading: Reading) -> float | None:
+    """Unbalance of the measured phases' currents, %; None for fewer than two, or with a mean below 1 A.
+
+    A phase that the meter does not measure (L2 on a 3-wire IT net) is left out, never worked out from the others.
+    """
+    currents = _currents(reading).values()
+    if fsum(currents) < _FEWEST_AMPERES * len(currents):
+        return None
+    return unbalance(currents)
+
+
+def voltage_unbalance(reading: Reading) -> float | None:
+    """Unbalance of the measured voltages, %; None for fewer than two."""
+    return unbalance(value for quantity, value in _values(reading) if quantity.name == "voltage")
+
+
+def fuse_load(reading: Reading, main_fuse_a: float) -> dict[str, float]:
+    """How much of the main fuse each measured phase takes: phase -> %. A fuse trips per phase: the worst counts."""
+    return {phase: 100 * current / main_fuse_a for phase, current in _currents(reading).items()}
+
+
+def power_factors(reading: Reading) -> dict[str, float]:
+    """|P| / sqrt(P^2 + Q^2), of import less export: phase ("" for the total) -> 0 to 1.
+
+    Only where both P and Q are sent and the power factor itself is not; nothing where both are 0. P is never made up
+    from voltage times current, which would be S.
+    """
+    active: dict[str, float] = {}
+    reactive: dict[str, float] = {}
+    sent = set()
+    for quantity, value in _values(reading):
+        if quantity.name == "power_factor":
+            sent.add(quantity.phase)
+        elif quantity.name in ("active_power", "reactive_power"):
+            net = active if quantity.name == "active_power" else reactive
+            signed = -value if quantity.direction == "export" else value
+            net[quantity.phase] = net.get(quantity.phase, 0.0) + signed
+    apparent = {phase: hypot(active[phase], reactive[phase]) for phase in active.keys() & reactive.keys() - sent}
+    return {phase: abs(active[phase]) / apparent[phase] for phase in sorted(apparent) if apparent[phase] > 0}
+
+
+def _currents(reading: Reading) -> dict[str, float]:
+    return {quantity.phase: abs(value) for quantity, value in _values(reading) if quantity.name == "current"}
+
+
+def _values(reading: Reading) -> Iterator[tuple[Quantity, float]]:
+    """What the catalogue knows of a reading."""
+    for measurement in reading.measurements:
+        quantity = _known(measurement.obis, measurement.unit)
+        if quantity is not None:
+            yield quantity, measurement.value
+
+
+@lru_cache(maxsize=1024)
+def _known(obis: ObisCode, unit: str) -> Quantity | None:
+    quantity = describe(obis)
+    return quantity if quantity is not None and quantity.unit == unit else None
+
+
+# Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A limit that alerts and threshold lines read: `quantity` is a measurement, `bound` is min, max or warn."""
+
+    quantity: str
+    bound: str
+    value: float
+
+
+def thresholds(limits: Limits) -> tuple[Threshold, ...]:
+    """One meter's limits. `current` is the fuse in A, for the line in a graph; `fuse_load` the same in %."""
+    return (
+        Threshold("fuse_load", "max", 100.0),
+        Threshold("fuse_load", "warn", limits.fuse_warn_pct),
+        Threshold("current", "max", limits.main_fuse_a),
+        Threshold("active_power", "max", limits.limit_power_w),
+        Threshold("hour_energy", "max", limits.limit_hour_wh),
+        Threshold("phase_unbalance", "max", limits.limit_unbalance_pct),
+        Threshold("voltage", "min", limits.voltage_min),
+        Threshold("voltage", "max", limits.voltage_max),
+        Threshold("reading_age", "max", limits.limit_silence_s),
+    )
+
+
+def exporter_thresholds(limit_backlog_s: float) -> tuple[Threshold, ...]:
+    """The exporter's own limits, which belong to no meter."""
+    return (Threshold("backlog_age", "max", limit_backlog_s),)
+
+
+# The local calendar
+
+
+def day_start(ms: int, zone: Zone) -> int:
+    """Start of the local day that a moment lies in."""
+    local = _local(ms, zone)
+    return _midnight(local.year, local.month, local.day, zone)
+
+
+def next_day(ms: int, zone: Zone) -> int:
+    """Start of the local day after the one that a moment lies in: 23, 24 or 25 hours after its start."""
+    following = _local(ms, zone).date() + timedelta(days=1)
+    return _midnight(following.year, following.month, following.day, zone)
+
+
+def day_hours(ms: int, zone: Zone) -> range:
+    """The starts of the hours, 23, 24 or 25, of the local day that a moment lies in."""
+    return range(day_start(ms, zone), next_day(ms, zone), _HOUR_MS)
+
+
+def month_start(ms: int, zone: Zone) -> int:
+    """Start of the local month that a moment lies in."""
+    local = _local(ms, zone)
+    return _midnight(local.year, local.month, 1, zone)
+
+
+def next_month(ms: int, zone: Zone) -> int:
+    """Start of the local month after the one that a moment lies in."""
+    local = _local(ms, zone)
+    following = date(local.year + local.month // 12, local.month % 12 + 1, 1)
+    return _midnight(following.year, following.month, 1, zone)
+
+
+def weekday_and_hour(ms: int, zone: Zone) -> tuple[int, int]:
+    """Local weekday, 1 (Monday) to 7, and hour, 0 to 23. The 25th hour of a day has the number of the hour before."""
+    local = _local(ms, zone)
+    return local.isoweekday(), local.hour
+
+
+def _local(ms: int, zone: Zone) -> datetime:
+    return datetime.fromtimestamp(ms // 1000, zone)
+
+
+@lru_cache(maxsize=8192)
+def _midnight(year: int, month: int, day: int, zone: Zone) -> int:
+    # Where midnight comes twice this is the first; where it is skipped, it is the moment of the change.
+    return int(datetime(year, month, day, tzinfo=zone).timestamp()) * 1000
+
+
+# Hours
+
+
+@dataclass(frozen=True, slots=True)
+class EnergySum:
+    """Energy of a day or a month: `wh` is the sum of `hours` final hours."""
+
+    wh: float
+    hours: int
+
+
+def day_sums(finals: Mapping[int, float], zone: Zone) -> dict[int, EnergySum]:
+    """Final hours (start -> Wh) -> sum of each local day that has any: its start -> sum, rising."""
+    return _sums(finals, lambda hour: day_start(hour, zone))
+
+
+def month_sums(finals: Mapping[int, float], zone: Zone) -> dict[int, EnergySum]:
+    """Final hours (start -> Wh) -> sum of each local month that has any: its start -> sum, rising."""
+    return _sums(finals, lambda hour: month_start(hour, zone))
+
+
+def _sums(finals: Mapping[int, float], start: Callable[[int], int]) -> dict[int, EnergySum]:
+    sums = {}
+    for begun, hours in groupby(sorted(finals), start):
+        energies = [finals[hour] for hour in hours]
+        sums[begun] = EnergySum(fsum(energies), len(energies))
+    return sums
+
+
+def projected(so_far_wh: float, power_w: float, ms_left: int, unknown_ms: int = 0) -> float | None:
+    """What the running hour comes to if the power stays, Wh; `so_far_wh` itself when no time is left.
+
+    None when more than 5 minutes of the hour so far are unknown.
+    """
+    if unknown_ms > _MOST_UNKNOWN_MS:
+        return None
+    return so_far_wh + power_w * max(ms_left, 0) / _HOUR_MS
+
+
+# The capacity charge
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A day's highest hour: its start in ms, and its import in Wh."""
+
+    hour: int
+    wh: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """A local month's capacity charge: the one to three highest days' peaks, highest first, and their mean in Wh."""
+
+    month: int
+    peaks: tuple[Peak, ...]
+    mean: float
+
+
+def capacity(finals: Mapping[int, float], month: int, zone: Zone) -> Capacity | None:
+    """The peaks of the local month that `month` lies in, from final hours of import (start -> Wh); None without any.
+
+    Norway's rule since July 2022: each local day's highest hour, the three highest of those, their mean. Of equal
+    hours, and of equal days, the earlier counts. With fewer than three days it is the mean of these.
+    """
+    start, end = month_start(month, zone), next_month(month, zone)
+    highest: dict[int, Peak] = {}
+    for hour in sorted(hour for hour in finals if start <= hour < end):
+        day = day_start(hour, zone)
+        if day not in highest or finals[hour] > highest[day].wh:
+            highest[day] = Peak(hour, finals[hour])
+    if not highest:
+        return None
+    peaks = tuple(sorted(highest.values(), key=lambda peak: (-peak.wh, peak.hour))[:_PEAK_DAYS])
+    return Capacity(start, peaks, fsum(peak.wh for peak in peaks) / len(peaks))
+
+
+def with_running(finals: Mapping[int, float], hour: int, projected_wh: float, zone: Zone) -> float:
+    """The mean, Wh, that `capacity` of this month would give if the running hour came to `projected_wh`.
+
+    An hour that is final already stands as it is.
+    """
+    found = capacity({hour: projected_wh, **finals}, hour, zone)
+    assert found is not None, "the running hour is in its own month"
+    return found.mean
+
+
+def capacity_step(mean_wh: float, steps_w: Sequence[float]) -> float | None:
+    """Upper bound, W, of the step that a mean hour falls into; None above the last. `steps_w` are the bounds, rising.
+
+    A mean of exactly 5000 Wh is in 5-10 kW, not in 2-5: of 80 Norwegian tariffs that the project fri-nettleie
+    collected, 71 count the lower bound in (written 2-5 or 2-4.99; in NVE's list a step ends at 74.99), 8, most of them
+    of small companies, do not (2.01-5).
+    """
+    place = bisect_right(steps_w, mean_wh)
+    return steps_w[place] if place < len(steps_w) else None

@@ -5,12 +5,24 @@ Measurement = quantity; tags meter_id, obis, phase, direction; one float field `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+from exporter.derived import (
+    Capacity,
+    EnergySum,
+    Threshold,
+    capacity_step,
+    current_unbalance,
+    fuse_load,
+    power_factors,
+    voltage_unbalance,
+    weekday_and_hour,
+)
 from exporter.placing import Placed
 from exporter.protocol.obis import ObisCode, describe
+from exporter.reading import Zone
 
 OTHER: Final = "other"
 """Measurement of values whose code the catalogue does not know, or whose unit is not the catalogue's."""
@@ -67,3 +79,102 @@ def _tag(name: str, value: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split()).translate(_FIELD_ESCAPES)
+
+
+# Derived points: meter_id and no obis (derived.py says how each figure is worked out)
+
+REPLACED_MEASUREMENTS: Final = frozenset({"hour_energy", "day_energy", "month_energy", "capacity", "capacity_step"})
+"""Measurements whose points are written again with newer values: the newest must be the last to arrive.
+
+A final hour is one too: a capture that is imported later can have a register that was heard better.
+"""
+ABOVE_STEPS: Final = -1.0
+"""Value of capacity_step above the last step: the bound is infinite, and what stood there must be overwritten."""
+
+
+def figure_lines(placed: Placed, main_fuse_a: float) -> Iterator[str]:
+    """What a reading tells of the phases: unbalance, fuse load, power factor. Nothing where nothing told the time."""
+    reading, meter_id, ms = placed.reading, placed.meter_id, placed.time
+    if ms is None:
+        return
+    for quantity, percent in (("current", current_unbalance(reading)), ("voltage", voltage_unbalance(reading))):
+        if percent is not None:
+            yield phase_unbalance_line(meter_id, quantity, percent, ms)
+    for phase, percent in fuse_load(reading, main_fuse_a).items():
+        yield fuse_load_line(meter_id, phase, percent, ms)
+    for phase, factor in power_factors(reading).items():
+        yield power_factor_line(meter_id, phase, factor, ms)
+
+
+def phase_unbalance_line(meter_id: str, quantity: str, percent: float, ms: int) -> str:
+    """Unbalance of the phases, %; `quantity` is current or voltage."""
+    return _derived("phase_unbalance", ms, percent, ("meter_id", meter_id), ("quantity", quantity))
+
+
+def fuse_load_line(meter_id: str, phase: str, percent: float, ms: int) -> str:
+    """A phase's current over the main fuse, %."""
+    return _derived("fuse_load", ms, percent, ("meter_id", meter_id), ("phase", phase))
+
+
+def power_factor_line(meter_id: str, phase: str, factor: float, ms: int) -> str:
+    """Power factor from P and Q; `phase` is "" for the total."""
+    return _derived("power_factor", ms, factor, ("meter_id", meter_id), ("phase", phase))
+
+
+def running_hour_line(meter_id: str, direction: str, kind: str, wh: float, ms: int) -> str:
+    """Energy of the running hour, Wh; `kind` is so_far or projected, `ms` is now."""
+    tags = ("direction", direction), ("kind", kind), ("meter_id", meter_id)
+    return _derived("hour_energy", ms, wh, *tags)
+
+
+def final_hour_line(meter_id: str, direction: str, wh: float, hour: int, zone: Zone) -> str:
+    """Energy of an hour between two registers, Wh; `hour` is its start."""
+    weekday, of_day = weekday_and_hour(hour, zone)
+    tags = ("direction", direction), ("hour", f"{of_day:02}"), ("kind", "final"), ("meter_id", meter_id)
+    return _derived("hour_energy", hour, wh, *tags, ("weekday", str(weekday)))
+
+
+def day_energy_line(meter_id: str, direction: str, total: EnergySum, day: int) -> str:
+    """Energy of a local day, Wh, and of how many hours it is the sum; `day` is its start."""
+    return _sum_line("day_energy", meter_id, direction, total, day)
+
+
+def month_energy_line(meter_id: str, direction: str, total: EnergySum, month: int) -> str:
+    """Energy of a local month, Wh, and of how many hours it is the sum; `month` is its start."""
+    return _sum_line("month_energy", meter_id, direction, total, month)
+
+
+def capacity_lines(meter_id: str, found: Capacity, steps_w: Sequence[float]) -> Iterator[str]:
+    """A local month's peaks and their mean, Wh, and the step that this falls into, W; all at the month's start."""
+    for place, peak in enumerate(found.peaks, 1):
+        tags = ("kind", f"peak{place}"), ("meter_id", meter_id)
+        yield _derived("capacity", found.month, peak.wh, *tags, hour=peak.hour)
+    yield _derived("capacity", found.month, found.mean, ("kind", "mean"), ("meter_id", meter_id))
+    step = capacity_step(found.mean, steps_w)
+    yield _derived("capacity_step", found.month, ABOVE_STEPS if step is None else step, ("meter_id", meter_id))
+
+
+def projected_capacity_line(meter_id: str, wh: float, ms: int) -> str:
+    """The mean of the peaks, Wh, that the running hour would make; `ms` is now."""
+    return _derived("capacity", ms, wh, ("kind", "projected"), ("meter_id", meter_id))
+
+
+def threshold_line(threshold: Threshold, ms: int, meter_id: str = "") -> str:
+    """A limit; without a meter it is the exporter's own."""
+    tags = ("bound", threshold.bound), ("meter_id", meter_id), ("quantity", threshold.quantity)
+    return _derived("threshold", ms, threshold.value, *tags)
+
+
+def _sum_line(measurement: str, meter_id: str, direction: str, total: EnergySum, ms: int) -> str:
+    return _derived(measurement, ms, total.wh, ("direction", direction), ("meter_id", meter_id), hours=total.hours)
+
+
+def _derived(measurement: str, ms: int, value: float, *tags: tuple[str, str], **more: float) -> str:
+    """A line whose fields are floats, every one, so that no later version changes a field's type."""
+    fields = "".join(f",{name}={float(number)!r}" for name, number in more.items())
+    return f"{_derived_series(measurement, tags)} value={float(value)!r}{fields} {ms}"
+
+
+@lru_cache(maxsize=4096)
+def _derived_series(measurement: str, tags: tuple[tuple[str, str], ...]) -> str:
+    return ",".join([measurement, *(_tag(name, value) for name, value in tags if value)])

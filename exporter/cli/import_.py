@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -182,12 +181,9 @@ class _ShownBar(AbstractContextManager[_Bar]):
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._task = self._progress.add_task(file.name, total=file.stat().st_size or None)
-        self._next = 0.0
 
     def at(self, octets: int) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + 0.1
-            self._progress.update(self._task, completed=octets)
+        self._progress.update(self._task, completed=octets)
 
     def __enter__(self) -> _ShownBar:
         self._progress.start()

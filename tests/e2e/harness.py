@@ -1,0 +1,210 @@
+"""The installed command as a process, and a meter on a pseudo-terminal for it to read."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from exporter.outbox import Outbox, OutboxError
+from exporter.simulator.serve import feed
+from tests.influx_server import Influx
+
+HAN = Path(sys.executable).with_name("han-exporter")
+"""The command that was installed with this Python."""
+BAUD_2400 = 240.0
+"""Octets a second at 2400 8N1."""
+
+
+def until(true: Callable[[], object], seconds: float = 30, what: str = "it") -> float:
+    """Wait until something is true; give the seconds that it took."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, f"{what} did not come within {seconds} s"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+class Home:
+    """A user's home folder, and the environment in which that user calls the command. Nothing else leaks in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outbox = folder / "outbox.sqlite"
+        self._running: list[Run] = []
+
+    def environment(self, influx: Influx | None = None, **settings: str | Path) -> dict[str, str]:
+        """HAN_… of these settings over those for `influx`, and no other HAN_…; None of the machine's."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("HAN_", "XDG_"))}
+        given: dict[str, str | Path] = {"outbox": self.outbox}
+        if influx is not None:
+            given |= {"influx_url": influx.url, "influx_bucket": influx.bucket, "influx_org": influx.org}
+            given |= {"influx_token": influx.token} if influx.token else {}
+        given |= settings
+        return clean | {"HOME": str(self.folder)} | {f"HAN_{name.upper()}": str(value) for name, value in given.items()}
+
+    def han(
+        self,
+        *arguments: str | Path,
+        influx: Influx | None = None,
+        stdin: bytes | None = None,
+        before: Sequence[str] = (),
+        timeout: float = 90,
+        **settings: str | Path,
+    ) -> subprocess.CompletedProcess[str]:
+        """Call the command and wait for its end. `before` is a command that starts it."""
+        done = subprocess.run(
+            [*before, str(HAN), *map(str, arguments)],
+            input=b"" if stdin is None else stdin,
+            capture_output=True,
+            env=self.environment(influx, **settings),
+            cwd=self.folder,
+            timeout=timeout,
+            check=False,
+        )
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in err, err
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def run(
+        self,
+        *arguments: str | Path,
+        influx: Influx | None = None,
+        before: Sequence[str] = (),
+        **settings: str | Path,
+    ) -> Run:
+        """Start `han-exporter run`."""
+        command = [*before, str(HAN), "run", *map(str, arguments)]
+        running = Run(command, self.environment(influx, **settings), self.folder)
+        self._running.append(running)
+        return running
+
+    def waiting_lines(self) -> int:
+        """Lines that wait in the outbox, looked at from outside; 0 before there is one."""
+        try:
+            outbox = Outbox(self.outbox, read_only=True)
+        except OutboxError:
+            return 0
+        try:
+            return outbox.status().depth_lines
+        except OutboxError:  # it is just being made
+            return 0
+        finally:
+            outbox.close()
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        for running in self._running:
+            running.kill()
+
+
+class Run:
+    """A running `han-exporter run` and its log."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], folder: Path) -> None:
+        self._log: list[str] = []
+        self._news = threading.Condition()
+        self.process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._news:
+                self._log.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self._log.append("(the end)")
+            self._news.notify_all()
+
+    @property
+    def log(self) -> list[str]:
+        """What was logged so far."""
+        with self._news:
+            return list(self._log)
+
+    def expect(self, pattern: str, seconds: float = 20, *, times: int = 1) -> str:
+        """Wait until so many lines match; give the last of them."""
+
+        def found() -> list[str]:
+            return [line for line in self._log if re.search(pattern, line)]
+
+        with self._news:
+            self._news.wait_for(lambda: len(found()) >= times or "(the end)" in self._log, seconds)
+            lines = found()
+            assert len(lines) >= times, f"{pattern!r} is not there {times} times:\n" + "\n".join(self._log)
+            return lines[times - 1]
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait for its end; give the exit code."""
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        assert not any("Traceback" in line for line in self.log), "\n".join(self.log)
+        return code
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
+        """Ask it to stop; it must leave with 0. Gives the seconds that it took."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        code = self.wait(20)
+        took = time.monotonic() - began
+        assert code == 0, "\n".join(self.log)
+        return took
+
+    def kill(self) -> None:
+        """As a power cut would; nothing when it has ended already."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+class Meter:
+    """A meter behind a serial port, which is a pseudo-terminal with a name of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pause = threading.Event()
+        self._meter, self._port = os.openpty()
+        tty.setraw(self._port)
+        path.symlink_to(os.ttyname(self._port))
+
+    @property
+    def device(self) -> str:
+        """What the name stands for."""
+        return os.ttyname(self._port)
+
+    def send(self, octets: bytes) -> None:
+        """At once, as far as the port takes it."""
+        while octets:
+            octets = octets[os.write(self._meter, octets) :]
+
+    def send_at_pace(self, frame: bytes, stop: threading.Event | None = None) -> float:
+        """At 2400 baud; give the time (seconds since 1970) when the last octet was handed over."""
+        feed(self._meter, [frame], BAUD_2400, stop or self.pause)
+        return time.time()
+
+    def unplug(self) -> None:
+        """Both ends go, and the name."""
+        self.path.unlink(missing_ok=True)
+        for descriptor in (self._port, self._meter):
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def words(lines: Iterable[str]) -> str:
+    """Lines as one text, for a search over all of them."""
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""A minute of simulated meters on real ports into a real InfluxDB, and what else takes a minute (see minute.py)."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.e2e.harness import words
+from tests.e2e.minute import SECONDS, Minute, Told
+from tests.e2e.truth import assert_same, point, points_of_lists, read, times_of, without
+
+pytestmark = pytest.mark.slow
+
+
+def told(minute: Minute, name: str) -> Told:
+    result = minute.result(name)
+    assert isinstance(result, Told)
+    return result
+
+
+def test_a_minute_of_three_meters_is_there_once_with_right_tags_units_and_times(minute: Minute) -> None:
+    steady = told(minute, "steady")
+    assert [len(sent.frames) >= count for sent, count in zip(steady.sent, (6, 22, 28), strict=True)] == [True] * 3
+    wanted = set()
+    late = []
+    for sent in steady.sent:
+        wanted |= points_of_lists(steady.points, sent.meter_id, sent.frames)
+        hourly = [octets for octets in sent.frames if any(".8." in str(m.obis) for m in read(octets).measurements)]
+        assert len(hourly) == 1
+        for time, begun, done in zip(times_of(steady.points, sent.meter_id), sent.begun, sent.done, strict=True):
+            assert begun < time < done + 2000
+            late.append(time - done)
+    assert_same(without(steady.points), wanted)
+    print(f"\nreceived after the last octet was written: {max(late)} ms at most, {sorted(late)[len(late) // 2]} median")
+    print(f"SIGTERM to end: {steady.stopped_in:.2f} s")
+
+
+def test_what_the_exporter_says_of_itself_in_that_minute(minute: Minute) -> None:
+    steady = told(minute, "steady")
+    own = steady.points - without(steady.points)
+    assert {p.measurement for p in own} == {"exporter", "event", "reading_age"}
+    counts = [dict(p.fields) for p in sorted(own, key=lambda p: p.time) if p.measurement == "exporter"]
+    last = counts[-1]
+    assert last["frames"] == last["readings"] == sum(len(sent.frames) for sent in steady.sent)
+    assert last["rejects_noise"] + last["rejects_hcs"] + last["rejects_broken_off"] >= 3  # each began in the middle
+    assert last["rejects_unread"] == last["rejects_fcs"] == last["lines_lost"] == last["lines_rejected"] == 0
+    assert last["points_written"] >= len(without(steady.points)) - 100
+    assert last["source_state"] == 1
+    assert 20e6 < last["memory"] < 80e6
+    assert len(counts) >= SECONDS / 10
+    ages = [p for p in own if p.measurement == "reading_age"]
+    assert {dict(p.tags)["meter_id"] for p in ages} == {sent.meter_id for sent in steady.sent}
+    assert all(0 <= value < 15 for p in ages for _, value in p.fields)
+    events = sorted((p for p in own if p.measurement == "event"), key=lambda p: p.time)
+    assert [dict(p.tags) for p in events] == [{"instance": steady.instance, "kind": kind} for kind in ("start", "stop")]
+    assert steady.stopped_in < 5
+    assert "nothing is left unsent" in words(steady.log)
+    assert not [line for line in steady.log if " WARNING " in line and "are no frame" not in line]
+
+
+def test_a_minute_with_influxdb_stopped_started_killed_and_started(minute: Minute) -> None:
+    outage = told(minute, "outage")
+    wanted = set()
+    for sent in outage.sent:
+        assert sum(map(len, sent.frames)) > 0.95 * SECONDS * 240
+        wanted |= points_of_lists(outage.points, sent.meter_id, sent.frames)
+        times = times_of(outage.points, sent.meter_id)
+        assert all(begun < time < done + 2000 for time, begun, done in zip(times, sent.begun, sent.done, strict=True))
+    assert_same(without(outage.points), wanted)
+    log = words(outage.log)
+    assert "cannot be reached" in log
+    assert log.count("InfluxDB takes lines again") >= 2
+    assert "nothing is left unsent" in log
+    print(f"\n{len(wanted)} points; SIGTERM to end: {outage.stopped_in:.2f} s")
+
+
+def test_a_meter_that_never_names_itself_waits_a_minute_for_a_name(minute: Minute) -> None:
+    nameless = told(minute, "nameless")
+    (sent,) = nameless.sent
+    times = sorted(p.time for p in nameless.points if p.measurement == "active_power")
+    assert_same(
+        without(nameless.points),
+        {
+            *(point("1-0:1.7.0", sent.meter_id, time, 1000.0 + n) for n, time in enumerate(times[:3])),
+            point("1-0:1.7.0", "NAMED-AT-LAST", times[3], 2000.0),
+        },
+    )
+    *done, there = sent.done
+    assert all(time < at + 2000 for time, at in zip(times, done, strict=False)), "they carry when they came"
+    assert 59_000 < there - done[0] < 70_000
+
+
+def test_an_import_gives_up_on_an_influxdb_that_is_away_for_a_minute(minute: Minute) -> None:
+    done = minute.result("patience")
+    assert isinstance(done, subprocess.CompletedProcess)
+    assert done.returncode == 2
+    assert "cannot be reached: connection refused" in done.stderr
+    assert "trying again" in done.stderr
+    assert "import the same file again, nothing comes twice" in done.stderr

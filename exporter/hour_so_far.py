@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -41,6 +42,32 @@ class HourSoFar:
     _time: int = 0
     _power: float | None = None
     _anchor: _Anchor | None = None
+
+    def text(self) -> str:
+        """All of it, to be kept over a restart."""
+        return json.dumps([self.hour, self.since, self.energy, self.unheard, self._time, self._power, self._anchor])
+
+    @classmethod
+    def parse(cls, text: str) -> HourSoFar:
+        """What `text` gave."""
+        *plain, anchor = json.loads(text)
+        return cls(*plain, None if anchor is None else _Anchor(*anchor))
+
+    def until(self, now: int) -> tuple[float, int, float] | None:
+        """Wh of the hour that `now` (ms) is in, how many ms of it so far are unknown, and the power, W.
+
+        None when nothing is known of that hour.
+        """
+        if self.hour is None or self._power is None or not self.hour <= self._time <= now < self.hour + HOUR_MS:
+            return None
+        held = min(now - self._time, _HOLD_MS)
+        unknown = self.since - self.hour + self.unheard + (now - self._time - held)
+        return self.energy + self._power * held / _MS_PER_HOUR, unknown, self._power
+
+    @property
+    def time(self) -> int:
+        """When the last reading was, ms."""
+        return self._time
 
     @property
     def known(self) -> bool:

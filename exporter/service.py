@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from exporter import __version__, points
 from exporter.config import Settings
+from exporter.deriving import Deriver, backlog_threshold_lines
+from exporter.host_clock import HostTime
 from exporter.influx.client import Client
 from exporter.influx.writer import Writer
 from exporter.intake import Heard, Intake
@@ -32,6 +34,8 @@ from exporter.telemetry import Link, exporter_fields
 log = logging.getLogger(__name__)
 
 METRICS_EVERY_S: Final = 10.0
+_SEND_AGAIN_S: Final = 10.0
+_THRESHOLD_EVERY_MS: Final = 5 * 60_000
 _PAST: Final = timedelta(minutes=1)
 _GATHERED_LINES: Final = 2000
 _STOP_SOURCES_S: Final = 1.5
@@ -53,6 +57,8 @@ class Reader:
         self._intake = Intake(settings.zone)
         state = outbox.states(f"last_id:{source.name}") | outbox.states("clock:")
         self._placer = Placer(source.name, zone=settings.zone, fallback=settings.meter_id, state=state)
+        self._deriver = Deriver(settings, outbox.get_state)
+        self._host_time = HostTime()
         self._lock = threading.Lock()
         self._waiting_since: float | None = None
         self._gathered: list[str] = []
@@ -84,12 +90,26 @@ class Reader:
         with self._lock:
             outcomes = self._intake.feed(chunk.octets, chunk.received, chunk.octet_seconds)
             self.link.heard(len(chunk.octets), outcomes)
+            age = None if chunk.received is None else datetime.now(UTC) - chunk.received
+            ours = self.source.live and age is not None and abs(age) < _PAST  # stamped by this computer's clock
             placed = []
             for outcome in outcomes:
                 if isinstance(outcome, Heard):
-                    placed += self._placer.place(outcome.reading)
-            past = chunk.received is None or datetime.now(UTC) - chunk.received > _PAST
-            self._keep(placed, gather=past or not self.source.live)
+                    reading = outcome.reading
+                    if ours:
+                        reading = self._host_time.mend(reading, self._placer.clock_of(reading))
+                    placed += self._placer.place(reading)
+            self._keep(placed, gather=age is None or age > _PAST or not self.source.live)
+
+    @property
+    def clock_trusted(self) -> bool:
+        """False while readings take another time than this computer's, or would if any meter told one."""
+        return self._host_time.trusted
+
+    def now(self, now_ms: int) -> list[str]:
+        """The lines that speak of now."""
+        with self._lock:
+            return list(self._deriver.now(now_ms))
 
     def look_at_waiting(self, now: float) -> None:
         """Let those go that were gathered, or that wait for a meter's name since 60 s; `now` is monotonic."""
@@ -106,7 +126,7 @@ class Reader:
                 self.link.counts.without_time += 1
                 continue
             lines += points.lines(one)
-            lines += points.clock_offset_lines(one)
+            lines += self._deriver.of(one)
         self.link.counts.left_out = self._placer.left_out
         if not self._placer.waiting:
             self._waiting_since = None
@@ -115,7 +135,8 @@ class Reader:
         if gather and len(lines) < _GATHERED_LINES:
             return
         self._gathered = []
-        state = self._placer.new_state()
+        lines += self._deriver.months()
+        state = self._placer.new_state() | self._deriver.new_state()
         if not lines and not state:
             return
         try:
@@ -133,6 +154,7 @@ class Service:
         self._instance = settings.instance or platform.node() or "han-exporter"
         self._stop = threading.Event()
         self._stop_writer = threading.Event()
+        self._backlog_told = 0
         self._started = datetime.now(UTC)
         self._outbox = Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
         self.readers = [
@@ -156,7 +178,18 @@ class Service:
             ca_cert=settings.influx_ca_cert,
         )
         log.info("writing to %s, bucket %s", client.address, settings.influx_bucket)
-        return Writer(self._outbox, client)
+        return Writer(self._outbox, client, replaced=points.REPLACED_MEASUREMENTS)
+
+    def _send(self, writer: Writer) -> None:
+        """The writer's thread: what breaks it is said, and it goes on."""
+        while True:
+            try:
+                writer.run(self._stop_writer)
+            except Exception:  # a bug must not end the sending, while the outbox fills unseen
+                log.exception("sending to InfluxDB broke; please report this")
+                self._stop_writer.wait(_SEND_AGAIN_S)
+            if self._stop_writer.is_set():
+                return
 
     def run(self) -> int:
         """Run until a signal, or until every source has ended. Returns the exit code."""
@@ -168,7 +201,7 @@ class Service:
         ]
         sender = None
         if self._writer is not None:
-            sender = threading.Thread(target=self._writer.run, args=(self._stop_writer,), name="writer", daemon=True)
+            sender = threading.Thread(target=self._send, args=(self._writer,), name="writer", daemon=True)
             sender.start()
         status = StatusServer(self._outbox.path, self.status)
         self._event("start", f"han-exporter {__version__} started")
@@ -240,8 +273,13 @@ class Service:
                 "write_latency": writer.last_latency_s or 0.0,
             },
         )
+        fields["clock_untrusted"] = float(not all(reader.clock_trusted for reader in self.readers))
         lines = [points.exporter_line(self._instance, fields, ms)]
+        if ms - self._backlog_told >= _THRESHOLD_EVERY_MS:
+            self._backlog_told = ms
+            lines += backlog_threshold_lines(self._settings, ms)
         for reader in self.readers:
+            lines += reader.now(ms)
             lines += [points.reading_age_line(meter, age, ms) for meter, age in reader.link.reading_ages().items()]
         self._append(lines)
 

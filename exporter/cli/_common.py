@@ -74,6 +74,6 @@ def settings_options(command: F) -> F:
 def influx_options(command: F) -> F:
     """Only the options that say where InfluxDB is, and whose the readings are."""
     for name, words in reversed(_OPTIONS):
-        if name.startswith("--influx") or name in ("--meter-id", "--timezone"):
+        if name.startswith("--influx") or name in ("--meter-id", "--timezone", "--outbox"):
             command = click.option(name, default=None, metavar="TEXT", help=words)(command)
     return command

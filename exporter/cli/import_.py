@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
@@ -23,8 +23,11 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli.decode import Tally, outcomes_of
+from exporter.cli.run import start_logging
 from exporter.config import Settings, SettingsError
+from exporter.deriving import Deriver
 from exporter.intake import Heard
+from exporter.outbox import OutboxError
 from exporter.placing import Placed, Placer
 from exporter.sources.capture_file import read_capture
 from exporter.sources.capture_form import NotACapture
@@ -51,11 +54,13 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     Exit code 0: all is in InfluxDB. 1: something was rejected. 2: a file, the settings or InfluxDB cannot be used.
     """
     settings = settings_or_exit(config, **overrides)
+    start_logging(settings)
     poster = Poster(_client(settings))
+    hours = Hours(settings.outbox_path)
     codes = []
     for file in files:
         try:
-            codes.append(_import(file, settings, poster))
+            codes.append(_import(file, settings, poster, hours))
         except NotACapture as error:
             say(f"{file}: {error.words}; no HDLC frame in it")
             codes.append(EXIT_UNUSABLE)
@@ -82,19 +87,22 @@ def _client(settings: Settings) -> Client:
         give_up(str(error))
 
 
-def _import(file: Path, settings: Settings, poster: Poster) -> int:
+def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int:
     tally = Tally()
     rejected_before, written_before = poster.rejected, poster.written
+    deriver = Deriver(settings, hours.get, others=poster.stored_hours)
     with file.open("rb") as stream, _progress(file) as progress:
         batch: list[str] = []
-        for lines in _lines_of(stream, file.name, settings, tally):
+        for lines in _lines_of(stream, file.name, settings, tally, deriver):
             batch += lines
             if len(batch) >= _BATCH_LINES:
                 poster.post(batch)
                 batch.clear()
                 progress.at(stream.tell())
         poster.post(batch)
+        poster.post(list(deriver.months()))
         progress.at(stream.tell())
+    hours.put(deriver.hours_state())
     if tally.frames == 0 and not tally.damaged_frames:
         say(f"{file}: no HDLC frame in it ({tally.octets} octets of something else)")
         return EXIT_UNUSABLE
@@ -105,29 +113,62 @@ def _import(file: Path, settings: Settings, poster: Poster) -> int:
     return EXIT_OK if not rejected and tally.exit_code == EXIT_OK else EXIT_REJECTED
 
 
-def _lines_of(stream: BinaryIO, source: str, settings: Settings, tally: Tally) -> Iterator[list[str]]:
+def _lines_of(stream: BinaryIO, source: str, settings: Settings, tally: Tally, deriver: Deriver) -> Iterator[list[str]]:
     placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
     for outcome in outcomes_of(read_capture(stream), settings, tally):
         if isinstance(outcome, Heard):
             for placed in placer.place(outcome.reading):
-                yield _point_lines(placed, tally)
+                yield _point_lines(placed, tally, deriver)
     for placed in placer.give_up():
-        yield _point_lines(placed, tally)
+        yield _point_lines(placed, tally, deriver)
     tally.nameless = placer.left_out
 
 
-def _point_lines(placed: Placed, tally: Tally) -> list[str]:
+def _point_lines(placed: Placed, tally: Tally, deriver: Deriver) -> list[str]:
     if placed.time is None:
         tally.without_time += 1
         return []
-    return [*points.lines(placed), *points.clock_offset_lines(placed)]
+    return [*points.lines(placed), *deriver.of(placed)]
+
+
+class Hours:
+    """The hour registers that the outbox of this computer knows, and those that this import adds to them.
+
+    Without an outbox that can be used the import goes on, and knows only its own.
+    """
+
+    def __init__(self, outbox: Path) -> None:
+        from exporter.shared_state import SharedState
+
+        self._own: dict[str, str] = {}
+        self._shared: SharedState | None = None
+        try:
+            self._shared = SharedState(outbox)
+        except (OutboxError, OSError) as error:
+            say(f"Note: {error}; the hours of this import are not remembered")
+
+    def get(self, key: str) -> str | None:
+        """What is kept under a key of the state."""
+        return self._own.get(key) if self._shared is None else self._shared.get(key)
+
+    def put(self, state: Mapping[str, str]) -> None:
+        """Keep what a file added."""
+        self._own.update(state)
+        if self._shared is not None:
+            try:
+                self._shared.put(state)
+            except OutboxError as error:
+                say(f"Note: {error}; the hours of this import are not remembered")
 
 
 class Poster:
     """Posts batches, waits for an InfluxDB that is away for a moment, and sets bad lines apart."""
 
     def __init__(self, client: Client) -> None:
+        from exporter.influx.hours import StoredHours
+
         self._client = client
+        self.stored_hours = StoredHours(client)
         self.written = 0
         self.rejected = 0
         self.words: list[str] = []

@@ -1,0 +1,210 @@
+"""Placed readings -> the lines that are derived from them, and the state they are derived from.
+
+The figures themselves are in derived.py, the hours in hour_book.py and hour_so_far.py; here they are brought together:
+one Deriver for each source of `run`, one for a file of `import`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from exporter import points
+from exporter.config import Settings
+from exporter.derived import (
+    capacity,
+    day_sums,
+    exporter_thresholds,
+    month_start,
+    month_sums,
+    next_month,
+    projected,
+    thresholds,
+    with_running,
+)
+from exporter.hour_book import HourBook
+from exporter.hour_so_far import HourSoFar
+from exporter.placing import HOUR_MS, Placed
+from exporter.protocol.obis import describe
+
+log = logging.getLogger(__name__)
+
+_DIRECTIONS: Final = ("import", "export")
+_THRESHOLDS_EVERY_MS: Final = 5 * 60_000
+_SILENT_S: Final = 5 * 60.0
+"""After so long without a reading nothing is said of the running hour."""
+_RUNNING: Final = "running:"
+_MONTHS: Final = 64
+"""Months whose final hours are remembered, so that the running hour does not ask for them every ten seconds."""
+
+Finals = Callable[[str, str, int, int], Mapping[int, float]]
+"""Final hours that are known elsewhere: meter id, direction, start and end in ms -> start of the hour -> Wh."""
+
+
+class Deriver:
+    """Derives from one source's readings, in their order. `get` finds a key of the state, `others` hours of elsewhere.
+
+    `monotonic` (s) tells how long ago the last reading was, so that the running hour goes on by the meter's own time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        get: Callable[[str], str | None],
+        *,
+        others: Finals | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._zone = settings.zone
+        self._get = get
+        self._others = others
+        self._monotonic = monotonic
+        self._book = HourBook(get)
+        self._touched: set[tuple[str, str, int]] = set()
+        self._running: dict[tuple[str, str], HourSoFar] = {}
+        self._heard: dict[str, float] = {}
+        self._running_changed: set[tuple[str, str]] = set()
+        self._told: dict[str, int] = {}
+        self._months: dict[tuple[str, str, int], dict[int, float]] = {}
+
+    # --- from a reading ---------------------------------------------------------------------------------------------
+
+    def of(self, placed: Placed) -> Iterator[str]:
+        """The lines of one reading's figures, and of the hours that are final by it."""
+        if placed.time is None:
+            return
+        yield from points.clock_offset_lines(placed)
+        yield from points.figure_lines(placed, self._settings.limits(placed.meter_id).main_fuse_a)
+        powers, registers = _totals(placed)
+        new_meter = self._is_new(placed.meter_id)
+        self._heard[placed.meter_id] = self._monotonic()
+        for direction in _DIRECTIONS:
+            self._run_on(placed, direction, powers.get(direction), registers.get(direction))
+            if placed.is_hour and direction in registers and placed.register_time is not None:
+                if new_meter:
+                    log.warning(
+                        "meter %s is new on this source: its first register is written as sent and starts no hour",
+                        placed.meter_id,
+                    )
+                    continue
+                yield from self._hours(placed.meter_id, direction, placed.register_time, registers[direction])
+
+    def _is_new(self, meter_id: str) -> bool:
+        """True for a meter that takes the place of another: no hour begins with what was not seen to run."""
+        return bool(self._heard) and meter_id not in self._heard
+
+    def _hours(self, meter_id: str, direction: str, hour: int, value: float) -> Iterator[str]:
+        fuse = self._settings.limits(meter_id).main_fuse_a
+        for start, wh in self._book.enter(meter_id, direction, hour, value, fuse).items():
+            yield points.final_hour_line(meter_id, direction, wh, start, self._zone)
+            self._touched.add((meter_id, direction, month_start(start, self._zone)))
+
+    def months(self) -> Iterator[str]:
+        """The lines of every month that has new final hours, computed anew from all of them."""
+        touched, self._touched = sorted(self._touched), set()
+        for meter_id, direction, month in touched:
+            self._months.pop((meter_id, direction, month), None)
+            finals = self._finals(meter_id, direction, month)
+            for day, total in day_sums(finals, self._zone).items():
+                yield points.day_energy_line(meter_id, direction, total, day)
+            for start, total in month_sums(finals, self._zone).items():
+                yield points.month_energy_line(meter_id, direction, total, start)
+            found = capacity(finals, month, self._zone) if direction == "import" else None
+            if found is not None:
+                yield from points.capacity_lines(meter_id, found, self._settings.capacity_steps_w)
+
+    def _finals(self, meter_id: str, direction: str, month: int) -> dict[int, float]:
+        """The final hours of a local month, as they were when it was last touched."""
+        key = meter_id, direction, month
+        if key not in self._months:
+            fuse = self._settings.limits(meter_id).main_fuse_a
+            end = next_month(month, self._zone)
+            known = {} if self._others is None else dict(self._others(meter_id, direction, month, end))
+            if len(self._months) >= _MONTHS:
+                self._months.clear()
+            self._months[key] = known | self._book.finals(meter_id, direction, month, end, fuse)
+        return self._months[key]
+
+    # --- the running hour -------------------------------------------------------------------------------------------
+
+    def _run_on(self, placed: Placed, direction: str, power: float | None, register: float | None) -> None:
+        if placed.time is None or (power is None and register is None):
+            return
+        key = placed.meter_id, direction
+        hour = self._running.get(key)
+        if hour is None:
+            text = self._get(f"{_RUNNING}{direction}:{placed.meter_id}")
+            hour = self._running[key] = HourSoFar() if text is None else HourSoFar.parse(text)
+        hour.take(placed.time, power)
+        if register is not None and placed.register_time is not None:
+            hour.take_register(placed.register_time, register)
+        self._running_changed.add(key)
+
+    def now(self, now_ms: int) -> Iterator[str]:
+        """What speaks of now: the running hour of each meter, and every five minutes its limits."""
+        for meter_id, heard in self._heard.items():
+            silent_s = self._monotonic() - heard
+            if silent_s < _SILENT_S:
+                for direction in _DIRECTIONS:
+                    yield from self._running_lines(meter_id, direction, int(silent_s * 1000))
+            if now_ms - self._told.get(meter_id, 0) >= _THRESHOLDS_EVERY_MS:
+                self._told[meter_id] = now_ms
+                for threshold in thresholds(self._settings.limits(meter_id)):
+                    yield points.threshold_line(threshold, now_ms, meter_id)
+
+    def _running_lines(self, meter_id: str, direction: str, silent_ms: int) -> Iterator[str]:
+        hour = self._running.get((meter_id, direction))
+        if hour is None:
+            return
+        now = hour.time + silent_ms
+        known = hour.until(now)
+        if known is None:
+            return
+        so_far, unknown, power = known
+        yield points.running_hour_line(meter_id, direction, "so_far", so_far, now)
+        start = now - now % HOUR_MS
+        expected = projected(so_far, power, start + HOUR_MS - now, unknown)
+        if expected is None:
+            return
+        yield points.running_hour_line(meter_id, direction, "projected", expected, now)
+        if direction == "import":
+            finals = self._finals(meter_id, direction, month_start(start, self._zone))
+            yield points.projected_capacity_line(meter_id, with_running(finals, start, expected, self._zone), now)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def new_state(self) -> dict[str, str]:
+        """What has to outlive a restart and changed since this was last asked: key -> text."""
+        changed, self._running_changed = self._running_changed, set()
+        running = {
+            f"{_RUNNING}{direction}:{meter}": self._running[meter, direction].text() for meter, direction in changed
+        }
+        return running | self.hours_state()
+
+    def hours_state(self) -> dict[str, str]:
+        """Of that, only the hour registers, which are true whoever heard them: what `import` may add to."""
+        return self._book.new_state()
+
+
+def backlog_threshold_lines(settings: Settings, now_ms: int) -> Iterator[str]:
+    """The exporter's own limit, which belongs to no meter."""
+    for threshold in exporter_thresholds(settings.limit_backlog_s):
+        yield points.threshold_line(threshold, now_ms)
+
+
+def _totals(placed: Placed) -> tuple[dict[str, float], dict[str, float]]:
+    """Active power (W) and active energy register (Wh) of all phases, by direction."""
+    powers: dict[str, float] = {}
+    registers: dict[str, float] = {}
+    for measurement in placed.reading.measurements:
+        quantity = describe(measurement.obis)
+        if quantity is None or quantity.phase or measurement.obis.e or measurement.unit != quantity.unit:
+            continue
+        if quantity.name == "active_power":
+            powers[quantity.direction] = measurement.value
+        elif quantity.name == "active_energy":
+            registers[quantity.direction] = measurement.value
+    return powers, registers

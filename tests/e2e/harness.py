@@ -13,6 +13,7 @@ import tty
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from exporter.outbox import Outbox, OutboxError
 from exporter.simulator.serve import feed
@@ -58,7 +59,7 @@ class Home:
         stdin: bytes | None = None,
         before: Sequence[str] = (),
         timeout: float = 90,
-        **settings: str | Path,
+        **settings: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Call the command and wait for its end. `before` is a command that starts it."""
         done = subprocess.run(

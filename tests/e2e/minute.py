@@ -172,7 +172,7 @@ class Minute:
             [
                 go_and_come,
                 *(
-                    lambda port=port, maker=maker, sent=sent: self._all_the_time(port, maker, sent)  # type: ignore[misc]
+                    lambda port=port, maker=maker, sent=sent: self._all_the_time(port, maker, sent)
                     for (maker, port), sent in zip(meters.items(), told.sent, strict=True)
                 ),
             ]

@@ -17,12 +17,18 @@ from tests.influx_server import Point
 from tests.octets import crc_x25, expected, frames_of
 
 HOUR = 3_600_000
-OF_NOW = frozenset({"exporter", "event", "reading_age"})
-"""Measurements that speak of the moment, which an import does not write."""
+OF_EXPORTER = frozenset({"exporter", "event", "reading_age"})
+"""Measurements in which the exporter speaks of itself."""
+DERIVED = frozenset(
+    {"power_factor", "phase_unbalance", "fuse_load", "hour_energy", "day_energy", "month_energy", "threshold"}
+    | {"capacity", "capacity_step"}
+)
+
 
 _FLOWS = {1: ("active", "import"), 2: ("active", "export"), 3: ("reactive", "import"), 4: ("reactive", "export")}
 _UNITS = {"active_power": "W", "reactive_power": "var", "active_energy": "Wh", "reactive_energy": "varh"}
 _UNITS |= {"current": "A", "voltage": "V"}
+_OF_METERS = frozenset({*_UNITS, "meter_clock_offset"})
 
 
 def quantity(obis: str) -> tuple[str, dict[str, str]]:
@@ -181,9 +187,17 @@ def _in_ms(one: Point) -> Point:
     return one._replace(fields=tuple((name, math.ceil(round(1000 * value, 3))) for name, value in one.fields))
 
 
-def without(points: Iterable[Point], measurements: Collection[str] = OF_NOW) -> set[Point]:
-    """The points of all other measurements."""
-    return {p for p in points if p.measurement not in measurements}
+def of_meters(points: Iterable[Point]) -> set[Point]:
+    """The points of what meters sent; those that are worked out from it have tests of their own."""
+    points = set(points)
+    unknown = {p.measurement for p in points} - _OF_METERS - OF_EXPORTER - DERIVED
+    assert not unknown, f"the schema has no {unknown}"
+    return {p for p in points if p.measurement in _OF_METERS}
+
+
+def of_exporter(points: Iterable[Point]) -> set[Point]:
+    """The points in which the exporter speaks of itself."""
+    return {p for p in points if p.measurement in OF_EXPORTER}
 
 
 def to_ms(moment: datetime) -> int:

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "probe": "Find port, speed and parity by listening.",
     "init": "Prepare a fresh InfluxDB 2.",
     "check": "Try each thing that must work and say what to do.",
+    "report": "Print hours, days and the month beside the bill.",
 }
 _MODULES: Final = {"import": "import_"}
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
 from exporter.config import Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from exporter.influx.client import Client
 
 EXIT_OK: Final = 0
 EXIT_REJECTED: Final = 1
@@ -36,6 +39,25 @@ def settings_or_exit(config: Path | None = None, **overrides: Any) -> Settings:
         return load(overrides, config)
     except SettingsError as error:
         give_up(f"Wrong setting: {error}")
+
+
+def client_or_exit(settings: Settings, timeout: float = 10.0) -> Client:
+    """The InfluxDB of the settings, or words about what is missing and exit code 2."""
+    from exporter.influx.client import Client
+
+    if settings.influx_url is None:
+        give_up("No InfluxDB is given: set HAN_INFLUX_URL (or --influx-url), for example to http://localhost:8086.")
+    try:
+        return Client(
+            settings.influx_url,
+            bucket=settings.influx_bucket,
+            token=settings.token(),
+            org=settings.influx_org,
+            ca_cert=settings.influx_ca_cert,
+            timeout=timeout,
+        )
+    except (SettingsError, ValueError) as error:
+        give_up(str(error))
 
 
 def config_option(command: F) -> F:

@@ -16,6 +16,7 @@ from exporter.cli._common import (
     EXIT_OK,
     EXIT_REJECTED,
     EXIT_UNUSABLE,
+    client_or_exit,
     config_option,
     give_up,
     influx_options,
@@ -24,7 +25,7 @@ from exporter.cli._common import (
 )
 from exporter.cli.decode import Tally, outcomes_of
 from exporter.cli.run import start_logging
-from exporter.config import Settings, SettingsError
+from exporter.config import Settings
 from exporter.deriving import Deriver
 from exporter.intake import Heard
 from exporter.outbox import OutboxError
@@ -55,7 +56,7 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     """
     settings = settings_or_exit(config, **overrides)
     start_logging(settings)
-    poster = Poster(_client(settings))
+    poster = Poster(client_or_exit(settings))
     hours = Hours(settings.outbox_path)
     codes = []
     for file in files:
@@ -68,23 +69,6 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
             say(f"{file} cannot be read: {error.strerror or error}")
             codes.append(EXIT_UNUSABLE)
     raise SystemExit(max(codes))
-
-
-def _client(settings: Settings) -> Client:
-    from exporter.influx.client import Client
-
-    if settings.influx_url is None:
-        give_up("No InfluxDB is given: set HAN_INFLUX_URL (or --influx-url), for example to http://localhost:8086.")
-    try:
-        return Client(
-            settings.influx_url,
-            bucket=settings.influx_bucket,
-            token=settings.token(),
-            org=settings.influx_org,
-            ca_cert=settings.influx_ca_cert,
-        )
-    except (SettingsError, ValueError) as error:
-        give_up(str(error))
 
 
 def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int:

@@ -15,13 +15,14 @@ import click
 
 from exporter.cli._common import (
     EXIT_REJECTED,
+    client_or_exit,
     config_option,
     give_up,
     influx_options,
     say,
     settings_or_exit,
 )
-from exporter.config import Settings, SettingsError
+from exporter.config import Settings
 from exporter.derived import EnergySum, month_start, next_month, weekday_and_hour
 from exporter.points import ABOVE_STEPS
 from exporter.reading import Zone
@@ -154,7 +155,7 @@ def _found(settings: Settings, start: int, meter: str | None) -> dict[str, _Foun
     """Each meter's month from InfluxDB; ends the command in words when there is none, or no answer."""
     from exporter.influx.client import QueryError
 
-    client = _client(settings)
+    client = client_or_exit(settings, timeout=_TIMEOUT_S)
     try:
         found: dict[str, _Found] = {}
         for series in client.query(_queries(start, next_month(start, settings.zone))):
@@ -181,24 +182,6 @@ def _queries(start: int, end: int) -> str:
             f"SELECT value FROM capacity_step WHERE {span} GROUP BY meter_id",
         )
     )
-
-
-def _client(settings: Settings) -> Client:
-    from exporter.influx.client import Client
-
-    if settings.influx_url is None:
-        give_up("No InfluxDB is given: set HAN_INFLUX_URL (or --influx-url), for example to http://localhost:8086.")
-    try:
-        return Client(
-            settings.influx_url,
-            bucket=settings.influx_bucket,
-            token=settings.token(),
-            org=settings.influx_org,
-            timeout=_TIMEOUT_S,
-            ca_cert=settings.influx_ca_cert,
-        )
-    except (SettingsError, ValueError) as error:
-        give_up(str(error))
 
 
 def _no_answer(words: str, settings: Settings) -> str:

@@ -94,7 +94,7 @@ class CaptureParser:
         found = identify(self._rest)
         sure = final or len(self._rest) >= _ENOUGH
         if isinstance(found, NotACapture):
-            if found.words == NO_OCTETS and not final and len(self._rest) < _LONGEST_LINE:
+            if sure and found.words == NO_OCTETS and not final and len(self._rest) < _LONGEST_LINE:
                 self._drop_comments()
             elif sure:
                 raise found if self._rest else NotACapture(NO_OCTETS if self._line else found.words)

@@ -80,6 +80,7 @@ _JSON: Final = re.compile(rb'\s*(?:\{\s*["}]|\[\s*["{\[\]])')
 _HEX_DUMP: Final = re.compile(rb"\s*0{6,16}(?::| {1,2}(?:[0-9A-Fa-f]{2}){1,2} )")  # xxd, hexdump -C, od: address 0
 _NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
+_HEX_OR_BLANK: Final = b"0123456789ABCDEFabcdef \t\r\n"
 _DIGITS: Final = re.compile(r"[0-9A-Fa-f]*")
 _SEPARATORS: Final = re.compile(r"[\s,;:\-]+")
 _ONE_OCTET: Final = re.compile(r"0[xX][0-9A-Fa-f]{1,2}|[0-9A-Fa-f]{2}")
@@ -94,7 +95,7 @@ def identify(head: bytes) -> Form | NotACapture:
         return NotACapture("empty")
     if not _is_text(head):
         name = name_content(head)
-        return Form.RAW if name == Form.RAW.value else NotACapture(name)
+        return _raw_or_damaged_text(head) if name == Form.RAW.value else NotACapture(name)
     if not head.strip(b"~"):
         return Form.RAW  # nothing but flags, which happen to be ASCII
     if _HEX_DUMP.match(head):
@@ -167,12 +168,22 @@ def split_stamp(text: str) -> tuple[datetime, str] | None:
         raise LineError(f"no time stamp: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)") from None
 
 
+def _raw_or_damaged_text(head: bytes) -> Form:
+    """A text capture may hold a few octets that are no text: a power cut leaves NULs, a worn card anything."""
+    stamped, plain, _ = _count_lines(head)
+    if stamped:
+        return Form.STAMPED
+    # In a meter's own octets about a third are hex digits or blanks by chance, and none make up a line.
+    digits = len(head) - len(head.translate(None, _HEX_OR_BLANK))
+    return Form.HEX if plain and digits > 0.8 * len(head) else Form.RAW
+
+
 def _count_lines(head: bytes) -> tuple[int, int, int]:
     """How many lines are time-stamped hex, plain hex, neither; blank ones and comments are not counted."""
     counts = {Form.STAMPED: 0, Form.HEX: 0, None: 0}
-    for line in head.decode("utf-8-sig", "replace").splitlines():
+    for line in head.decode("utf-8", "replace").split("\n"):
         if line.partition("#")[0].strip():
-            counts[_line_form(line)] += 1
+            counts[_line_form(line.lstrip("\ufeff"))] += 1
     return counts[Form.STAMPED], counts[Form.HEX], counts[None]
 
 

@@ -15,6 +15,7 @@ import pytest
 from exporter.sources import Chunk, SourceError
 from exporter.sources.capture_file import CaptureParser, CaptureWriter, Problem, read_capture
 from exporter.sources.capture_form import Form, NotACapture, identify, name_content
+from tests.octets import CAPTURES
 
 FRAME = bytes.fromhex(
     "7ea027010201105a87e6e7000f40000000090c07e5031702131a3aff80000002010600000bf35b057e"  # a Kaifa list 1
@@ -129,6 +130,17 @@ def test_a_damaged_line_of_hex_text_costs_that_line() -> None:
     octets, _, problems = read(f"{HEX}\n{HEX[:-1]}\n{HEX}\nXX XX\n{HEX}".encode())
     assert octets == FRAME * 3
     assert [problem.line for problem in problems] == [2, 4]
+
+
+@pytest.mark.parametrize("damage", [b"\x00" * 500, b"\xff\xfe\x01", b"\xc3"])
+def test_octets_that_are_no_text_cost_their_line_too(damage: bytes) -> None:
+    good = f"{STAMP} {HEX}\n".encode()
+    for at in (0, 10, 40, len(good) - 1):
+        octets, chunks, problems = read(good * 3 + good[:at] + damage + good[at:] + good)
+        assert (octets, len(chunks), [problem.line for problem in problems]) == (FRAME * 4, 4, [4])
+    hex_text = (HEX + "\n").encode()
+    octets, _, problems = read(hex_text * 90 + damage + hex_text * 9)
+    assert (octets, [problem.line for problem in problems]) == (FRAME * 98, [91])
 
 
 def test_line_numbers_go_on_over_blocks() -> None:
@@ -249,6 +261,13 @@ def test_other_things_are_named(head: bytes, words: str) -> None:
 def test_octets_without_a_flag_are_left_for_the_deframer_to_judge() -> None:
     assert identify(b"\x00\x01\x02\xf0") is Form.RAW
     assert name_content(b"\x00\x01\x02\xf0") == "raw octets"
+
+
+def test_real_octets_are_raw_wherever_they_begin() -> None:
+    for file in CAPTURES.glob("*.hex"):
+        octets = bytes.fromhex(file.read_text())
+        for cut in range(len(octets) - 60):
+            assert identify(octets[cut:]) is Form.RAW
 
 
 def test_a_capture_cut_anywhere_is_still_one() -> None:

@@ -1,0 +1,306 @@
+"""`capture` and `probe` as an owner runs them: the installed command as a process."""
+
+from __future__ import annotations
+
+import os
+import pty as terminal
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from exporter.protocol.hdlc import Deframer, Frame
+from exporter.sources.capture_file import read_capture
+from tests.octets import frames_of
+
+COMMAND = str(Path(sys.executable).parent / "han-exporter")
+KAIFA = frames_of("kaifa-3phase-norway")
+KAMSTRUP = frames_of("kamstrup-1phase-norway")[0]
+
+
+class Meter:
+    """A pseudo-terminal; what is written into it comes out of the port at `path`."""
+
+    def __init__(self) -> None:
+        self._meter, self._port = os.openpty()
+        self.path = os.ttyname(self._port)
+        self._talking = threading.Event()
+        self._talker: threading.Thread | None = None
+
+    def send(self, octets: bytes, size: int = 10) -> None:
+        """As a USB adapter hands them over: some octets at a time."""
+        for start in range(0, len(octets), size):
+            os.write(self._meter, octets[start : start + size])
+            time.sleep(0.002)
+
+    def talk(self, octets: bytes, every: float) -> None:
+        """Send over and over, until closed."""
+
+        def talk() -> None:
+            while not self._talking.wait(every):
+                with suppress(BlockingIOError):  # nobody reads, and the line is full
+                    os.write(self._meter, octets)
+
+        os.set_blocking(self._meter, False)
+        self._talker = threading.Thread(target=talk, daemon=True)
+        self._talker.start()
+
+    def close(self) -> None:
+        self._talking.set()
+        if self._talker is not None:
+            self._talker.join(10)
+        os.close(self._port)
+        os.close(self._meter)
+
+
+@pytest.fixture
+def meter() -> Iterator[Meter]:
+    made = Meter()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "meter.hex"
+
+
+def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+class Capture:
+    """A running `capture`; ended by a signal."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [COMMAND, "capture", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stderr is not None
+        assert "is open" in self.process.stderr.readline()
+
+    def end(self, number: int) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, words = self.process.communicate(timeout=10)
+        return self.process.returncode, words
+
+
+def wait_for_lines(file: Path, count: int) -> None:
+    until = time.monotonic() + 15
+    while not file.exists() or file.read_text().count("\n") < count:
+        assert time.monotonic() < until, "the capture was not written"
+        time.sleep(0.02)
+
+
+def frames_in(file: Path) -> int:
+    with file.open("rb") as stream:
+        octets = b"".join(chunk.octets for chunk in read_capture(stream))
+    return sum(isinstance(found, Frame) for found in Deframer().feed(octets))
+
+
+# --- capture
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_capture_ends_with_a_sentence(meter: Meter, file: Path, number: int) -> None:
+    capture = Capture(meter.path, str(file))
+    for frame in KAIFA:
+        meter.send(frame)
+    wait_for_lines(file, len(KAIFA))
+    code, words = capture.end(number)
+    assert (code, words) == (0, f"{file}: 164 octets, 2 whole frames recorded\n")
+    lines = file.read_text().splitlines()
+    assert [bytes.fromhex(line.split()[1]) for line in lines] == KAIFA  # a line a frame, not one for each few octets
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [0-9A-F]+$", line) for line in lines)
+
+
+def test_a_killed_capture_loses_nothing_that_came_and_is_gone_on_with(meter: Meter, file: Path) -> None:
+    for n in range(1, 4):
+        capture = Capture(meter.path, str(file))
+        meter.send(KAMSTRUP)
+        wait_for_lines(file, n)
+        capture.end(signal.SIGKILL)
+        assert frames_in(file) == n
+    with file.open("a") as torn:
+        torn.write("2026-11-22T17:00:10.123Z 7EA0E")
+    result = run("capture", "sim:kaifa?speed=1000", str(file), "--frames", "1")
+    assert result.returncode == 0, result.stderr
+    assert frames_in(file) == 4
+    decoded = run("decode", str(file))
+    assert "5706567271533207" in decoded.stdout
+
+
+def test_capture_stops_after_frames_or_seconds(meter: Meter, file: Path) -> None:
+    result = run("capture", "sim:kamstrup?speed=1000", str(file), "--frames", "3")
+    assert result.returncode == 0
+    assert frames_in(file) == 3
+    meter.talk(KAIFA[0], 0.2)
+    began = time.monotonic()
+    result = run("capture", meter.path, str(file), "--seconds", "1")
+    assert time.monotonic() - began < 6
+    assert result.returncode == 0
+    assert frames_in(file) > 3
+
+
+def test_capture_of_silence(meter: Meter, file: Path) -> None:
+    result = run("capture", meter.path, str(file), "--seconds", "0.5")
+    assert result.returncode == 1
+    assert f"{file}: 0 octets, 0 whole frames recorded" in result.stderr
+
+
+def test_capture_says_what_is_wrong(meter: Meter, file: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        ((str(tmp_path), str(file)), "is a directory, not a port"),
+        ((f"{meter.path}?parity=X", str(file)), "parity is N (none), E (even) or O (odd)"),
+        ((meter.path, str(tmp_path / "no" / "x.hex")), "Cannot write"),
+    ):
+        result = run("capture", *arguments)
+        assert result.returncode == 2
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+    file.write_bytes(KAMSTRUP)
+    result = run("capture", meter.path, str(file))
+    assert result.returncode == 2
+    assert "is a capture as raw octets; time-stamped hex cannot be appended to it" in result.stderr
+    assert file.read_bytes() == KAMSTRUP
+
+
+def test_a_missing_port_is_waited_for(meter: Meter, file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "ttyMETER"
+    process = subprocess.Popen([COMMAND, "capture", str(link), str(file)], stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stderr is not None
+        assert "missing: no such port" in process.stderr.readline()
+        link.symlink_to(meter.path)
+        assert "opened:" in process.stderr.readline()
+        meter.send(KAMSTRUP)
+        wait_for_lines(file, 1)
+        process.terminate()
+    assert frames_in(file) == 1
+
+
+def test_progress_on_a_terminal(meter: Meter, file: Path) -> None:
+    screen, inside = terminal.openpty()
+    process = subprocess.Popen([COMMAND, "capture", meter.path, str(file)], stderr=inside)
+    os.close(inside)
+    with process:
+        meter.talk(KAIFA[0], 0.1)
+        shown = b""
+        until = time.monotonic() + 15
+        while b"whole frames; Ctrl-C ends it" not in shown and time.monotonic() < until:
+            if select.select([screen], [], [], 0.5)[0]:
+                shown += os.read(screen, 1000)
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+    os.close(screen)
+    assert b"whole frames; Ctrl-C ends it" in shown
+
+
+def test_capture_from_standard_input_keeps_the_stamps(file: Path) -> None:
+    line = f"2026-11-22T17:00:10.123Z {KAMSTRUP.hex().upper()}\n"
+    command = [COMMAND, "capture", "-", str(file)]
+    subprocess.run(command, input=line * 2, text=True, check=True, timeout=30, capture_output=True)
+    assert file.read_text() == line * 2
+    raw = subprocess.run(command, input=KAMSTRUP, check=False, timeout=30, capture_output=True)
+    assert raw.returncode == 2
+    assert b"no time stamps" in raw.stderr
+    assert file.read_text() == line * 2
+
+
+@pytest.mark.skipif(shutil.which("socat") is None, reason="socat is not here; ptys of our own are tested above")
+def test_capture_through_socat(file: Path, tmp_path: Path) -> None:
+    near, far = tmp_path / "near", tmp_path / "far"
+    with subprocess.Popen(["socat", f"pty,raw,echo=0,link={near}", f"pty,raw,echo=0,link={far}"]) as socat:
+        while not (near.exists() and far.exists()):
+            time.sleep(0.02)
+        capture = Capture(f"{near}?parity=E&baud=9600", str(file))
+        with far.open("wb", buffering=0) as meter:
+            meter.write(KAMSTRUP)
+            wait_for_lines(file, 1)
+        capture.end(signal.SIGTERM)
+        socat.terminate()
+    assert frames_in(file) == 1
+
+
+# --- probe
+
+
+def test_probe_finds_the_meter_and_says_the_setting(meter: Meter) -> None:
+    meter.talk(KAMSTRUP, 0.3)
+    result = run("probe", meter.path)
+    assert result.returncode == 0
+    assert (
+        f"{meter.path} at 2400 8N1: frames of Kamstrup, type 6861111BN242101040, id 5706567271533207" in result.stdout
+    )
+    assert f"\n    HAN_SOURCE={meter.path}\n" in result.stdout
+
+
+def test_probe_begins_with_the_setting_that_is_given(meter: Meter) -> None:
+    meter.talk(KAIFA[1], 0.3)
+    result = run("probe", f"{meter.path}?parity=E&baud=9600")
+    assert result.returncode == 0
+    assert "at 9600 8E1: frames of Kaifa" in result.stdout
+    assert f"HAN_SOURCE={meter.path}?baud=9600&parity=E\n" in result.stdout
+
+
+def test_probe_of_silence_does_not_try_every_speed(meter: Meter) -> None:
+    result = run("probe", meter.path, "--seconds", "0.5")
+    assert result.returncode == 1
+    assert result.stdout.startswith(f"{meter.path} at 2400 8N1: silence\n")
+    assert result.stdout.count(" at ") == 1
+    assert "is that port switched on" in result.stdout
+
+
+def test_probe_of_octets_without_frames_tries_every_setting(meter: Meter) -> None:
+    meter.talk(b"\x00\x55" * 20, 0.05)
+    result = run("probe", meter.path, "--seconds", "0.3")
+    assert result.returncode == 1
+    assert len(re.findall(r"at \d+ 8[NE]1: \d+ octets, but no frame that checks", result.stdout)) == 9
+
+
+def test_probe_names_a_p1_port(meter: Meter) -> None:
+    meter.talk(b"/KFM5KAIFA-METER\r\n\r\n1-0:1.7.0(01.19*kW)\r\n!E47C\r\n", 0.05)
+    assert "a P1 telegram" in run("probe", meter.path, "--seconds", "0.3").stdout
+
+
+def test_probe_over_tcp_listens_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def serve() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.sendall(KAMSTRUP)
+                peer.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        result = run("probe", f"socket://127.0.0.1:{port}")
+        assert result.returncode == 0
+        assert f"HAN_SOURCE=socket://127.0.0.1:{port}\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("/dev/none/ttyUSB0", "no such port: /dev/none/ttyUSB0; is the adapter plugged in?"),
+        ("/dev", "is a directory"),
+        ("sim:kaifa", "has no line to probe"),
+        ("/dev/ttyUSB0?speed=1", "'speed=1' is not known"),
+        ("socket://127.0.0.1:1", "nothing listens at 127.0.0.1:1"),
+    ],
+)
+def test_probe_says_what_it_cannot_do(url: str, words: str) -> None:
+    result = run("probe", url)
+    assert result.returncode == 2
+    assert words in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr

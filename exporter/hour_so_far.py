@@ -50,8 +50,8 @@ class HourSoFar:
     @classmethod
     def parse(cls, text: str) -> HourSoFar:
         """What `text` gave."""
-        *plain, anchor = json.loads(text)
-        return cls(*plain, None if anchor is None else _Anchor(*anchor))
+        hour, since, energy, unheard, at, power, anchor = json.loads(text)
+        return cls(hour, since, energy, unheard, at, power, None if anchor is None else _Anchor(*anchor))
 
     def until(self, now: int) -> tuple[float, int, float] | None:
         """Wh of the hour that `now` (ms) is in, how many ms of it so far are unknown, and the power, W.

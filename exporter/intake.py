@@ -40,6 +40,7 @@ class Intake:
     def __init__(self, zone: Zone = OSLO) -> None:
         self._zone = zone
         self._deframer = Deframer()
+        self._received: datetime | None = None
 
     @property
     def octets(self) -> int:
@@ -49,8 +50,11 @@ class Intake:
     def feed(self, octets: bytes, received: datetime | None = None, octet_seconds: float = 0.0) -> list[Outcome]:
         """Take one chunk. `received` (UTC) is when its last octet was here; see `sources.Chunk`.
 
-        A reading carries when its closing flag came: `received` less the wire time of the octets behind it.
+        A reading carries when its closing flag came: `received` less the wire time of the octets behind it, but not
+        before the chunk before: octets that come faster than on a wire (a pseudo-terminal, a buffer that is emptied)
+        would else overtake those before them.
         """
+        before, self._received = self._received, received
         found = self._deframer.feed(octets)
         fed = self._deframer.fed
         outcomes: list[Outcome] = []
@@ -58,8 +62,12 @@ class Intake:
             if isinstance(item, Rejected):
                 outcomes.append(item)
                 continue
-            behind = timedelta(seconds=(fed - item.end) * octet_seconds)
-            outcomes.append(self._read(item, None if received is None else received - behind))
+            moment, behind = received, fed - item.end
+            if received is not None:
+                moment = received - timedelta(seconds=behind * octet_seconds)
+                if before is not None and moment < before <= received and behind < len(octets):
+                    moment = before
+            outcomes.append(self._read(item, moment))
         return outcomes
 
     def end(self) -> list[Outcome]:

@@ -22,8 +22,8 @@ import click
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, config_option, give_up, say, settings_or_exit
 from exporter.config import Settings
 from exporter.intake import Heard, Intake
-from exporter.live_state import Level, LiveState
-from exporter.live_view import Fuse, View
+from exporter.live.state import Level, LiveState
+from exporter.live.view import Fuse, View
 from exporter.placing import Placed, Placer
 from exporter.sources import Chunk, Happened, Source, SourceError, SourceEvent
 

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from exporter.big_digits import big_number
 from exporter.cli.watch import Watching, _Came, _fuse
 from exporter.config import MeterSettings, Settings
 from exporter.hour_so_far import HourSoFar
 from exporter.intake import Unread
-from exporter.live_state import Level, LiveState
-from exporter.live_view import Fuse, View, load_style, plain_line, sparkline
+from exporter.live.digits import big_number
+from exporter.live.state import Level, LiveState
+from exporter.live.view import Fuse, View, load_style, plain_line, sparkline
 from exporter.placing import HOUR_MS, Placed, to_ms
 from exporter.protocol.hdlc import Frame, Kind, Rejected
 from exporter.protocol.obis import ObisCode, describe

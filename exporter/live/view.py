@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from exporter.big_digits import big_number
-from exporter.live_state import HISTORY_MS, Condition, Level, LiveState, MeterState, PhaseValues
+from exporter.live.digits import big_number
+from exporter.live.state import HISTORY_MS, Condition, Level, LiveState, MeterState, PhaseValues
 from exporter.placing import HOUR_MS, Placed, from_ms
 from exporter.protocol.obis import describe
 

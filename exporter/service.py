@@ -72,11 +72,10 @@ class Reader:
                 self.link.ended(f"{self.source.name} has ended")
         except SourceError as error:
             self.failed = str(error)
-            self.link.ended(f"{self.source.name} cannot be read: {error}")
-            log.error("%s", error)
+            self.link.failed(str(error))
         except Exception as error:  # a bug must not stop the other sources, nor what waits in the outbox
             self.failed = f"{type(error).__name__}: {error}"
-            self.link.ended(f"reading {self.source.name} broke: {self.failed}")
+            self.link.failed(f"reading {self.source.name} broke: {self.failed}")
             log.exception("reading %s broke; please report this", self.source.name)
         finally:
             with self._lock:

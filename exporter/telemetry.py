@@ -42,7 +42,18 @@ class LinkState(Enum):
     UNREADABLE = 5
     """Frames that check, but none that can be read: encrypted, or an unknown list."""
     ENDED = 6
+    FAILED = 7
+    """It can never work as it is set: a directory, an ordinary file."""
 
+
+_LEVELS: Final = {
+    LinkState.OK: logging.INFO,
+    LinkState.WAITING: logging.INFO,
+    LinkState.ENDED: logging.INFO,
+    LinkState.FAILED: logging.ERROR,
+}
+_NEVER_WELL: Final = frozenset({"failed", "no_frames", "unreadable"})
+"""States, as `snapshot` names them, that do not pass by themselves: no need to wait for NO_FRAME_LIMIT_S."""
 
 _OF_EVENT: Final = {
     Happened.OPENED: LinkState.WAITING,
@@ -127,6 +138,11 @@ class Link:
         with self._lock:
             self._become(LinkState.ENDED, words)
 
+    def failed(self, words: str) -> None:
+        """The source cannot be read, and will not mend itself."""
+        with self._lock:
+            self._become(LinkState.FAILED, words)
+
     def _frame(self, outcome: Heard | Unread) -> None:
         self.counts.frames += 1
         self._octets_without_frame = 0
@@ -150,8 +166,7 @@ class Link:
 
     def _become(self, state: LinkState, words: str) -> None:
         if state is not self.state or (state not in (LinkState.OK, LinkState.NO_FRAMES) and words != self.words):
-            level = logging.INFO if state in (LinkState.OK, LinkState.WAITING, LinkState.ENDED) else logging.WARNING
-            log.log(level, "%s", words)
+            log.log(_LEVELS.get(state, logging.WARNING), "%s", words)
         self.state, self.words = state, words
 
     def _say(self, what: str, words: str) -> None:
@@ -242,7 +257,9 @@ def faults(status: Mapping[str, Any]) -> list[str]:
     """What is not well in a status as the service gives it out, in words; empty when all is."""
     found = []
     for link in status["sources"]:
-        if link["state"] != "ended" and link["frame_age_s"] > NO_FRAME_LIMIT_S:
+        if link["state"] in _NEVER_WELL:
+            found.append(link["words"])
+        elif link["state"] != "ended" and link["frame_age_s"] > NO_FRAME_LIMIT_S:
             found.append(f"no frame from {link['name']} for {link['frame_age_s']:.0f} s: {link['words']}")
     influx, age = status["influx"], status["outbox"]["oldest_age_s"]
     if influx is not None and age is not None and age > BACKLOG_LIMIT_S:

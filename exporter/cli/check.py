@@ -40,7 +40,7 @@ def check(running: bool, seconds: float, config: Path | None, **overrides: Any) 
         except NotRunning as error:
             verdicts.wrong("service", str(error))
         else:
-            _service(status, verdicts)
+            _service(status, verdicts, patient=True)
         raise SystemExit(verdicts.exit_code)
     verdicts.ok("settings", f"{len(settings.sources)} source(s), time zone {settings.timezone}")
     try:
@@ -48,7 +48,7 @@ def check(running: bool, seconds: float, config: Path | None, **overrides: Any) 
     except NotRunning:
         _sources(settings, seconds, verdicts)
     else:
-        _service(status, verdicts)
+        _service(status, verdicts, patient=False)
     _influx(settings, verdicts)
     _clock(verdicts)
     raise SystemExit(verdicts.exit_code)
@@ -74,23 +74,28 @@ class Verdicts:
         self.exit_code = 1
 
 
-def _service(status: Mapping[str, Any], verdicts: Verdicts) -> None:
+def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) -> None:
+    """What a running service says. `patient`: only what does not pass by itself, or has not for long, is a fault."""
     verdicts.ok("service", f"han-exporter {status['version']} runs, process {status['pid']}, since {status['started']}")
-    found = faults(status)
+    told = set()
     for link in status["sources"]:
         words = f"{link['words']}; {link['frames']} frames, the last {link['frame_age_s']:.0f} s ago"
         if link["state"] in ("ok", "waiting", "ended"):
             verdicts.ok(link["name"], words)
+        elif patient:
+            verdicts.note(link["name"], words)
         else:
             verdicts.wrong(link["name"], words)
+            told.add(link["words"])
     outbox = status["outbox"]
     verdicts.ok("outbox", f"{outbox['path']}: {outbox['depth_lines']} lines wait")
     if outbox["rejected_lines"]:
         verdicts.note("outbox", f"InfluxDB rejected {outbox['rejected_lines']} lines; they are kept aside")
     if outbox["dropped_lines"]:
         verdicts.note("outbox", f"{outbox['dropped_lines']} lines were dropped since it was full")
-    for words in found:
-        verdicts.wrong("service", words)
+    for words in faults(status):
+        if words not in told:
+            verdicts.wrong("service", words)
 
 
 def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -14,9 +15,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 log = logging.getLogger(__name__)
+
+_LONGEST_NAME: Final = 64
+"""Octets of an outbox's name that fit a socket's address behind `/proc/self/fd/N/`."""
 
 
 class NotRunning(Exception):  # noqa: N818 - an answer, not a fault
@@ -25,7 +29,10 @@ class NotRunning(Exception):  # noqa: N818 - an answer, not a fault
 
 def socket_path(outbox: Path) -> Path:
     """Where the service of this outbox listens."""
-    return outbox.with_name(outbox.name + ".sock")
+    name = outbox.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return outbox.with_name(name + ".sock")
 
 
 @contextmanager

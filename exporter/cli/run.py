@@ -45,11 +45,17 @@ def _run(settings: Settings) -> int:
 
 
 class _LocalTime(logging.Formatter):
-    """Times in HAN_TIMEZONE: the machine's own zone is never used."""
+    """Times in HAN_TIMEZONE: the machine's own zone is never used. A message is one line, whatever a file is called."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
         self._zone = zone
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line, with what could break or rewrite it escaped."""
+        if not record.message.isprintable():
+            record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.message)
+        return super().formatMessage(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         """ISO 8601 with the offset."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from exporter.clock_rules import ClockRules
-from exporter.meters import OSLO, to_utc
+from exporter.meters import OSLO, safe_text, to_utc
 from exporter.reading import Reading, Zone
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,9 @@ class Placer:
         state: Mapping[str, str] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._names = _Names(source, fallback or f"unknown-{source}", (state or {}).get(f"last_id:{source}"))
+        # A file or a setting may be called anything, as a meter may.
+        last_resort = safe_text((fallback or f"unknown-{source}").encode("utf-8", "surrogateescape"))
+        self._names = _Names(source, last_resort or "unknown", (state or {}).get(f"last_id:{source}"))
         self._times = _Times(zone, now)
         self._rules = ClockRules(zone, state or {})
 

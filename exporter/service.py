@@ -12,6 +12,7 @@ import platform
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from exporter.host_clock import HostTime
 from exporter.influx.client import Client
 from exporter.influx.writer import Writer
 from exporter.intake import Heard, Intake
+from exporter.meters import safe_text
 from exporter.outbox import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer, to_ms
 from exporter.sources import Chunk, Source, SourceError, SourceEvent
@@ -145,17 +147,28 @@ class Reader:
             log.error("%d lines are lost, since the outbox takes none: %s", len(lines), error)
 
 
+def _name_apart(sources: Sequence[Source]) -> None:
+    """Give the second source of a name `name-2`, and so on: what is kept of one must not be taken for the other's."""
+    seen: Counter[str] = Counter()
+    for source in sources:
+        seen[source.name] += 1
+        if seen[source.name] > 1:
+            source.name = f"{source.name}-{seen[source.name]}"
+
+
 class Service:
     """Everything that `run` owns. Raises OutboxError or ValueError when it cannot begin."""
 
     def __init__(self, settings: Settings, sources: Sequence[Source]) -> None:
         self._settings = settings
-        self._instance = settings.instance or platform.node() or "han-exporter"
+        name = settings.instance or platform.node()
+        self._instance = safe_text(name.encode("utf-8", "surrogateescape")) or "han-exporter"
         self._stop = threading.Event()
         self._stop_writer = threading.Event()
         self._backlog_told = 0
         self._started = datetime.now(UTC)
         self._outbox = Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
+        _name_apart(sources)
         self.readers = [
             Reader(source, Link(source.name, url), self._outbox, settings)
             for source, url in zip(sources, settings.sources, strict=True)

@@ -1,0 +1,510 @@
+"""`run` as an owner runs it: the installed command as a process, real ports, a real InfluxDB."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from exporter.meters import safe_text
+from exporter.outbox import Outbox
+from tests.e2e.harness import Home, Meter, Run, until, words
+from tests.e2e.made import power
+from tests.e2e.truth import assert_same, of_exporter, of_meters, point, points_of_lists, times_of
+from tests.influx_server import Influx, Point, Store, free_port
+
+Plug = Callable[[str], Meter]
+STOP = 5.0
+"""Seconds within which a stop must be over."""
+
+
+def powers(points: set[Point]) -> dict[str, list[float]]:
+    """Meter id -> its powers in the order of time."""
+    found: dict[str, list[float]] = {}
+    for p in sorted(points, key=lambda p: p.time):
+        if p.measurement == "active_power":
+            found.setdefault(dict(p.tags)["meter_id"], []).append(dict(p.fields)["value"])
+    return found
+
+
+def started(home: Home, meter: Meter, influx: Influx | None = None, **settings: Any) -> Run:
+    """A run that has this meter's port open."""
+    run = home.run(influx=influx, **({"source": meter.path} | settings))
+    run.expect(r"\(2400 8N1\) is open")
+    return run
+
+
+def frames_of_power(meter_id: str, watts: range) -> list[bytes]:
+    return [power(n, meter_id.encode()) for n in watts]
+
+
+# --- on the way to InfluxDB -------------------------------------------------------------------------------------------
+
+
+def test_a_reading_is_in_influxdb_within_a_second_of_its_closing_flag(
+    home: Home, store: Store, meter: Meter, mark: str
+) -> None:
+    run = started(home, meter, store)
+    frames = frames_of_power(f"SOON-{mark}", range(1, 13))
+    took = []
+    for number, octets in enumerate(frames, 1):
+        meter.send(octets[:-1])
+        time.sleep(0.15 * random.random())  # wherever the service is in its own rounds
+        meter.send(octets[-1:])
+        took.append(until(lambda number=number: len(powers(store.points()).get(f"SOON-{mark}", [])) == number, 10))  # type: ignore[misc]
+    assert_same(of_meters(store.points()), points_of_lists(store.points(), f"SOON-{mark}", frames))
+    print(
+        f"\nin InfluxDB after the closing flag: {max(took):.3f} s at most, {sorted(took)[len(took) // 2]:.3f} s median"
+    )
+    assert max(took) < 3
+    assert sorted(took)[len(took) // 2] < 1
+    assert run.stop() < STOP
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_loses_nothing_of_what_was_on_the_wire(
+    home: Home, store: Store, meter: Meter, mark: str, number: signal.Signals
+) -> None:
+    run = started(home, meter, store, instance=mark)
+    frames = frames_of_power(f"STOP-{mark}", range(20))
+    for octets in frames:
+        meter.send(octets)
+    took = run.stop(number)
+    print(f"\n{number.name} to end: {took:.2f} s")
+    assert took < STOP
+    assert_same(of_meters(store.points()), points_of_lists(store.points(), f"STOP-{mark}", frames))
+    assert f"stopping ({number.name})" in words(run.log)
+    assert "nothing is left unsent" in words(run.log)
+    events = [dict(p.tags) for p in sorted(of_exporter(store.points()), key=lambda p: p.time)]
+    assert [e["kind"] for e in events if "kind" in e] == ["start", "stop"]
+    assert home.waiting_lines() == 0
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        yield hole.getsockname()[1]
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+def test_a_stop_without_influxdb_keeps_all_for_the_next_run(
+    home: Home, store: Store, meter: Meter, mark: str, silent: bool
+) -> None:
+    frames = frames_of_power(f"AWAY-{mark}", range(20))
+    with black_hole() as hole:
+        run = started(home, meter, store, influx_url=f"http://127.0.0.1:{hole if silent else free_port()}")
+        for octets in frames[:10]:
+            meter.send(octets)
+        until(lambda: home.waiting_lines() >= 10)
+        if not silent:
+            run.expect("cannot be reached: connection refused .* lines are kept and tried again")
+        for octets in frames[10:]:
+            meter.send(octets)
+        took = run.stop()
+    print(f"\nSIGTERM to end without InfluxDB: {took:.2f} s")
+    assert took < STOP
+    left = home.waiting_lines()
+    assert left >= 20
+    assert f"{left} lines wait in {home.outbox}" in words(run.log)
+    assert not store.points()
+
+    run = home.run(influx=store, source=meter.path)
+    until(lambda: home.waiting_lines() == 0 and store.points())
+    assert run.stop() < STOP
+    assert_same(of_meters(store.points()), points_of_lists(store.points(), f"AWAY-{mark}", frames))
+
+
+def test_a_kill_loses_nothing_that_was_in_the_outbox(home: Home, store: Store, meter: Meter, mark: str) -> None:
+    frames = frames_of_power(f"KILL-{mark}", range(30))
+    run = started(home, meter, store, influx_url=f"http://127.0.0.1:{free_port()}")
+    for octets in frames:
+        meter.send(octets)
+    until(lambda: home.waiting_lines() >= 30)
+    run.kill()
+    run = home.run(influx=store, source=meter.path)
+    until(lambda: home.waiting_lines() == 0 and store.points())
+    run.stop()
+    assert_same(of_meters(store.points()), points_of_lists(store.points(), f"KILL-{mark}", frames))
+
+
+def test_kills_at_any_moment_leave_whole_readings_and_no_holes(
+    home: Home, store: Store, meter: Meter, mark: str
+) -> None:
+    """Between two kills, what is there is the beginning of what was sent."""
+    sent = 0
+    for round_ in range(4):
+        run = started(home, meter, store)
+        killer = threading.Timer(0.05 + 0.25 * random.random(), run.kill)
+        killer.start()
+        while killer.is_alive():
+            meter.send(power(sent, f"ANY-{round_}-{mark}".encode()))
+            sent += 1
+            time.sleep(0.002)
+        killer.join()
+    run = home.run(influx=store, source=meter.path)
+    run.expect("is open")
+    until(lambda: home.waiting_lines() == 0)
+    assert run.stop() < STOP
+    there = powers(of_meters(store.points()))
+    first = 0
+    for round_ in range(4):
+        values = there.get(f"ANY-{round_}-{mark}", [])
+        if not values:
+            continue
+        assert values == [float(n) for n in range(int(values[0]), int(values[0]) + len(values))]
+        assert first <= values[0] < sent
+        first = int(values[-1]) + 1
+    assert sum(map(len, there.values())) > 20
+
+
+# --- without an InfluxDB ----------------------------------------------------------------------------------------------
+
+
+def test_without_an_influxdb_everything_is_kept_and_sent_once_there_is_one(
+    home: Home, store: Store, meter: Meter, mark: str
+) -> None:
+    frames = frames_of_power(f"LATER-{mark}", range(25))
+    run = started(home, meter)
+    assert "HAN_INFLUX_URL" in run.expect("no InfluxDB is configured")
+    assert str(home.outbox) in run.expect("everything is kept in")
+    for octets in frames:
+        meter.send(octets)
+    until(lambda: home.waiting_lines() >= 25)
+    status = home.han("check", source=meter.path)
+    assert f"ok     outbox: {home.outbox}: {home.waiting_lines()} lines wait" in status.stdout
+    assert "note   InfluxDB: none is configured" in status.stdout
+    assert run.stop() < STOP
+    assert f"lines wait in {home.outbox}" in words(run.log)
+
+    run = home.run(influx=store, source=meter.path)
+    until(lambda: home.waiting_lines() == 0 and store.points())
+    run.stop()
+    assert_same(of_meters(store.points()), points_of_lists(store.points(), f"LATER-{mark}", frames))
+
+
+# --- settings and InfluxDB that are wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["bucket", "token"])
+def test_what_is_wrong_with_influxdb_is_said_and_nothing_is_lost(
+    home: Home, store: Store, meter: Meter, mark: str, wrong: str
+) -> None:
+    if wrong == "token" and not store.token:
+        pytest.skip("this server takes any token")
+    settings: dict[str, Any] = (
+        {"influx_bucket": "not_there"} if wrong == "bucket" else {"influx_token": "tester:wrong-secret"}
+    )
+    run = started(home, meter, store, **settings)
+    frames = frames_of_power(f"WRONG-{mark}", range(5))
+    for octets in frames:
+        meter.send(octets)
+    said = run.expect(" ERROR ")
+    assert ('no bucket or database "not_there"' if wrong == "bucket" else "HAN_INFLUX_TOKEN") in said
+    until(lambda: home.waiting_lines() >= 5)
+    check = home.han("check", influx=store, source=meter.path, **settings)
+    assert check.returncode == 1
+    assert ("not_there" if wrong == "bucket" else "does not know the token") in check.stdout
+    assert run.stop() < STOP
+    run_again = home.run(influx=store, source=meter.path)
+    until(lambda: home.waiting_lines() == 0 and store.points())
+    run_again.stop()
+    assert_same(of_meters(store.points()), points_of_lists(store.points(), f"WRONG-{mark}", frames))
+    log = words([*run.log, *run_again.log, check.stdout, check.stderr])
+    assert "wrong-secret" not in log
+    assert not store.token or store.token.partition(":")[2] not in log
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"source": ""}, "No source is given: set HAN_SOURCE"),
+        ({"source": "ttyUSB9"}, "no file and no port named ttyUSB9"),
+        ({"source": "usb:ttyUSB0"}, "usb: is not known; a source is a port"),
+        ({"source": "/dev/ttyUSB0?parity=X"}, "parity=X is wrong; parity is N (none), E (even) or O (odd)"),
+        ({"source": "sim:landis"}, "sim:kamstrup"),
+        ({"influx_url": "localhost:8086"}, "HAN_INFLUX_URL: must begin with http:// or https://"),
+        ({"timezone": "Oslo"}, "HAN_TIMEZONE: 'Oslo' is no time zone; write it like Europe/Oslo"),
+        ({"outbox_max": "lots"}, "HAN_OUTBOX_MAX: a size is octets, or a number with K, M or G"),
+        ({"outbox_max": "100K"}, "HAN_OUTBOX_MAX: must be 1M at least"),
+        ({"log_level": "loud"}, "HAN_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'"),
+        ({"main_fuse_a": "-3"}, "HAN_MAIN_FUSE_A: Input should be greater than 0"),
+        ({"inflix_url": "http://x"}, "HAN_INFLIX_URL: no such setting; there are HAN_"),
+        ({"influx_url": "http://x", "influx_token_file": "/no/token"}, "HAN_INFLUX_TOKEN_FILE /no/token cannot be"),
+        ({"influx_token": "tell-no-one", "influx_token_file": "/x"}, "not both"),
+    ],
+)
+def test_wrong_settings_end_it_at_once_with_what_is_allowed(home: Home, settings: dict[str, Any], said: str) -> None:
+    given = {"source": "sim:kamstrup"} | settings
+    for command in ["run"] if "source" in settings or "token_file" in "".join(settings) else ["run", "check"]:
+        done = home.han(command, **given)
+        assert done.returncode == 2, (command, done.stderr)
+        assert said in done.stderr
+        assert "tell-no-one" not in done.stderr + done.stdout
+
+
+def test_han_toml_is_named_with_the_setting(home: Home) -> None:
+    (home.folder / "han.toml").write_text('source = "sim:kamstrup"\nmain_fuse_a = "big"\nspeed = 3\n')
+    done = home.han("run")
+    assert done.returncode == 2
+    assert "main_fuse_a in han.toml: Input should be a valid number" in done.stderr
+    assert "speed in han.toml: no such setting" in done.stderr
+
+
+def test_the_outbox_is_one_runs_alone(home: Home, meter: Meter) -> None:
+    first = started(home, meter)
+    second = home.han("run", source="sim:kamstrup")
+    assert second.returncode == 2
+    assert f"another han-exporter (process {first.process.pid}) is using the outbox {home.outbox}" in second.stderr
+    assert "HAN_OUTBOX" in second.stderr
+    assert first.stop() < STOP
+
+
+def test_an_outbox_where_nothing_can_be_written(home: Home) -> None:
+    in_the_way = home.folder / "file"
+    in_the_way.write_text("")
+    done = home.han("run", source="sim:kamstrup", outbox=in_the_way / "outbox.sqlite")
+    assert done.returncode == 2
+    assert f"the outbox {in_the_way}/outbox.sqlite cannot be used" in done.stderr
+
+
+# --- ports ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_is_no_port(home: Home) -> None:
+    done = home.han("run", source=home.folder)
+    assert done.returncode == 2
+    assert f"{home.folder} is a directory, not a port; give the port in it" in done.stderr
+
+
+def test_a_port_that_comes_later_goes_and_comes_back(home: Home, store: Store, plug: Plug, mark: str) -> None:
+    path = home.folder / "ttyHAN7"
+    run = home.run(influx=store, source=path)
+    frames = frames_of_power(f"BACK-{mark}", range(2))
+    for number, octets in enumerate(frames, 1):
+        run.expect(f"no such port: {path}; is the adapter plugged in", times=number)
+        meter = plug("ttyHAN7")
+        run.expect(r"\(2400 8N1\) is open, waiting for the meter", times=number)
+        meter.send(octets)
+        until(lambda number=number: len(powers(store.points()).get(f"BACK-{mark}", [])) == number)  # type: ignore[misc]
+        meter.unplug()
+        run.expect(f"{path} is gone: unplugged", times=number)
+    assert run.stop() < STOP
+    assert_same(of_meters(store.points()), points_of_lists(store.points(), f"BACK-{mark}", frames))
+
+
+def test_two_meters_and_one_source_that_is_dead(home: Home, store: Store, plug: Plug, mark: str) -> None:
+    one, other = plug("ttyA"), plug("ttyB")
+    sources = f"{one.path} {home.folder} {other.path}"
+    run = home.run(influx=store, source=sources)
+    run.expect(f" ERROR {home.folder} is a directory")
+    run.expect("is open", times=2)
+    frames = {name: frames_of_power(f"{name}-{mark}", range(10, 20)) for name in ("LEFT", "RIGHT")}
+    for left, right in zip(*frames.values(), strict=True):
+        one.send(left)
+        other.send(right)
+    until(lambda: sum(map(len, powers(store.points()).values())) == 20)
+    wanted = {p for name in frames for p in points_of_lists(store.points(), f"{name}-{mark}", frames[name])}
+    assert_same(of_meters(store.points()), wanted)
+    check = home.han("check", influx=store, source=sources)
+    assert check.returncode == 1
+    (dead,) = (line for line in check.stdout.splitlines() if line.startswith("WRONG"))
+    assert "is a directory" in dead
+    healthy = home.han("check", "--running")
+    assert healthy.returncode == 1, "a source that will never work again is not well"
+    assert run.stop() < STOP
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+ODD_IDS = {
+    b"57 06,50=5\"67'": "57 06,50=5\"67'",
+    b"a=b, c": "a=b, c",
+    b"two\nlines\r\n2026-11-22 ERROR not so": "two%0Alines%0D%0A2026-11-22 ERROR not so",
+    b"C:\\meter\\": "C:%5Cmeter%5C",
+    b"100%": "100%25",
+    b"  before and after  \x00\x00": "  before and after",
+    "Ålesund-é-電-😀".encode(): "Ålesund-é-電-😀",
+    b"\xff\xfe latin \xe5": "%FF%FE latin %E5",
+    "turned \u202e round".encode(): "turned %E2%80%AE round",
+    b"\x1b[31mred": "%1B[31mred",
+    b"3" * 300: "3" * 128 + "~",
+    b"#comment,=\\": "#comment,=%5C",
+}
+
+
+def test_odd_meter_ids_come_back_as_they_were_made_safe_and_break_no_line(
+    home: Home, store: Store, meter: Meter
+) -> None:
+    run = started(home, meter, store)
+    wanted = {}
+    for watts, (raw, safe) in enumerate(ODD_IDS.items()):
+        made_safe = safe_text(raw)
+        assert made_safe is not None
+        assert made_safe == safe or (len(raw) == 300 and made_safe.startswith(safe) and len(made_safe) == 141)
+        wanted[made_safe] = [float(watts), float(watts)]
+    for _ in range(2):  # the second time they alternate, which is logged with their names
+        for watts, raw in enumerate(ODD_IDS):
+            meter.send(power(watts, raw))
+            time.sleep(0.002)
+    until(lambda: sum(map(len, powers(of_meters(store.points())).values())) == 2 * len(ODD_IDS))
+    assert powers(of_meters(store.points())) == wanted
+    found = {dict(p.tags)["meter_id"] for p in of_meters(store.points())}
+    assert found == set(wanted)
+    run.expect("two meters, .* speak on ttyHAN0")
+    assert run.stop() < STOP
+    assert_lines_are_whole(run)
+    outbox = Outbox(home.outbox, read_only=True)
+    assert outbox.status().rejected_lines == 0
+    outbox.close()
+
+
+def assert_lines_are_whole(run: Run) -> None:
+    for line in run.log:
+        assert line == "(the end)" or re.match(r"\d{4}-\d\d-\d\dT\S+ (INFO|WARNING|ERROR) ", line), line
+        assert line.isprintable(), line
+
+
+def test_names_that_an_owner_gives_break_nothing(home: Home, store: Store, plug: Plug, mark: str) -> None:
+    """HAN_METER_ID and HAN_INSTANCE may hold anything, and so may the name of a port or file."""
+    meter = plug('tty, "x"=\\')
+    run = home.run(influx=store, source="", meter_id=f'my meter, "{mark}"\n= \\', instance=f"här\n{mark}\\")
+    assert run.wait() == 2  # no source, but the names were not the reason
+    assert "No source is given" in words(run.log)
+    run = home.run(influx=store, source=meter.device, meter_id=f'my meter, "{mark}"\n= \\', instance=f"här\n{mark}\\")
+    run.expect("is open")
+    meter.send(power(7))
+    run.expect("reading")
+    assert run.stop() < STOP  # what waits for a name has got the one of the setting
+    assert powers(of_meters(store.points())) == {f'my meter, "{mark}"%0A= %5C': [7.0]}
+    assert {dict(p.tags)["instance"] for p in of_exporter(store.points()) if p.measurement == "event"} == {
+        f"här%0A{mark}%5C"
+    }
+    assert_lines_are_whole(run)
+
+
+def test_lists_without_a_name_get_the_one_last_heard_also_after_a_kill(
+    home: Home, store: Store, meter: Meter, mark: str
+) -> None:
+    run = started(home, meter, store)
+    meter.send(power(1))
+    meter.send(power(2))
+    run.expect("reading ttyHAN0")
+    meter.send(power(3, f"NAME-{mark}".encode()))
+    meter.send(power(4))
+    until(lambda: powers(store.points()) == {f"NAME-{mark}": [1.0, 2.0, 3.0, 4.0]})
+    run.kill()
+    run = started(home, meter, store)
+    meter.send(power(5))
+    until(lambda: powers(store.points()) == {f"NAME-{mark}": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    assert run.stop() < STOP
+
+
+def test_two_ports_of_one_name_keep_their_meters_apart(home: Home, store: Store, mark: str) -> None:
+    """Ports of one name in two folders: what is remembered of one must not be taken for the other's."""
+    meters = []
+    for name in ("a", "b"):
+        (home.folder / name).mkdir()
+        meters.append(Meter(home.folder / name / "ttyHAN0"))
+    sources = " ".join(str(meter.path) for meter in meters)
+    run = home.run(influx=store, source=sources)
+    run.expect("is open", times=2)
+    for meter, name in zip(meters, "ab", strict=True):
+        meter.send(power(1, f"{name}-{mark}".encode()))
+    until(lambda: len(powers(store.points())) == 2)
+    assert run.stop() < STOP
+    run = home.run(influx=store, source=sources)
+    run.expect("is open", times=2)
+    for meter in meters:
+        meter.send(power(2))
+    until(lambda: sum(map(len, powers(store.points()).values())) == 4)
+    assert run.stop() < STOP
+    assert powers(store.points()) == {f"a-{mark}": [1.0, 2.0], f"b-{mark}": [1.0, 2.0]}
+    for meter in meters:
+        meter.unplug()
+
+
+def test_when_two_meters_speak_on_one_source_the_nameless_are_left_out_and_counted(
+    home: Home, store: Store, meter: Meter, mark: str
+) -> None:
+    run = started(home, meter, store)
+    for watts in range(10):
+        meter.send(power(100 + watts, f"{'AB'[watts % 2]}-{mark}".encode()))
+        meter.send(power(200 + watts))
+    meter.send(power(300, f"A-{mark}".encode()))
+    until(lambda: any(300.0 in values for values in powers(store.points()).values()))
+    there = powers(of_meters(store.points()))
+    # The first change could be a new meter in the old one's place; with the second it is known that there are two.
+    assert there == {
+        f"A-{mark}": [100.0, 200.0, 102.0, 104.0, 106.0, 108.0, 300.0],
+        f"B-{mark}": [101.0, 201.0, 103.0, 105.0, 107.0, 109.0],
+    }
+    run.expect(f"two meters, B-{mark} and A-{mark}, speak on ttyHAN0: lists that name no meter are left out")
+    # How many are counted is in tests/integration/test_service.py: the count goes out every 10 s.
+    assert run.stop() < STOP
+
+
+# --- a folder that is deep --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["deep folder", "long name"])
+def test_check_reaches_a_run_however_long_the_path_of_its_outbox_is(home: Home, meter: Meter, where: str) -> None:
+    if where == "deep folder":
+        outbox = home.folder.joinpath(*[f"a-folder-of-some-length-{n}" for n in range(8)], "outbox.sqlite")
+    else:
+        outbox = home.folder / f"{'o' * 150}.sqlite"
+    assert len(bytes(outbox)) > 150
+    run = started(home, meter, outbox=outbox)
+    meter.send(power(1, b"DEEP"))
+    run.expect("reading ttyHAN0")
+    done = home.han("check", "--running", outbox=outbox)
+    assert done.returncode == 0, done.stdout
+    assert f"process {run.process.pid}" in done.stdout
+    assert run.stop() < STOP
+    done = home.han("check", "--running", outbox=outbox)
+    assert done.returncode == 1
+    assert "no `han-exporter run` answers" in done.stdout
+
+
+def test_a_socket_that_a_killed_run_left_behind_is_in_nobodys_way(home: Home, meter: Meter) -> None:
+    run = started(home, meter)
+    run.kill()
+    assert home.han("check", "--running").returncode == 1
+    run = started(home, meter)
+    until(lambda: home.han("check", "--running").returncode == 0)
+    assert run.stop() < STOP
+
+
+# --- sources with an end ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_sources_have_ended_waits_for_influxdb_and_ends(home: Home, influx: Influx, mark: str) -> None:
+    store = Store(influx)
+    file = home.folder / "capture.bin"
+    frames = frames_of_power(f"END-{mark}", range(5))
+    stamps = [f"2026-05-01T10:00:0{n}.500Z {octets.hex()}\n" for n, octets in enumerate(frames)]
+    file.write_text("".join(stamps))
+    influx.stop()
+    run = home.run(influx=store, source=f"file:{file}")
+    run.expect("every source has ended")
+    influx.start()
+    assert run.wait() == 0
+    first = 1777629600500
+    assert_same(
+        of_meters(store.points()),
+        {point("1-0:1.7.0", f"END-{mark}", first + 1000 * n, float(n)) for n in range(5)},
+    )
+    assert times_of(store.points(), f"END-{mark}") == [first + 1000 * n for n in range(5)]
+    assert json.dumps(words(run.log)).count("nothing is left unsent") == 1

@@ -21,6 +21,7 @@ from exporter.reading import ClockHabit, Reading, Zone
 
 log = logging.getLogger(__name__)
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)
 TOLERANCE: Final = timedelta(minutes=5)
 _MOST_RULES_DIFFER: Final = 2
@@ -60,9 +61,17 @@ def read_clock(clock: DateTime, rule: Rule, habit: ClockHabit, zone: Zone, near:
         return None
 
 
+_REMEMBERED: Final = 2
+"""Hourly lists that are remembered: Aidon repeats the list before, also when the right one has just come."""
+_STEADY: Final = timedelta(seconds=30)
+"""A meter that sends registers so soon again sends them all the time (Sweden), not once an hour."""
+_FIRST_SECONDS: Final = 10
+"""Of registers that come every 10 s, the first of an hour comes before this second of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _HourList:
-    """The hourly list before: what its clock read, its registers, the time they were given."""
+    """An hourly list before: what its clock read, its registers, the time they were given."""
 
     clock: str
     registers: tuple[float, ...]
@@ -71,22 +80,28 @@ class _HourList:
 
 @dataclass(frozen=True, slots=True)
 class _MeterClock:
-    """What is remembered of one meter. `suspects` are the rules that fitted the list before, when ours did not."""
+    """What is remembered of one meter: its newest hourly lists, newest first, and the hour that began last.
+
+    `suspects` are the rules that fitted the list before, when ours did not; `steady` tells that registers come all the
+    time, not once an hour.
+    """
 
     rule: Rule = Rule.HABIT
-    last: _HourList | None = None
+    lists: tuple[_HourList, ...] = ()
     hour_ms: int | None = None
     suspects: tuple[Rule, ...] = ()
+    steady: bool = False
 
     def text(self) -> str:
-        last = None if self.last is None else [self.last.clock, self.last.registers, self.last.time_ms]
-        return json.dumps([self.rule.value, last, self.hour_ms, [rule.value for rule in self.suspects]])
+        lists = [[one.clock, one.registers, one.time_ms] for one in self.lists]
+        suspects = [rule.value for rule in self.suspects]
+        return json.dumps([self.rule.value, lists, self.hour_ms, suspects, self.steady])
 
     @classmethod
     def parse(cls, text: str) -> _MeterClock:
-        rule, last, hour_ms, suspects = json.loads(text)
-        kept = None if last is None else _HourList(last[0], tuple(last[1]), last[2])
-        return cls(Rule(rule), kept, hour_ms, tuple(map(Rule, suspects)))
+        rule, lists, hour_ms, suspects, steady = json.loads(text)
+        kept = tuple(_HourList(clock, tuple(registers), time_ms) for clock, registers, time_ms in lists)
+        return cls(Rule(rule), kept, hour_ms, tuple(map(Rule, suspects)), steady)
 
 
 class ClockRules:
@@ -102,6 +117,7 @@ class ClockRules:
             if key.startswith(self._KEY)
         }
         self._changed: set[str] = set()
+        self._shown: dict[str, datetime] = {}  # what the list with registers before showed, by meter
 
     def new_state(self) -> dict[str, str]:
         """What changed since this was last asked: key -> text."""
@@ -120,21 +136,37 @@ class ClockRules:
 
         `time_ms` is the time of the reading, which registers of no hour carry.
         """
-        registers = hour_registers(reading)
+        registers = _registers(reading)
         local = None if reading.meter_clock is None else local_time(reading.meter_clock)
         if not registers or local is None:
             return time_ms, False
-        meter = self._of(meter_id)
-        last = meter.last
-        if last is not None and last.clock == local.isoformat() and last.registers == registers:
-            return last.time_ms, False  # a repeat: stamped as that one was, and it teaches nothing
-        hour, meter = self._hour_of(reading, meter_id, meter)
+        meter = self._learn_steady(reading, meter_id, local)
+        if local.minute != 0 or (meter.steady and local.second >= _FIRST_SECONDS):
+            return time_ms, False  # of a steady meter's, the hour's own was not heard, and this one came too late
+        shown = local.isoformat()
+        for heard in meter.lists:
+            if (heard.clock, heard.registers) == (shown, registers):
+                return heard.time_ms, False  # a repeat: stamped as that one was, and it teaches nothing
+        hour, meter = self._hour_of(reading, meter_id, meter, _moment(time_ms))
         hour_ms = None if hour is None else _ms(hour)
         starts = hour_ms is not None and hour_ms != meter.hour_ms
         given = hour_ms if starts and hour_ms is not None else time_ms
-        kept = _HourList(local.isoformat(), registers, given)
-        self._keep(meter_id, replace(meter, last=kept, hour_ms=hour_ms if starts else meter.hour_ms))
+        lists = (_HourList(shown, registers, given), *meter.lists)[:_REMEMBERED]
+        self._keep(meter_id, replace(meter, lists=lists, hour_ms=hour_ms if starts else meter.hour_ms))
         return given, starts
+
+    def _learn_steady(self, reading: Reading, meter_id: str, local: datetime) -> _MeterClock:
+        """The meter, once it is known whether it sends registers all the time.
+
+        Swedish Aidon does, and is known by a list that names no meter: hourly lists always name theirs.
+        """
+        meter, before = self._of(meter_id), self._shown.get(meter_id)
+        self._shown[meter_id] = local
+        again = before is not None and timedelta() < local - before <= _STEADY
+        if not meter.steady and (again or reading.meter.id is None):
+            meter = replace(meter, steady=True)
+            self._keep(meter_id, meter)
+        return meter
 
     def _of(self, meter_id: str) -> _MeterClock:
         return self._meters.get(meter_id, _MeterClock())
@@ -144,13 +176,20 @@ class ClockRules:
             self._meters[meter_id] = meter
             self._changed.add(meter_id)
 
-    def _hour_of(self, reading: Reading, meter_id: str, meter: _MeterClock) -> tuple[datetime | None, _MeterClock]:
+    def _hour_of(
+        self, reading: Reading, meter_id: str, meter: _MeterClock, moment: datetime
+    ) -> tuple[datetime | None, _MeterClock]:
         """The full hour of an hourly list, None when it starts none; and what was learnt of the clock."""
         received = reading.received
-        clock = self.clock(reading, meter_id, received)
+        clock = self.clock(reading, meter_id, moment)
         if clock is None or reading.meter_clock is None:
             return None, meter
-        if received is None or abs(clock - received) <= TOLERANCE:
+        if received is None:
+            hour = _floor(clock)
+            if _ms(hour) == meter.hour_ms:  # other registers: of the hour that comes twice in autumn, the second
+                hour = _floor(self.clock(reading, meter_id, clock + HOUR) or clock)
+            return hour, replace(meter, suspects=())
+        if abs(clock - received) <= TOLERANCE:
             return _floor(clock), replace(meter, suspects=())
         fitting = tuple(
             rule
@@ -159,9 +198,10 @@ class ClockRules:
             and (other := read_clock(reading.meter_clock, rule, reading.habit, self._zone, received)) is not None
             and abs(other - received) <= TOLERANCE
         )
-        if meter.last is not None and _hour_shown(meter.last.clock) == _hour_shown(_shown(reading)):
+        again = bool(meter.lists) and _hour_shown(meter.lists[0].clock) == _hour_shown(_shown(reading))
+        if again and abs(received - _moment(meter.lists[0].time_ms)) < HOUR / 2:
             return None, meter  # not the next hourly list: the same hour's once more, as Swedish meters send it
-        both = [rule for rule in fitting if rule in meter.suspects]
+        both = [] if again else [rule for rule in fitting if rule in meter.suspects]
         if both:
             log.warning(
                 "the clock of meter %s is %+.1f h off when read as %s; it is read as %s from now on",
@@ -174,7 +214,7 @@ class ClockRules:
             again = read_clock(reading.meter_clock, changed.rule, reading.habit, self._zone, received)
             return None if again is None else _floor(again), changed
         if fitting or _whole_hours(clock - received):
-            return None, replace(meter, suspects=fitting)
+            return None, meter if again else replace(meter, suspects=fitting)
         return self._of_wrong_clock(clock, received, meter_id), replace(meter, suspects=())
 
     @staticmethod
@@ -191,12 +231,9 @@ class ClockRules:
         return nearest
 
 
-def hour_registers(reading: Reading) -> tuple[float, ...]:
-    """The registers of a list whose own clock reads xx:00:00 to xx:00:59; empty for any other list."""
-    if not reading.list_clock or reading.meter_clock is None:
-        return ()
-    local = local_time(reading.meter_clock)
-    if local is None or local.minute != 0:
+def _registers(reading: Reading) -> tuple[float, ...]:
+    """The registers of a list that says itself when they were taken; empty for any other list."""
+    if not reading.list_clock:
         return ()
     return tuple(m.value for m in reading.measurements if (q := describe(m.obis)) and q.is_register)
 
@@ -221,4 +258,8 @@ def _floor(moment: datetime) -> datetime:
 
 
 def _ms(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _moment(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)

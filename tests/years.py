@@ -1,0 +1,260 @@
+"""A meter's hourly lists over months, the truth behind them, and what `run` makes of them: for the tests of the hours.
+
+The octets come from the simulator's encoders and the truth from its household; what the exporter makes of them is
+gathered as InfluxDB would keep it: a point written again replaces the one before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from random import Random
+from zoneinfo import ZoneInfo
+
+from exporter import points
+from exporter.config import Settings
+from exporter.deriving import Deriver
+from exporter.intake import Heard, Intake
+from exporter.placing import Placed, Placer
+from exporter.protocol.dlms import DateTime
+from exporter.simulator import aidon, kaifa, kamstrup
+from exporter.simulator.encoder import local_clock, standard_time
+from exporter.simulator.household import Household
+from exporter.simulator.sample import Flows, Identity, Sample
+
+OSLO = ZoneInfo("Europe/Oslo")
+HOUR = timedelta(hours=1)
+HOUR_MS = 3_600_000
+START = datetime(2025, 1, 1, tzinfo=UTC)
+YEAR = 365 * 24
+METER = "5706567000000000"
+MAKERS = ("kamstrup", "aidon", "kaifa")
+LAG = {"kamstrup": 6.1, "aidon": 11.4, "kaifa": 11.0, "swedish": 2.3}
+"""Seconds from the full hour, by the meter's own clock, to the closing flag."""
+STEP = {"kamstrup": 10, "aidon": 10, "kaifa": 1, "swedish": 1}
+"""The registers' last digit, Wh."""
+
+
+def ms(moment: datetime) -> int:
+    """UTC -> ms since 1970."""
+    return round(moment.timestamp() * 1000)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A list on the wire: when its closing flag came, and which full hour's registers it carries (None: no hour's)."""
+
+    received: datetime
+    octets: bytes
+    hour: int | None
+
+
+@cache
+def _household(seed: int, solar: bool) -> Household:
+    return Household(seed, 3, "TN", OSLO, solar=solar)
+
+
+@dataclass
+class Meter:
+    """One meter: `off` is how much its clock is fast, `zone` what it takes for local time ("" for the maker's habit).
+
+    A meter whose clock is fast by 3 minutes begins its hours 3 minutes early, and so do its registers and its bill.
+    """
+
+    maker: str
+    off: timedelta = timedelta()
+    shows: str = ""
+    seed: int = 4
+    solar: bool = False
+    meter_id: str = METER
+    house: Household = field(init=False)
+    _known: dict[datetime, Flows] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.house = _household(self.seed, self.solar)
+
+    def _registers(self, moment: datetime) -> Flows:
+        if moment not in self._known:
+            self._known[moment] = self.house.registers(moment)
+        return self._known[moment]
+
+    @property
+    def early(self) -> timedelta:
+        """How long before the true full hour its own begins: `off` less whole hours."""
+        return self.off - HOUR * round(self.off / HOUR)
+
+    def registers(self, hour: int) -> tuple[int, int]:
+        """What its registers of import and export were at its own full hour that is nearest to `hour` (ms), Wh."""
+        flows = self._registers(datetime.fromtimestamp(hour / 1000, UTC) - self.early)
+        step = STEP[self.maker]
+        return int(flows.active_import) // step * step, int(flows.active_export) // step * step
+
+    def energy(self, hour: int) -> tuple[int, int]:
+        """The truth: import and export of the hour that begins at `hour` (ms), Wh."""
+        before, after = self.registers(hour), self.registers(hour + HOUR_MS)
+        return after[0] - before[0], after[1] - before[1]
+
+    def hourly(self, hour: datetime, lag: float | None = None) -> Sent:
+        """The hourly list of the full hour nearest to `hour`."""
+        began = hour - self.early
+        lag = LAG[self.maker] if lag is None else lag
+        octets = self.octets(began, began + timedelta(seconds=int(lag)))
+        return Sent(began + timedelta(seconds=lag), octets, ms(hour))
+
+    def octets(self, registers_at: datetime, moment: datetime) -> bytes:
+        """A list with the registers of one moment and the clock of another."""
+        sample = Sample(
+            Flows(1234, 0, 56, 0),
+            (5.4, None, None),
+            (231.0, None, None),
+            (Flows(1234, 0, 56, 0), Flows(0, 0, 0, 0), Flows(0, 0, 0, 0)),
+            self._registers(registers_at),
+        )
+        identity = Identity(self.meter_id.encode(), b"6841121BN243101040")
+        clock = self.clock(moment)
+        if self.maker == "kamstrup":
+            return kamstrup.hourly(identity, sample, clock, nulls=False)
+        if self.maker == "kaifa":
+            return kaifa.list3(identity, sample, clock)
+        return aidon.list3(identity, sample, clock) if self.maker == "aidon" else aidon.swedish(sample, clock)
+
+    def clock(self, moment: datetime) -> DateTime:
+        """What the meter shows at a moment."""
+        own = moment + self.off
+        shows = self.shows or ("civil" if self.maker == "kaifa" else "standard")
+        if shows == "standard":
+            local = standard_time(own, OSLO)
+        else:
+            local = own.astimezone(OSLO if shows == "civil" else UTC).replace(tzinfo=None)
+        if self.maker == "aidon":  # it shows the full hour
+            local = local.replace(minute=0, second=0)
+        return local_clock(local, deviation=0 if self.maker == "aidon" else None)
+
+
+@dataclass
+class Written:
+    """What InfluxDB would hold: (measurement and tags, time) -> fields; and all that was ever said of an hour."""
+
+    points: dict[tuple[str, int], str] = field(default_factory=dict)
+    final_lines: int = 0
+
+    def take(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            series, fields, time = line.rsplit(" ", 2)
+            key = series, int(time)
+            if ",kind=final," in series:
+                self.final_lines += 1
+                assert self.points.get(key, fields) == fields, f"an hour became another: {line}"
+            self.points[key] = fields
+
+    def values(self, measurement: str, *parts: str) -> dict[int, float]:
+        """Time -> value of the points of a measurement whose tags hold every part."""
+        return {
+            time: float(fields.partition(",")[0].removeprefix("value="))
+            for (series, time), fields in self.points.items()
+            if series.startswith(measurement + ",") and all(part in series for part in parts)
+        }
+
+    def finals(self, direction: str = "import", meter_id: str = METER) -> dict[int, float]:
+        """The final hours: start (ms) -> Wh."""
+        return self.values("hour_energy", f"direction={direction},", "kind=final", f"meter_id={meter_id}")
+
+
+class Exporter:
+    """Octets -> Intake -> Placer -> Deriver, and an outbox: lines and state that are kept together or not at all."""
+
+    def __init__(self, settings: Settings | None = None, state: dict[str, str] | None = None) -> None:
+        self.settings = settings or Settings()
+        self.state: dict[str, str] = {} if state is None else state
+        self.written = Written()
+        self.start()
+
+    def start(self) -> None:
+        """A new process: all that was not kept is gone."""
+        self._lines: list[str] = []
+        self.intake = Intake(OSLO)
+        kept = {key: json.loads(json.dumps(value)) for key, value in self.state.items()}
+        self.placer = Placer("meter", zone=OSLO, fallback=METER, state=kept)
+        self.deriver = Deriver(self.settings, self.state.get)
+
+    def hear(self, octets: bytes, received: datetime | None, *, keep: bool = False) -> None:
+        """Take what one frame brings; `keep` makes it one transaction, as `run` does with what comes live."""
+        for outcome in self.intake.feed(octets, received):
+            assert isinstance(outcome, Heard), outcome
+            self._take(self.placer.place(outcome.reading))
+        if keep:
+            self.keep()
+
+    def _take(self, placed: Iterable[Placed]) -> None:
+        for one in placed:
+            if one.time is not None:
+                self._lines += points.lines(one)
+                self._lines += self.deriver.of(one)
+
+    def keep(self) -> None:
+        """One transaction of the outbox."""
+        self._lines += self.deriver.months()
+        state = self.placer.new_state() | self.deriver.new_state()
+        self.written.take(self._lines)
+        self.state.update(state)
+        self._lines = []
+
+    def stop(self) -> None:
+        """The orderly end."""
+        self._take(self.placer.give_up())
+        self.keep()
+
+
+def up_times(random: Random, share_down: float = 0.15) -> list[tuple[datetime, datetime]]:
+    """When the exporter runs in the year: spans of up to some weeks, between them spans of seconds to days."""
+    spans, now, end = [], START - HOUR / 2, START + YEAR * HOUR
+    while now < end:
+        up = timedelta(hours=random.expovariate(1 / 150))
+        mean_down_h = 150 * share_down / (1 - share_down)
+        down = timedelta(hours=random.expovariate(1 / mean_down_h)) if random.random() < 0.7 else timedelta(seconds=40)
+        spans.append((now, min(now + up, end)))
+        now += up + down
+    return spans
+
+
+def run_through(
+    exporter: Exporter, sent: Iterable[Sent], spans: list[tuple[datetime, datetime]], random: Random
+) -> list[Sent]:
+    """Let the exporter hear what is sent while it is up; what it heard. Every span is a process of its own."""
+    heard: list[Sent] = []
+    span = -1
+    lists = list(sent)
+    for one in lists:
+        while span + 1 < len(spans) and spans[span + 1][0] <= one.received:
+            exporter.stop()
+            exporter.start()
+            span += 1
+        if span < 0 or one.received > spans[span][1]:
+            continue
+        exporter.hear(one.octets, one.received, keep=random.random() < 0.01)
+        heard.append(one)
+    exporter.stop()
+    return heard
+
+
+def expected_hours(meter: Meter, hours: Iterable[int]) -> dict[int, float]:
+    """The hours whose two registers are known: start -> Wh of import, from the household."""
+    known = set(hours)
+    return {hour: float(meter.energy(hour)[0]) for hour in sorted(known) if hour + HOUR_MS in known}
+
+
+def local_capacity(finals: Mapping[int, float]) -> dict[tuple[int, int], tuple[list[float], float]]:
+    """The capacity charge in plain Python: (year, month) -> highest hours of the three highest days, and their mean."""
+    days: dict[tuple[int, int, int], float] = {}
+    for hour, wh in finals.items():
+        local = datetime.fromtimestamp(hour / 1000, OSLO)
+        day = local.year, local.month, local.day
+        days[day] = max(days.get(day, 0.0), wh)
+    months: dict[tuple[int, int], list[float]] = {}
+    for (year, month, _), wh in days.items():
+        months.setdefault((year, month), []).append(wh)
+    best = {month: sorted(highest, reverse=True)[:3] for month, highest in months.items()}
+    return {month: (peaks, sum(peaks) / len(peaks)) for month, peaks in best.items()}

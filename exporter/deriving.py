@@ -46,7 +46,8 @@ Finals = Callable[[str, str, int, int], Mapping[int, float]]
 class Deriver:
     """Derives from one source's readings, in their order. `get` finds a key of the state, `others` hours of elsewhere.
 
-    `monotonic` (s) tells how long ago the last reading was, so that the running hour goes on by the meter's own time.
+    `imported` tells that the readings are a file's. `monotonic` (s) tells how long ago the last reading was, so that
+    the running hour goes on by the meter's own time.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Deriver:
         get: Callable[[str], str | None],
         *,
         others: Finals | None = None,
+        imported: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -62,7 +64,7 @@ class Deriver:
         self._get = get
         self._others = others
         self._monotonic = monotonic
-        self._book = HourBook(get)
+        self._book = HourBook(get, imported=imported)
         self._touched: set[tuple[str, str, int]] = set()
         self._running: dict[tuple[str, str], HourSoFar] = {}
         self._heard: dict[str, float] = {}
@@ -79,22 +81,21 @@ class Deriver:
         yield from points.clock_offset_lines(placed)
         yield from points.figure_lines(placed, self._settings.limits(placed.meter_id).main_fuse_a)
         powers, registers = _totals(placed)
-        new_meter = self._is_new(placed.meter_id)
+        self._say_new(placed.meter_id)
         self._heard[placed.meter_id] = self._monotonic()
         for direction in _DIRECTIONS:
             self._run_on(placed, direction, powers.get(direction), registers.get(direction))
             if placed.is_hour and direction in registers and placed.register_time is not None:
-                if new_meter:
-                    log.warning(
-                        "meter %s is new on this source: its first register is written as sent and starts no hour",
-                        placed.meter_id,
-                    )
-                    continue
                 yield from self._hours(placed.meter_id, direction, placed.register_time, registers[direction])
 
-    def _is_new(self, meter_id: str) -> bool:
-        """True for a meter that takes the place of another: no hour begins with what was not seen to run."""
-        return bool(self._heard) and meter_id not in self._heard
+    def _say_new(self, meter_id: str) -> None:
+        """Say that a meter took another's place. Its hours are its own: none lies between two meters' registers."""
+        if self._heard and meter_id not in self._heard:
+            log.warning(
+                "meter %s is new on this source, after %s: its registers are written as sent, and its hours begin anew",
+                meter_id,
+                ", ".join(sorted(self._heard)),
+            )
 
     def _hours(self, meter_id: str, direction: str, hour: int, value: float) -> Iterator[str]:
         fuse = self._settings.limits(meter_id).main_fuse_a
@@ -150,7 +151,8 @@ class Deriver:
             if silent_s < _SILENT_S:
                 for direction in _DIRECTIONS:
                     yield from self._running_lines(meter_id, direction, int(silent_s * 1000))
-            if now_ms - self._told.get(meter_id, 0) >= _THRESHOLDS_EVERY_MS:
+            told = self._told.get(meter_id)  # later than now when this computer's clock was set back
+            if told is None or not 0 <= now_ms - told < _THRESHOLDS_EVERY_MS:
                 self._told[meter_id] = now_ms
                 for threshold in thresholds(self._settings.limits(meter_id)):
                     yield points.threshold_line(threshold, now_ms, meter_id)

@@ -1,7 +1,8 @@
 """The hour registers of all time, and the energy of the hours between them.
 
-What is known of a meter's month is one text under one key of the state, so that `run` and `import` share it, an outage
-leaves holes and not one huge hour, and a month can be computed anew at any time.
+What is known of a meter's month is two texts in the state, one that only `run` writes and one that only `import`
+writes: both read both, and neither can undo what the other added meanwhile. So an outage leaves holes and not one huge
+hour, and a month can be computed anew at any time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _CONVENTIONAL_FUSING: Final = 1.6
 """So many times its rated current, a gG fuse blows for certain (IEC 60269-1, conventional fusing current)."""
 _VOLTS: Final = 253.0
 _PHASES: Final = 3
+_DOUBTFUL: Final = "?"
+"""Before the hour of a register that was not believed: it starts no hour, but the next may go on from it."""
 
 Get = Callable[[str], str | None]
 
@@ -31,7 +34,7 @@ def most_wh(main_fuse_a: float, hours: float = 1.0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The hour register before, in the order in which they came: ms, Wh, whether it was believed."""
+    """An hour register that came before: ms, Wh, whether it was believed."""
 
     hour: int
     value: float
@@ -41,18 +44,23 @@ class _Seen:
 class HourBook:
     """Hour registers by meter and direction ("import", "export"), in Wh, as `get` finds them in the state.
 
-    What is entered is found at once; `new_state` gives what has to be kept, and lets go of what was read.
+    What is entered is found at once; `new_state` gives what has to be kept, and lets go of what was read. `imported`
+    tells that `import` enters, not `run`.
     """
 
-    def __init__(self, get: Get) -> None:
+    def __init__(self, get: Get, *, imported: bool = False) -> None:
         self._get = get
-        self._months: dict[str, dict[str, float]] = {}
+        self._own, self._other = ("imported", "registers") if imported else ("registers", "imported")
+        self._months: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         self._changed: set[str] = set()
         self._seen: dict[tuple[str, str], list[_Seen]] = {}
 
     def new_state(self) -> dict[str, str]:
-        """What changed since this was last asked: key -> text."""
-        state = {key: json.dumps(self._months[key], separators=(",", ":")) for key in sorted(self._changed)}
+        """What changed since this was last asked: key -> text, a JSON object of registers."""
+        state = {
+            f"{self._own}:{month}": json.dumps(self._months[month][0], separators=(",", ":"))
+            for month in sorted(self._changed)
+        }
         self._changed.clear()
         self._months.clear()  # another process may enter hours too
         return state
@@ -60,17 +68,18 @@ class HourBook:
     def enter(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> dict[int, float]:
         """Enter the register at a full hour (ms); the hours that have a final energy by it: start -> Wh.
 
-        A register that falls, or jumps by more than the fuse could carry, starts no hour: it is said and not entered.
-        One that goes on from such a one is entered (the register was set back, or exchanged).
+        A register that falls, or jumps by more than the fuse could carry, starts no hour: it is said and entered as
+        doubtful. One that goes on from such a one is believed (the register was set back, or exchanged).
         """
-        if not self._believable(meter_id, direction, hour, value, main_fuse_a):
-            return {}
+        good = self._believable(meter_id, direction, hour, value, main_fuse_a)
         key, name = _key(meter_id, direction, hour), _name(hour)
-        month = self._month(key)
+        month, _ = self._month(key)
+        if not good:
+            name = _DOUBTFUL + name
         if month.get(name) != value:
             month[name] = value
             self._changed.add(key)
-        return self.finals(meter_id, direction, hour - HOUR_MS, hour + HOUR_MS, main_fuse_a)
+        return {} if not good else self.finals(meter_id, direction, hour - HOUR_MS, hour + HOUR_MS, main_fuse_a)
 
     def finals(self, meter_id: str, direction: str, start: int, stop: int, main_fuse_a: float) -> dict[int, float]:
         """The energy of each hour from `start` to before `stop` (ms) whose two registers are known: start -> Wh."""
@@ -84,17 +93,36 @@ class HourBook:
         return found
 
     def _register(self, meter_id: str, direction: str, hour: int) -> float | None:
-        return self._month(_key(meter_id, direction, hour)).get(_name(hour))
+        own, other = self._month(_key(meter_id, direction, hour))
+        name = _name(hour)
+        return own.get(name, other.get(name))
 
-    def _month(self, key: str) -> dict[str, float]:
+    def _month(self, key: str) -> tuple[dict[str, float], dict[str, float]]:
         month = self._months.get(key)
         if month is None:
-            text = self._get(key)
-            month = self._months[key] = {} if text is None else json.loads(text)
+            own, other = self._get(f"{self._own}:{key}"), self._get(f"{self._other}:{key}")
+            month = self._months[key] = (json.loads(own or "{}"), json.loads(other or "{}"))
         return month
 
+    def _kept_before(self, meter_id: str, direction: str, hour: int) -> list[_Seen]:
+        """The last register before an hour that was believed, and the last that was not if it came after that."""
+        known: dict[int, _Seen] = {}
+        first_of_month = datetime.fromtimestamp(hour / 1000, UTC).replace(day=1, hour=0, minute=0, second=0)
+        for moment in (round(first_of_month.timestamp() * 1000) - HOUR_MS, hour):
+            for part in reversed(self._month(_key(meter_id, direction, moment))):
+                for name, value in part.items():
+                    at, good = int(name.removeprefix(_DOUBTFUL)) * HOUR_MS, not name.startswith(_DOUBTFUL)
+                    if at < hour and (good or at not in known or not known[at].good):
+                        known[at] = _Seen(at, value, good)
+        last = max((at for at, one in known.items() if one.good), default=-1)
+        doubtful = max((at for at, one in known.items() if not one.good and at > last), default=-1)
+        return [known[at] for at in (last, doubtful) if at >= 0]
+
     def _believable(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> bool:
-        seen = self._seen.setdefault((meter_id, direction), [])
+        who = meter_id, direction
+        if who not in self._seen:  # after a restart it goes on where it was
+            self._seen[who] = self._kept_before(meter_id, direction, hour)
+        seen = self._seen[who]
         good = not seen or any(_goes_on(one, hour, value, main_fuse_a) for one in seen)
         if not good:
             log.warning(
@@ -120,7 +148,7 @@ def _goes_on(before: _Seen, hour: int, value: float, main_fuse_a: float) -> bool
 
 def _key(meter_id: str, direction: str, hour: int) -> str:
     month = datetime.fromtimestamp(hour / 1000, UTC)
-    return f"registers:{meter_id}:{direction}:{month:%Y-%m}"
+    return f"{meter_id}:{direction}:{month:%Y-%m}"
 
 
 def _name(hour: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,13 +39,17 @@ class SharedState:
         return None if row is None else str(row[0])
 
     def put(self, state: Mapping[str, str]) -> None:
-        """Keep all of it or, raising OutboxError, nothing."""
+        """Keep all of it or, raising OutboxError, nothing.
+
+        Every text is a JSON object, and adds to the one that is there: two imports may run at once.
+        """
         if not state:
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", list(state.items()))
+                united = [(key, _united(self.get(key), text)) for key, text in state.items()]
+                self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", united)
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
@@ -55,3 +60,7 @@ class SharedState:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+def _united(there: str | None, more: str) -> str:
+    return more if there is None else json.dumps(json.loads(there) | json.loads(more), separators=(",", ":"))

@@ -74,7 +74,7 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
 def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int:
     tally = Tally()
     rejected_before, written_before = poster.rejected, poster.written
-    deriver = Deriver(settings, hours.get, others=poster.stored_hours)
+    deriver = Deriver(settings, hours.get, others=poster.stored_hours, imported=True)
     with file.open("rb") as stream, _progress(file) as progress:
         batch: list[str] = []
         for lines in _lines_of(stream, file.name, settings, tally, deriver):
@@ -84,9 +84,10 @@ def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int
                 batch.clear()
                 progress.at(stream.tell())
         poster.post(batch)
-        poster.post(list(deriver.months()))
+        months = list(deriver.months())
+        hours.put(deriver.hours_state())  # first, so that a service that runs beside has them in its months too
+        poster.post(months)
         progress.at(stream.tell())
-    hours.put(deriver.hours_state())
     if tally.frames == 0 and not tally.damaged_frames:
         say(f"{file}: no HDLC frame in it ({tally.octets} octets of something else)")
         return EXIT_UNUSABLE
@@ -136,7 +137,7 @@ class Hours:
         return self._own.get(key) if self._shared is None else self._shared.get(key)
 
     def put(self, state: Mapping[str, str]) -> None:
-        """Keep what a file added."""
+        """Keep what a file added: for each key a JSON object that is united with the one there."""
         self._own.update(state)
         if self._shared is not None:
             try:

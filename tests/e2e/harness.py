@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -180,6 +181,7 @@ class Meter:
         self.path = path
         self.pause = threading.Event()
         self._meter, self._port = os.openpty()
+        os.set_blocking(self._meter, False)
         tty.setraw(self._port)
         path.symlink_to(os.ttyname(self._port))
 
@@ -188,9 +190,11 @@ class Meter:
         """What the name stands for."""
         return os.ttyname(self._port)
 
-    def send(self, octets: bytes) -> None:
-        """At once, as far as the port takes it."""
+    def send(self, octets: bytes, patience: float = 20) -> None:
+        """As fast as the port takes it; raises TimeoutError when nobody reads."""
         while octets:
+            if not select.select([], [self._meter], [], patience)[1]:
+                raise TimeoutError(f"nobody reads {self.path}")
             octets = octets[os.write(self._meter, octets) :]
 
     def send_at_pace(self, frame: bytes, stop: threading.Event | None = None) -> float:

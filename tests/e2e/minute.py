@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import secrets
 import subprocess
@@ -10,11 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from exporter.simulator.meter import List, SimulatedMeter
+from exporter.simulator import aidon, kaifa, kamstrup
+from exporter.simulator.household import Household
+from exporter.simulator.meter import MAKERS as MAKERS_OF_METERS
+from exporter.simulator.meter import OSLO, Frame, SimulatedMeter
+from exporter.simulator.sample import Identity
 from tests.e2e.harness import BAUD_2400, Home, Meter, until
 from tests.e2e.truth import times_of
 from tests.influx_server import Influx, Point, Store, free_port, serve
@@ -50,6 +56,7 @@ class Minute:
 
     def __init__(self, folders: pytest.TempPathFactory) -> None:
         self._folders = folders
+        self._making = threading.Lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._results: dict[str, queue.Queue[Told | subprocess.CompletedProcess[str] | BaseException]] = {}
@@ -90,13 +97,17 @@ class Minute:
         except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             self._results[name].put(error)
 
+    def _folder(self, name: str) -> Path:
+        with self._making:  # pytest's own is not made for threads
+            return self._folders.mktemp(name)
+
     def _home(self, name: str) -> Home:
-        home = Home(self._folders.mktemp(name))
+        home = Home(self._folder(name))
         self._clean.append(home.end)
         return home
 
     def _server(self) -> Influx:
-        server = serve(self._folders.mktemp("influxd"))
+        server = serve(self._folder("influxd"))
         self._clean.append(server.stop)
         return server
 
@@ -105,7 +116,7 @@ class Minute:
         self._clean.append(meter.unplug)
         return meter
 
-    # --- a minute of three meters as they are: each list when it is due, the full hour in the middle
+    # --- a minute of three meters as they are: each list when it is due
 
     def _steady(self) -> Told:
         home, store = self._home("steady"), Store(self._server())
@@ -115,12 +126,9 @@ class Minute:
         ports = " ".join(str(meter.path) for meter in meters.values())
         run = home.run(influx=store, source=ports, instance=instance)
         run.expect(r"\(2400 8N1\) is open", times=3)
-        # The meters' clocks are set so that their full hour comes after a third of the minute.
-        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-        ahead = hour - timedelta(seconds=SECONDS / 3) - datetime.now(UTC)
         self._together(
             [
-                lambda port=port, maker=maker, sent=sent: self._when_due(port, maker, sent, ahead)  # type: ignore[misc]
+                lambda port=port, maker=maker, sent=sent: self._when_due(port, maker, sent)  # type: ignore[misc]
                 for (maker, port), sent in zip(meters.items(), told.sent, strict=True)
             ]
         )
@@ -135,13 +143,15 @@ class Minute:
         told.points, told.log = store.points(), run.log
         return told
 
-    def _when_due(self, port: Meter, maker: str, sent: Sent, ahead: timedelta) -> None:
-        simulated = SimulatedMeter(maker, meter_id=sent.meter_id)
-        start = datetime.now(UTC) + ahead
-        frames = list(simulated.frames(start, start + timedelta(seconds=SECONDS)))
+    def _when_due(self, port: Meter, maker: str, sent: Sent) -> None:
+        start = datetime.now(UTC)
+        end = start + timedelta(seconds=SECONDS)
+        frames = list(SimulatedMeter(maker, meter_id=sent.meter_id).frames(start, end))
+        if maker == "kamstrup":  # a Swedish one: registers and clock every 10 s
+            frames = list(_swedish(sent.meter_id, [frame.complete for frame in frames]))
         port.send(frames[0].octets[len(frames[0].octets) // 2 :])  # we come in the middle of one
         for complete, octets in frames:
-            begin = complete - ahead - timedelta(seconds=len(octets) / BAUD_2400)
+            begin = complete - timedelta(seconds=len(octets) / BAUD_2400)
             if self._stop.wait(max(0, (begin - datetime.now(UTC)).total_seconds())):
                 return
             self._send(port, octets, sent)
@@ -253,7 +263,25 @@ class Minute:
 
 
 def _lists_of(maker: str, meter_id: str) -> Iterator[bytes]:
-    """Lists of every sort but the hourly one, as fast as one can take them."""
-    lists = frozenset({List.FAST, List.TEN_SECONDS})
-    for _, octets in SimulatedMeter(maker, meter_id=meter_id).frames(datetime.now(UTC), None, lists):
-        yield octets
+    """Lists of every sort but the hourly one, as fast as one can take them; their clock is right."""
+    household = Household(7, 3, "TN", OSLO)
+    meter = Identity(meter_id.encode(), MAKERS_OF_METERS[maker].types[1])
+    for n in itertools.count():
+        now = datetime.now(UTC)
+        sample = household.sample(now + timedelta(minutes=n))  # the day goes by quickly, so that there is something new
+        if maker == "kamstrup":
+            yield kamstrup.list1(meter, sample, kamstrup.clock(now, OSLO))
+        elif maker == "aidon":
+            yield aidon.list1(sample) if n % 4 else aidon.list2(meter, sample)
+        else:
+            clock = kaifa.clock(now, OSLO)
+            yield kaifa.list1(sample, clock) if n % 5 else kaifa.list2(meter, sample, clock)
+
+
+def _swedish(meter_id: str, moments: list[datetime]) -> Iterator[Frame]:
+    """The hourly list of a Kamstrup …092 at these moments."""
+    household = Household(8, 3, "TN", OSLO)
+    meter = Identity(meter_id.encode(), b"6841131BN245101092")
+    for moment in moments:
+        sample = household.sample(moment, registers_at=moment)
+        yield Frame(moment, kamstrup.hourly(meter, sample, kamstrup.clock(moment, OSLO)))

@@ -119,6 +119,7 @@ def test_an_autumn_night_of_three_meters_by_import_and_by_run(
         ]
         files.append(write_stamped(home.folder / f"{maker}.hex", frames))
         used: set[int] = set()
+        begun: set[int] = set()
         for complete, octets in frames:
             time = (complete - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
             assert time not in used
@@ -129,7 +130,7 @@ def test_an_autumn_night_of_three_meters_by_import_and_by_run(
                 assert maker == "kaifa"
                 assert to_ms(reading.clock) + 3_600_000 - time < 60_000
                 reading = _an_hour_later(octets)
-            wanted |= reading_points(reading, meter.id, time)
+            wanted |= reading_points(reading, meter.id, time, begun)
     hours = {p.time for p in wanted if p.measurement == "active_energy"}
     assert hours == {to_ms(datetime(2026, 10, 25, hour, tzinfo=UTC)) for hour in (0, 1)}
 

@@ -124,32 +124,32 @@ def read(octets: bytes) -> Reading:
     return interpret(decode(frame.information))
 
 
-def reading_points(reading: Reading, meter_id: str, time: int) -> set[Point]:
-    """What a frame received at `time` (ms) becomes: the first of its hour, if it is an hourly list."""
+def reading_points(reading: Reading, meter_id: str, time: int, hours: set[int]) -> set[Point]:
+    """What a list received at `time` (ms) becomes. `hours` are those that the meter's lists before it began."""
+    hour = None
     clock = None if reading.clock is None else to_ms(reading.clock)
+    if reading.list_clock:
+        hour = register_hour(clock, time)
+        hour = None if hour in hours else hour
+        hours |= set() if hour is None else {hour}
     found = set()
     for measurement in reading.measurements:
         obis = str(measurement.obis)
         name, _ = quantity(obis)
         assert measurement.unit == _UNITS[name]
-        hour = register_hour(clock, time) if reading.list_clock and ".8." in obis else None
-        found.add(point(obis, meter_id, time if hour is None else hour, measurement.value))
+        register_time = time if hour is None else hour
+        found.add(point(obis, meter_id, register_time if ".8." in obis else time, measurement.value))
     if clock is not None:
         found.add(offset_point(meter_id, time, (clock - time) / 1000))
     return found
 
 
 def register_hour(clock: int | None, received: int) -> int | None:
-    """The full hour that an hourly list's registers carry; None: they carry `received` (design, "Time of a point")."""
+    """The full hour that a list's registers carry; None: they carry `received` (design, "Time of a point")."""
     if clock is None or clock % HOUR >= 60_000:
         return None
-    off, five_minutes = clock - received, 5 * 60_000
-    if abs(off) <= five_minutes:
-        return clock - clock % HOUR
-    if abs(off - round(off / HOUR) * HOUR) <= five_minutes:
-        return None  # off by whole hours: no hour begins
-    nearest = round(received / HOUR) * HOUR
-    return nearest if abs(received - nearest) <= five_minutes else None
+    assert abs(clock - received) <= 5 * 60_000, "only for clocks that are right"
+    return clock - clock % HOUR
 
 
 def times_of(points: Iterable[Point], meter_id: str) -> list[int]:
@@ -167,7 +167,9 @@ def points_of_lists(points: Collection[Point], meter_id: str, frames: Sequence[b
     """What these frames, and no others, must have become, at the times at which each is seen to have come."""
     times = times_of(points, meter_id)
     assert len(times) == len(frames), f"{meter_id}: {len(frames)} frames were sent, {len(times)} came"
-    return {p for time, frame in zip(times, frames, strict=True) for p in reading_points(read(frame), meter_id, time)}
+    hours: set[int] = set()
+    lists = zip(times, map(read, frames), strict=True)
+    return {p for time, reading in lists for p in reading_points(reading, meter_id, time, hours)}
 
 
 def assert_same(found: Collection[Point], wanted: Collection[Point]) -> None:

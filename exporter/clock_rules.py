@@ -211,8 +211,8 @@ class ClockRules:
                 _WORDS[both[0]],
             )
             changed = replace(meter, rule=both[0], suspects=())
-            again = read_clock(reading.meter_clock, changed.rule, reading.habit, self._zone, received)
-            return None if again is None else _floor(again), changed
+            reread = read_clock(reading.meter_clock, changed.rule, reading.habit, self._zone, received)
+            return None if reread is None else _floor(reread), changed
         if fitting or _whole_hours(clock - received):
             return None, meter if again else replace(meter, suspects=fitting)
         return self._of_wrong_clock(clock, received, meter_id), replace(meter, suspects=())

@@ -67,7 +67,8 @@ class Deriver:
         self._book = HourBook(get, imported=imported)
         self._touched: set[tuple[str, str, int]] = set()
         self._running: dict[tuple[str, str], HourSoFar] = {}
-        self._heard: dict[str, float] = {}
+        self._heard: dict[str, float] = {}  # monotonic
+        self._last: dict[str, int] = {}  # the same by the meter's own time, ms
         self._running_changed: set[tuple[str, str]] = set()
         self._told: dict[str, int] = {}
         self._months: dict[tuple[str, str, int], dict[int, float]] = {}
@@ -82,7 +83,7 @@ class Deriver:
         yield from points.figure_lines(placed, self._settings.limits(placed.meter_id).main_fuse_a)
         powers, registers = _totals(placed)
         self._say_new(placed.meter_id)
-        self._heard[placed.meter_id] = self._monotonic()
+        self._heard[placed.meter_id], self._last[placed.meter_id] = self._monotonic(), placed.time
         for direction in _DIRECTIONS:
             self._run_on(placed, direction, powers.get(direction), registers.get(direction))
             if placed.is_hour and direction in registers and placed.register_time is not None:
@@ -150,18 +151,17 @@ class Deriver:
             silent_s = self._monotonic() - heard
             if silent_s < _SILENT_S:
                 for direction in _DIRECTIONS:
-                    yield from self._running_lines(meter_id, direction, int(silent_s * 1000))
+                    yield from self._running_lines(meter_id, direction, self._last[meter_id] + int(silent_s * 1000))
             told = self._told.get(meter_id)  # later than now when this computer's clock was set back
             if told is None or not 0 <= now_ms - told < _THRESHOLDS_EVERY_MS:
                 self._told[meter_id] = now_ms
                 for threshold in thresholds(self._settings.limits(meter_id)):
                     yield points.threshold_line(threshold, now_ms, meter_id)
 
-    def _running_lines(self, meter_id: str, direction: str, silent_ms: int) -> Iterator[str]:
+    def _running_lines(self, meter_id: str, direction: str, now: int) -> Iterator[str]:
         hour = self._running.get((meter_id, direction))
         if hour is None:
             return
-        now = hour.time + silent_ms
         known = hour.until(now)
         if known is None:
             return

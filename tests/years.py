@@ -6,8 +6,7 @@ gathered as InfluxDB would keep it: a point written again replaces the one befor
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -53,7 +52,8 @@ class Sent:
 
 
 @cache
-def _household(seed: int, solar: bool) -> Household:
+def household(seed: int, solar: bool = False) -> Household:
+    """The one behind a three-phase meter; the years before are added up only once."""
     return Household(seed, 3, "TN", OSLO, solar=solar)
 
 
@@ -74,7 +74,7 @@ class Meter:
     _known: dict[datetime, Flows] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.house = _household(self.seed, self.solar)
+        self.house = household(self.seed, self.solar)
 
     def _registers(self, moment: datetime) -> Flows:
         if moment not in self._known:
@@ -166,8 +166,14 @@ class Written:
 class Exporter:
     """Octets -> Intake -> Placer -> Deriver, and an outbox: lines and state that are kept together or not at all."""
 
-    def __init__(self, settings: Settings | None = None, state: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        state: dict[str, str] | None = None,
+        monotonic: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.settings = settings or Settings()
+        self.monotonic = monotonic
         self.state: dict[str, str] = {} if state is None else state
         self.written = Written()
         self.start()
@@ -176,9 +182,8 @@ class Exporter:
         """A new process: all that was not kept is gone."""
         self._lines: list[str] = []
         self.intake = Intake(OSLO)
-        kept = {key: json.loads(json.dumps(value)) for key, value in self.state.items()}
-        self.placer = Placer("meter", zone=OSLO, fallback=METER, state=kept)
-        self.deriver = Deriver(self.settings, self.state.get)
+        self.placer = Placer("meter", zone=OSLO, fallback=METER, state=self.state)
+        self.deriver = Deriver(self.settings, self.state.get, monotonic=self.monotonic)
 
     def hear(self, octets: bytes, received: datetime | None, *, keep: bool = False) -> None:
         """Take what one frame brings; `keep` makes it one transaction, as `run` does with what comes live."""

@@ -105,7 +105,7 @@ def test_nobody_but_init_is_root_or_has_a_capability() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_comes_back_and_bounds_its_log(name: str) -> None:
     service = services()[name]
-    assert service["restart"] == ("on-failure" if name == "init" else "unless-stopped")
+    assert service["restart"] == ("on-failure:5" if name == "init" else "unless-stopped")
     assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 
 

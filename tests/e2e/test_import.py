@@ -134,10 +134,10 @@ def test_an_autumn_night_of_three_meters_by_import_and_by_run(
     hours = {p.time for p in wanted if p.measurement == "active_energy"}
     assert hours == {to_ms(datetime(2026, 10, 25, hour, tzinfo=UTC)) for hour in (0, 1)}
 
+    other = Store(shared_influx)
     done = home.han("import", *files, influx=store)
     assert done.returncode == 0, done.stderr
     assert_same(of_meters(store.points()), wanted)
-    other = Store(shared_influx)
     source = " ".join(f"file:{file}" for file in files)
     assert home.run(influx=other, source=source, instance=mark).wait(60) == 0
     assert_same(of_meters(other.points()), wanted)

@@ -213,3 +213,16 @@ class Meter:
 def words(lines: Iterable[str]) -> str:
     """Lines as one text, for a search over all of them."""
     return "\n".join(lines)
+
+
+def started(home: Home, meter: Meter, influx: Influx | None = None, **settings: Any) -> Run:
+    """A run that has this meter's port open."""
+    run = home.run(influx=influx, **({"source": meter.path} | settings))
+    run.expect(r"\(2400 8N1\) is open")
+    return run
+
+
+def assert_lines_are_whole(run: Run) -> None:
+    for line in run.log:
+        assert line == "(the end)" or re.match(r"\d{4}-\d\d-\d\dT\S+ (INFO|WARNING|ERROR) ", line), line
+        assert line.isprintable(), line

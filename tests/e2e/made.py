@@ -17,3 +17,8 @@ def power(watts: int, meter_id: bytes | None = None) -> bytes:
     entries = [] if meter_id is None else [structure(obis("0-0:96.1.0"), _string(meter_id))]
     entries.append(structure(obis("1-0:1.7.0"), u32(watts), _WATT))
     return frame(notification(array(*entries)))
+
+
+def frames_of_power(meter_id: str, watts: range) -> list[bytes]:
+    """A list for each of these powers."""
+    return [power(n, meter_id.encode()) for n in watts]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import signal
 import socket
 import threading
@@ -16,36 +15,14 @@ from typing import Any
 
 import pytest
 
-from exporter.meters import safe_text
-from exporter.outbox import Outbox
-from tests.e2e.harness import Home, Meter, Run, until, words
-from tests.e2e.made import power
-from tests.e2e.truth import assert_same, of_exporter, of_meters, point, points_of_lists, times_of
-from tests.influx_server import Influx, Point, Store, free_port
+from tests.e2e.harness import Home, Meter, started, until, words
+from tests.e2e.made import frames_of_power, power
+from tests.e2e.truth import assert_same, of_exporter, of_meters, point, points_of_lists, powers, times_of
+from tests.influx_server import Influx, Store, free_port
 
 Plug = Callable[[str], Meter]
 STOP = 5.0
 """Seconds within which a stop must be over."""
-
-
-def powers(points: set[Point]) -> dict[str, list[float]]:
-    """Meter id -> its powers in the order of time."""
-    found: dict[str, list[float]] = {}
-    for p in sorted(points, key=lambda p: p.time):
-        if p.measurement == "active_power":
-            found.setdefault(dict(p.tags)["meter_id"], []).append(dict(p.fields)["value"])
-    return found
-
-
-def started(home: Home, meter: Meter, influx: Influx | None = None, **settings: Any) -> Run:
-    """A run that has this meter's port open."""
-    run = home.run(influx=influx, **({"source": meter.path} | settings))
-    run.expect(r"\(2400 8N1\) is open")
-    return run
-
-
-def frames_of_power(meter_id: str, watts: range) -> list[bytes]:
-    return [power(n, meter_id.encode()) for n in watts]
 
 
 # --- on the way to InfluxDB -------------------------------------------------------------------------------------------
@@ -325,135 +302,6 @@ def test_two_meters_and_one_source_that_is_dead(home: Home, store: Store, plug: 
     assert "is a directory" in dead
     healthy = home.han("check", "--running")
     assert healthy.returncode == 1, "a source that will never work again is not well"
-    assert run.stop() < STOP
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-ODD_IDS = {
-    b"57 06,50=5\"67'": "57 06,50=5\"67'",
-    b"a=b, c": "a=b, c",
-    b"two\nlines\r\n2026-11-22 ERROR not so": "two%0Alines%0D%0A2026-11-22 ERROR not so",
-    b"C:\\meter\\": "C:%5Cmeter%5C",
-    b"100%": "100%25",
-    b"  before and after  \x00\x00": "  before and after",
-    "Ålesund-é-電-😀".encode(): "Ålesund-é-電-😀",
-    b"\xff\xfe latin \xe5": "%FF%FE latin %E5",
-    "turned \u202e round".encode(): "turned %E2%80%AE round",
-    b"\x1b[31mred": "%1B[31mred",
-    b"3" * 300: "3" * 128 + "~",
-    b"#comment,=\\": "#comment,=%5C",
-}
-
-
-def test_odd_meter_ids_come_back_as_they_were_made_safe_and_break_no_line(
-    home: Home, store: Store, meter: Meter
-) -> None:
-    run = started(home, meter, store)
-    wanted = {}
-    for watts, (raw, safe) in enumerate(ODD_IDS.items()):
-        made_safe = safe_text(raw)
-        assert made_safe is not None
-        assert made_safe == safe or (len(raw) == 300 and made_safe.startswith(safe) and len(made_safe) == 141)
-        wanted[made_safe] = [float(watts), float(watts)]
-    for _ in range(2):  # the second time they alternate, which is logged with their names
-        for watts, raw in enumerate(ODD_IDS):
-            meter.send(power(watts, raw))
-            time.sleep(0.002)
-    until(lambda: sum(map(len, powers(of_meters(store.points())).values())) == 2 * len(ODD_IDS))
-    assert powers(of_meters(store.points())) == wanted
-    found = {dict(p.tags)["meter_id"] for p in of_meters(store.points())}
-    assert found == set(wanted)
-    run.expect("two meters, .* speak on ttyHAN0")
-    assert run.stop() < STOP
-    assert_lines_are_whole(run)
-    outbox = Outbox(home.outbox, read_only=True)
-    assert outbox.status().rejected_lines == 0
-    outbox.close()
-
-
-def assert_lines_are_whole(run: Run) -> None:
-    for line in run.log:
-        assert line == "(the end)" or re.match(r"\d{4}-\d\d-\d\dT\S+ (INFO|WARNING|ERROR) ", line), line
-        assert line.isprintable(), line
-
-
-def test_names_that_an_owner_gives_break_nothing(home: Home, store: Store, plug: Plug, mark: str) -> None:
-    """HAN_METER_ID and HAN_INSTANCE may hold anything, and so may the name of a port or file."""
-    meter = plug('tty, "x"=\\')
-    run = home.run(influx=store, source="", meter_id=f'my meter, "{mark}"\n= \\', instance=f"här\n{mark}\\")
-    assert run.wait() == 2  # no source, but the names were not the reason
-    assert "No source is given" in words(run.log)
-    run = home.run(influx=store, source=meter.device, meter_id=f'my meter, "{mark}"\n= \\', instance=f"här\n{mark}\\")
-    run.expect("is open")
-    meter.send(power(7))
-    run.expect("reading")
-    assert run.stop() < STOP  # what waits for a name has got the one of the setting
-    assert powers(of_meters(store.points())) == {f'my meter, "{mark}"%0A= %5C': [7.0]}
-    assert {dict(p.tags)["instance"] for p in of_exporter(store.points()) if p.measurement == "event"} == {
-        f"här%0A{mark}%5C"
-    }
-    assert_lines_are_whole(run)
-
-
-def test_lists_without_a_name_get_the_one_last_heard_also_after_a_kill(
-    home: Home, store: Store, meter: Meter, mark: str
-) -> None:
-    run = started(home, meter, store)
-    meter.send(power(1))
-    meter.send(power(2))
-    run.expect("reading ttyHAN0")
-    meter.send(power(3, f"NAME-{mark}".encode()))
-    meter.send(power(4))
-    until(lambda: powers(store.points()) == {f"NAME-{mark}": [1.0, 2.0, 3.0, 4.0]})
-    run.kill()
-    run = started(home, meter, store)
-    meter.send(power(5))
-    until(lambda: powers(store.points()) == {f"NAME-{mark}": [1.0, 2.0, 3.0, 4.0, 5.0]})
-    assert run.stop() < STOP
-
-
-def test_two_ports_of_one_name_keep_their_meters_apart(home: Home, store: Store, mark: str) -> None:
-    """Ports of one name in two folders: what is remembered of one must not be taken for the other's."""
-    meters = []
-    for name in ("a", "b"):
-        (home.folder / name).mkdir()
-        meters.append(Meter(home.folder / name / "ttyHAN0"))
-    sources = " ".join(str(meter.path) for meter in meters)
-    run = home.run(influx=store, source=sources)
-    run.expect("is open", times=2)
-    for meter, name in zip(meters, "ab", strict=True):
-        meter.send(power(1, f"{name}-{mark}".encode()))
-    until(lambda: len(powers(store.points())) == 2)
-    assert run.stop() < STOP
-    run = home.run(influx=store, source=sources)
-    run.expect("is open", times=2)
-    for meter in meters:
-        meter.send(power(2))
-    until(lambda: sum(map(len, powers(store.points()).values())) == 4)
-    assert run.stop() < STOP
-    assert powers(store.points()) == {f"a-{mark}": [1.0, 2.0], f"b-{mark}": [1.0, 2.0]}
-    for meter in meters:
-        meter.unplug()
-
-
-def test_when_two_meters_speak_on_one_source_the_nameless_are_left_out_and_counted(
-    home: Home, store: Store, meter: Meter, mark: str
-) -> None:
-    run = started(home, meter, store)
-    for watts in range(10):
-        meter.send(power(100 + watts, f"{'AB'[watts % 2]}-{mark}".encode()))
-        meter.send(power(200 + watts))
-    meter.send(power(300, f"A-{mark}".encode()))
-    until(lambda: any(300.0 in values for values in powers(store.points()).values()))
-    there = powers(of_meters(store.points()))
-    # The first change could be a new meter in the old one's place; with the second it is known that there are two.
-    assert there == {
-        f"A-{mark}": [100.0, 200.0, 102.0, 104.0, 106.0, 108.0, 300.0],
-        f"B-{mark}": [101.0, 201.0, 103.0, 105.0, 107.0, 109.0],
-    }
-    run.expect(f"two meters, B-{mark} and A-{mark}, speak on ttyHAN0: lists that name no meter are left out")
-    # How many are counted is in tests/integration/test_service.py: the count goes out every 10 s.
     assert run.stop() < STOP
 
 

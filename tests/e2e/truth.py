@@ -163,6 +163,15 @@ def times_of(points: Iterable[Point], meter_id: str) -> list[int]:
     )
 
 
+def powers(points: set[Point]) -> dict[str, list[float]]:
+    """Meter id -> its powers in the order of time."""
+    found: dict[str, list[float]] = {}
+    for p in sorted(points, key=lambda p: p.time):
+        if p.measurement == "active_power":
+            found.setdefault(dict(p.tags)["meter_id"], []).append(dict(p.fields)["value"])
+    return found
+
+
 def points_of_lists(points: Collection[Point], meter_id: str, frames: Sequence[bytes]) -> set[Point]:
     """What these frames, and no others, must have become, at the times at which each is seen to have come."""
     times = times_of(points, meter_id)

@@ -104,6 +104,14 @@ class _MeterClock:
         return cls(Rule(rule), kept, hour_ms, tuple(map(Rule, suspects)), steady)
 
 
+def _parsed(key: str, text: str) -> _MeterClock:
+    try:
+        return _MeterClock.parse(text)
+    except (ValueError, TypeError, IndexError, AttributeError):
+        log.warning("what the outbox remembers under %s is not understood (another version's?): it is learnt anew", key)
+        return _MeterClock()
+
+
 class ClockRules:
     """The clocks of all meters of one source. `state` is what `new_state` gave before a restart."""
 
@@ -111,11 +119,10 @@ class ClockRules:
 
     def __init__(self, zone: Zone, state: Mapping[str, str]) -> None:
         self._zone = zone
-        self._meters = {
-            key.removeprefix(self._KEY): _MeterClock.parse(text)
-            for key, text in state.items()
-            if key.startswith(self._KEY)
-        }
+        self._meters: dict[str, _MeterClock] = {}
+        for key, text in state.items():
+            if key.startswith(self._KEY):
+                self._meters[key.removeprefix(self._KEY)] = _parsed(key, text)
         self._changed: set[str] = set()
         self._shown: dict[str, datetime] = {}  # what the list with registers before showed, by meter
 

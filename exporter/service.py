@@ -64,6 +64,7 @@ class Reader:
         self._lock = threading.Lock()
         self._waiting_since: float | None = None
         self._gathered: list[str] = []
+        self._unkept: dict[str, str] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop`, or until the source has an end."""
@@ -137,12 +138,14 @@ class Reader:
             return
         self._gathered = []
         lines += self._deriver.months()
-        state = self._placer.new_state() | self._deriver.new_state()
+        state = self._unkept | self._placer.new_state() | self._deriver.new_state()
         if not lines and not state:
             return
         try:
             self._outbox.append(lines, state)
+            self._unkept = {}
         except OutboxError as error:
+            self._unkept = state  # what was learnt is still true when there is room again
             self.link.counts.lost_lines += len(lines)
             log.error("%d lines are lost, since the outbox takes none: %s", len(lines), error)
 

@@ -23,6 +23,8 @@ from exporter.sources.capture_file import CaptureReader, read_capture
 from exporter.sources.capture_form import NotACapture
 
 _A_FRAME_IT_WAS: Final = frozenset({Kind.FCS, Kind.CLOSING_FLAG, Kind.BROKEN_OFF, Kind.INCOMPLETE})
+_HEADER_OCTETS: Final = 8
+"""Flag, format, two addresses, control and HCS: fewer than these at the end of a file prove no frame."""
 
 
 @click.command()
@@ -88,7 +90,7 @@ class Tally:
         if outcome.kind is Kind.FILL:
             return
         self.rejected += 1
-        self.damaged_frames += outcome.kind in _A_FRAME_IT_WAS
+        self.damaged_frames += outcome.kind in _A_FRAME_IT_WAS and outcome.octets >= _HEADER_OCTETS
         cut_start = outcome.offset == 0 and outcome.kind is Kind.NOISE and outcome.octets < MAX_FRAME - 1
         if not cut_start and outcome.kind is not Kind.INCOMPLETE:
             self._held += 1

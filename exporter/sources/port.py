@@ -46,8 +46,10 @@ def open_port(url: SerialUrl, opener: Opener = serial.serial_for_url) -> Port:
 def _open(url: SerialUrl, line: Line, opener: Opener) -> Any:
     # pyserial's RFC 2217 fills a queue from a thread and has no descriptor to wait on: it waits by its timeout.
     timeout = _LOOK if url.scheme == "rfc2217" else 0
+    # What a socket brings first is the meter's: pyserial would throw away what came while it opened.
+    keeps = url.scheme == "socket"
     try:
-        return opener(
+        port = opener(
             url.address,
             baudrate=line.baud,
             bytesize=line.bits,
@@ -55,12 +57,21 @@ def _open(url: SerialUrl, line: Line, opener: Opener) -> Any:
             stopbits=line.stop,
             timeout=timeout,
             exclusive=True,
+            **({"do_not_open": True} if keeps else {}),
         )
+        if keeps:
+            port.reset_input_buffer = _keep
+            port.open()
+        return port
     except termios.error:
         # A pseudo-terminal has no line, and some C libraries say EINVAL when asked for parity or 7 bits on it.
         if line != Line(line.baud) and url.path is not None and _is_pty(url.path):
             return _open(url, Line(line.baud), opener)
         raise
+
+
+def _keep() -> None:
+    """In place of `reset_input_buffer`."""
 
 
 def _is_pty(path: str) -> bool:

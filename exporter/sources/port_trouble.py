@@ -185,7 +185,8 @@ def _no_permission(path: str, number: int | None) -> str:
             f'(mode {stat.S_IMODE(found.st_mode):o}); let a udev rule set GROUP="dialout", MODE="0660"'
         )
     group = _name_of(grp.getgrgid, found.st_gid)
-    hint = _container_hint(f'add to this service: group_add: ["{found.st_gid}"]')
+    gid = found.st_gid
+    hint = _container_hint(f'set HAN_COMPOSE_DIALOUT_GID={gid} in .env (in a stack of your own, group_add: ["{gid}"])')
     if hint:
         return f"no permission to open {path}: it belongs to group {group}{hint}"
     with suppress(KeyError):

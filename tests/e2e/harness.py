@@ -12,7 +12,6 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,9 +204,10 @@ class Meter:
     def unplug(self) -> None:
         """Both ends go, and the name."""
         self.path.unlink(missing_ok=True)
-        for descriptor in (self._port, self._meter):
-            with suppress(OSError):
-                os.close(descriptor)
+        # Once only: by the second time the numbers may be another's.
+        for descriptor in {self._port, self._meter} - {-1}:
+            os.close(descriptor)
+        self._port = self._meter = -1
 
 
 def words(lines: Iterable[str]) -> str:

@@ -140,7 +140,7 @@ def test_no_permission_on_the_port_names_the_group_to_join(home: Home, meter: Me
     words = f"no permission to open {meter.path}: "
     if any(Path(sign).exists() for sign in ("/.dockerenv", "/run/.containerenv")):
         number = os.stat(meter.device).st_gid  # noqa: PTH116
-        words += f'it belongs to group {group}; inside this container: add to this service: group_add: ["{number}"]'
+        words += f"it belongs to group {group}; inside this container: set HAN_COMPOSE_DIALOUT_GID={number} in .env "
     else:
         words += f"add the user to group {group}: sudo usermod -aG {group} "
     before = without_the_right_to_open()

@@ -82,9 +82,10 @@ class Pty:
         os.write(self._meter, octets)
 
     def close(self) -> None:
-        for descriptor in (self._port, self._meter):
-            with suppress(OSError):
-                os.close(descriptor)
+        # Once only: by the second time the numbers may be another's.
+        for descriptor in {self._port, self._meter} - {-1}:
+            os.close(descriptor)
+        self._port = self._meter = -1
 
 
 @pytest.fixture
@@ -265,6 +266,16 @@ def test_a_tcp_port_that_hangs_up_is_called_again() -> None:
             listener.expect(Happened.OPENED)
             assert {chunk.octet_seconds for chunk in listener.chunks} == {0.0}
             assert len(listener.chunks) < 20  # not octet by octet
+
+
+def test_what_a_socket_brings_first_is_kept() -> None:
+    with server() as listening:
+        port = listening.getsockname()[1]
+        with Listener(f"socket://127.0.0.1:{port}") as listener:
+            peer, _ = listening.accept()
+            with peer:
+                peer.sendall(FRAME)  # at once, while the other side still opens
+                assert listener.octets(len(FRAME)) == FRAME
 
 
 def test_nobody_listens() -> None:

@@ -94,6 +94,7 @@ def test_nobody_but_init_is_root_or_has_a_capability() -> None:
         "influxdb": "1000:1000",
         "init": "0:0",
         "exporter": "10001:10001",
+        "admin": "10001:10001",
         "grafana": "472:0",
     }
     assert {name: service["cap_add"] for name, service in found.items() if "cap_add" in service} == {
@@ -139,7 +140,7 @@ def test_each_secret_is_mounted_by_init_and_by_who_needs_it() -> None:
         "influxdb-config": {"influxdb"},
         "exporter-data": {"exporter"},
         "grafana-data": {"grafana"},
-        "secrets-operator": {"init"},
+        "secrets-operator": {"init", "admin"},
         "secrets-exporter": {"init", "exporter"},
         "secrets-grafana": {"init", "grafana"},
     }
@@ -263,3 +264,11 @@ def test_only_the_wheel_goes_to_the_builder() -> None:
     }
     docker = (ROOT / "exporter" / "Dockerfile").read_text("utf-8")
     assert not re.search(r"https?://", docker), "where packages come from is the builder's choice"
+
+
+def test_admin_is_never_started_by_up_and_may_read() -> None:
+    admin = services()["admin"]
+    assert admin["profiles"] == ["admin"]
+    assert admin["restart"] == "no"
+    assert admin["command"] == ["report"]
+    assert "secrets-operator" in mounts(admin)

@@ -80,6 +80,9 @@ class FakePort:
         self.timeout = 0.0
         world.open_now += 1
 
+    def open(self) -> None:
+        """What a socket is told after it was made; this one is open from the start."""
+
     @property
     def in_waiting(self) -> int:
         return len(self._here)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ class Point(NamedTuple):
     fields: tuple[tuple[str, Any], ...]
 
 
-class Influx:
+class Influx(ABC):
     """A running InfluxDB with an empty database; it can be stopped and started again on the same data.
 
     `url`, `token`, `org` and `bucket` are what the exporter needs. Authorization is on.
@@ -43,13 +44,13 @@ class Influx:
     org: str
     bucket: str
 
+    @abstractmethod
     def start(self) -> None:
         """Answer on `url`, with the data of before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self, *, kill: bool = False) -> None:
         """Stop answering; `kill` as a power cut would."""
-        raise NotImplementedError
 
     def client(self, **changes: str) -> Client:
         """A Client for it, with some setting changed."""

@@ -7,7 +7,6 @@ import os
 import pty as terminal
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -222,18 +221,13 @@ def test_capture_from_standard_input_keeps_the_stamps(file: Path) -> None:
     assert file.read_text() == line * 2
 
 
-@pytest.mark.skipif(shutil.which("socat") is None, reason="socat is not here; ptys of our own are tested above")
-def test_capture_through_socat(file: Path, tmp_path: Path) -> None:
-    near, far = tmp_path / "near", tmp_path / "far"
-    with subprocess.Popen(["socat", f"pty,raw,echo=0,link={near}", f"pty,raw,echo=0,link={far}"]) as socat:
-        while not (near.exists() and far.exists()):
-            time.sleep(0.02)
-        capture = Capture(f"{near}?parity=E&baud=9600", str(file))
-        with far.open("wb", buffering=0) as meter:
-            meter.write(KAMSTRUP)
-            wait_for_lines(file, 1)
-        capture.end(signal.SIGTERM)
-        socat.terminate()
+def test_capture_of_a_link_with_a_line_of_its_own(meter: Meter, file: Path, tmp_path: Path) -> None:
+    near = tmp_path / "by-id"
+    near.symlink_to(meter.path)
+    capture = Capture(f"{near}?parity=E&baud=9600", str(file))
+    meter.send(KAMSTRUP)
+    wait_for_lines(file, 1)
+    capture.end(signal.SIGTERM)
     assert frames_in(file) == 1
 
 

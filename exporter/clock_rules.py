@@ -24,8 +24,20 @@ log = logging.getLogger(__name__)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)
 TOLERANCE: Final = timedelta(minutes=5)
+_INSTANTANEOUS: Final = 7
 _MOST_RULES_DIFFER: Final = 2
 """Hours between civil summer time and UTC; a clock that is further off is wrong under every rule."""
+
+
+class Sends(Enum):
+    """How often a meter sends registers; the value is what is kept over a restart."""
+
+    UNKNOWN = ""
+    HOURLY_SO_FAR = "hourly?"
+    """Two lists with registers, far apart, and nothing between."""
+    HOURLY = "hourly"
+    """Lists without registers come too."""
+    STEADILY = "steadily"
 
 
 class Rule(Enum):
@@ -65,6 +77,8 @@ _REMEMBERED: Final = 2
 """Hourly lists that are remembered: Aidon repeats the list before, also when the right one has just come."""
 _STEADY: Final = timedelta(seconds=30)
 """A meter that sends registers so soon again sends them all the time (Sweden), not once an hour."""
+_SURE_ROW: Final = 2
+"""So many times in a row, where the meter was taken for one that sends them hourly: one extra list is no habit."""
 _FIRST_SECONDS: Final = 10
 """Of registers that come every 10 s, the first of an hour comes before this second of it."""
 
@@ -82,26 +96,26 @@ class _HourList:
 class _MeterClock:
     """What is remembered of one meter: its newest hourly lists, newest first, and the hour that began last.
 
-    `suspects` are the rules that fitted the list before, when ours did not; `steady` tells that registers come all the
-    time, not once an hour.
+    `suspects` are the rules that fitted the list before, when ours did not; `sends` tells whether registers come all
+    the time or once an hour.
     """
 
     rule: Rule = Rule.HABIT
     lists: tuple[_HourList, ...] = ()
     hour_ms: int | None = None
     suspects: tuple[Rule, ...] = ()
-    steady: bool = False
+    sends: Sends = Sends.UNKNOWN
 
     def text(self) -> str:
         lists = [[one.clock, one.registers, one.time_ms] for one in self.lists]
         suspects = [rule.value for rule in self.suspects]
-        return json.dumps([self.rule.value, lists, self.hour_ms, suspects, self.steady])
+        return json.dumps([self.rule.value, lists, self.hour_ms, suspects, self.sends.value])
 
     @classmethod
     def parse(cls, text: str) -> _MeterClock:
-        rule, lists, hour_ms, suspects, steady = json.loads(text)
+        rule, lists, hour_ms, suspects, sends = json.loads(text)
         kept = tuple(_HourList(clock, tuple(registers), time_ms) for clock, registers, time_ms in lists)
-        return cls(Rule(rule), kept, hour_ms, tuple(map(Rule, suspects)), steady)
+        return cls(Rule(rule), kept, hour_ms, tuple(map(Rule, suspects)), Sends(sends))
 
 
 def _parsed(key: str, text: str) -> _MeterClock:
@@ -125,6 +139,8 @@ class ClockRules:
                 self._meters[key.removeprefix(self._KEY)] = _parsed(key, text)
         self._changed: set[str] = set()
         self._shown: dict[str, datetime] = {}  # what the list with registers before showed, by meter
+        self._row: dict[str, int] = {}  # how many lists with registers came one soon after the other
+        self._said: set[str] = set()
 
     def new_state(self) -> dict[str, str]:
         """What changed since this was last asked: key -> text."""
@@ -138,42 +154,92 @@ class ClockRules:
         rule = self._of(meter_id).rule
         return read_clock(reading.meter_clock, rule, reading.habit, self._zone, near or reading.received)
 
-    def register_hour(self, reading: Reading, meter_id: str, time_ms: int) -> tuple[int, bool]:
+    def is_repeat(self, reading: Reading, meter_id: str) -> bool:
+        """Whether this is an hourly list that was heard before, with the same clock and registers: it teaches nothing.
+
+        Of a clock that is right now it is none: in the hour that comes twice nothing need have been used.
+        """
+        return self._heard_before(reading, meter_id) is not None
+
+    def _heard_before(self, reading: Reading, meter_id: str) -> _HourList | None:
+        shown, registers = _shown(reading), _registers(reading)
+        if not registers:
+            return None
+        for heard in self._of(meter_id).lists:
+            if (heard.clock, heard.registers) == (shown, registers):
+                clock, received = self.clock(reading, meter_id, reading.received), reading.received
+                right = clock is not None and received is not None and abs(clock - received) <= TOLERANCE
+                later = received is not None and abs(received - _moment(heard.time_ms)) > HOUR / 2
+                return None if right and later else heard
+        return None
+
+    def is_unsure(self, reading: Reading, meter_id: str) -> bool:
+        """Whether only the next list will tell if these registers are an hour's, or come too late to be.
+
+        So it is with the first list ever of a meter, when it comes later than a meter that sends registers all the
+        time (Sweden) sends the hour's.
+        """
+        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
+        if local is None or local.minute != 0 or local.second < _FIRST_SECONDS or not _registers(reading):
+            return False
+        meter = self._of(meter_id)
+        clock = self.clock(reading, meter_id, reading.received)
+        begun = clock is not None and _ms(_floor(clock)) == meter.hour_ms
+        return meter.sends is Sends.UNKNOWN and not begun
+
+    def learn(self, reading: Reading, meter_id: str) -> None:
+        """Learn from a list, before it is placed, how often its meter sends registers."""
+        meter = self._of(meter_id)
+        sends = meter.sends
+        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
+        if not _registers(reading) or local is None:
+            if any(m.obis.d == _INSTANTANEOUS for m in reading.measurements):
+                sends = Sends.HOURLY
+            self._row[meter_id] = 0
+        else:
+            before = self._shown.get(meter_id)
+            self._shown[meter_id] = local
+            sends = self._steadiness(sends, meter_id, local, before)
+        if sends is not meter.sends:
+            self._keep(meter_id, replace(meter, sends=sends))
+
+    def _steadiness(self, sends: Sends, meter_id: str, local: datetime, before: datetime | None) -> Sends:
+        """What a list with registers tells, by what its clock shows and what the one before showed."""
+        soon = before is not None and timedelta() < local - before <= _STEADY
+        self._row[meter_id] = self._row.get(meter_id, 0) + 1 if soon else 0
+        if sends in (Sends.HOURLY, Sends.STEADILY):
+            return sends
+        if local.minute != 0:  # an hourly list comes in the first minute of its own clock's hour
+            return Sends.STEADILY
+        if soon and (sends is Sends.UNKNOWN or self._row[meter_id] >= _SURE_ROW):
+            return Sends.STEADILY
+        if before is not None and local - before > _STEADY:
+            return Sends.HOURLY_SO_FAR
+        return sends
+
+    def register_hour(self, reading: Reading, meter_id: str, time_ms: int, *, unsure: bool = False) -> tuple[int, bool]:
         """When the registers of a list were taken, ms, and whether they are an hour's.
 
-        `time_ms` is the time of the reading, which registers of no hour carry.
+        `time_ms` is the time of the reading, which registers of no hour carry; those of an `unsure` list are of none.
         """
         registers = _registers(reading)
         local = None if reading.meter_clock is None else local_time(reading.meter_clock)
         if not registers or local is None:
             return time_ms, False
-        meter = self._learn_steady(reading, meter_id, local)
-        if local.minute != 0 or (meter.steady and local.second >= _FIRST_SECONDS):
-            return time_ms, False  # of a steady meter's, the hour's own was not heard, and this one came too late
-        shown = local.isoformat()
-        for heard in meter.lists:
-            if (heard.clock, heard.registers) == (shown, registers):
-                return heard.time_ms, False  # a repeat: stamped as that one was, and it teaches nothing
+        meter = self._of(meter_id)
+        late = unsure or (meter.sends is Sends.STEADILY and local.second >= _FIRST_SECONDS)
+        if local.minute != 0 or late:  # late: the hour's own was not heard, and this one came too late for it
+            return time_ms, False
+        heard = self._heard_before(reading, meter_id)
+        if heard is not None:
+            return heard.time_ms, False  # stamped as that one was
         hour, meter = self._hour_of(reading, meter_id, meter, _moment(time_ms))
         hour_ms = None if hour is None else _ms(hour)
         starts = hour_ms is not None and hour_ms != meter.hour_ms
         given = hour_ms if starts and hour_ms is not None else time_ms
-        lists = (_HourList(shown, registers, given), *meter.lists)[:_REMEMBERED]
+        lists = (_HourList(local.isoformat(), registers, given), *meter.lists)[:_REMEMBERED]
         self._keep(meter_id, replace(meter, lists=lists, hour_ms=hour_ms if starts else meter.hour_ms))
         return given, starts
-
-    def _learn_steady(self, reading: Reading, meter_id: str, local: datetime) -> _MeterClock:
-        """The meter, once it is known whether it sends registers all the time.
-
-        Swedish Aidon does, and is known by a list that names no meter: hourly lists always name theirs.
-        """
-        meter, before = self._of(meter_id), self._shown.get(meter_id)
-        self._shown[meter_id] = local
-        again = before is not None and timedelta() < local - before <= _STEADY
-        if not meter.steady and (again or reading.meter.id is None):
-            meter = replace(meter, steady=True)
-            self._keep(meter_id, meter)
-        return meter
 
     def _of(self, meter_id: str) -> _MeterClock:
         return self._meters.get(meter_id, _MeterClock())
@@ -221,8 +287,19 @@ class ClockRules:
             reread = read_clock(reading.meter_clock, changed.rule, reading.habit, self._zone, received)
             return None if reread is None else _floor(reread), changed
         if fitting or _whole_hours(clock - received):
+            if not fitting:
+                self._say_off(meter_id, clock - received)
             return None, meter if again else replace(meter, suspects=fitting)
         return self._of_wrong_clock(clock, received, meter_id), replace(meter, suspects=())
+
+    def _say_off(self, meter_id: str, off: timedelta) -> None:
+        if meter_id not in self._said:
+            self._said.add(meter_id)
+            log.warning(
+                "the clock of meter %s is %+.1f h off: its registers begin no hour until that is understood or over",
+                meter_id,
+                off / HOUR,
+            )
 
     @staticmethod
     def _of_wrong_clock(clock: datetime, received: datetime, meter_id: str) -> datetime | None:

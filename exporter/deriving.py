@@ -155,6 +155,7 @@ class Deriver:
             told = self._told.get(meter_id)  # later than now when this computer's clock was set back
             if told is None or not 0 <= now_ms - told < _THRESHOLDS_EVERY_MS:
                 self._told[meter_id] = now_ms
+                self._months.clear()  # an import beside this service may have brought hours
                 for threshold in thresholds(self._settings.limits(meter_id)):
                     yield points.threshold_line(threshold, now_ms, meter_id)
 
@@ -189,6 +190,10 @@ class Deriver:
     def hours_state(self) -> dict[str, str]:
         """Of that, only the hour registers, which are true whoever heard them: what `import` may add to."""
         return self._book.new_state()
+
+    def kept(self) -> None:
+        """The hours' state was kept."""
+        self._book.kept()
 
 
 def backlog_threshold_lines(settings: Settings, now_ms: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ NOT_BEFORE: Final = datetime(2026, 11, 1, tzinfo=UTC)
 """This version is not older: a clock that reads less is wrong, whoever's it is."""
 
 _TOLERANCE: Final = timedelta(minutes=5)
+_HOUR: Final = timedelta(hours=1)
 _TIME_ERROR: Final = 5
 _TIMEX_OCTETS: Final = 512  # struct timex is 208 octets on 64-bit Linux
 _ASK_KERNEL_EVERY_S: Final = 10.0
@@ -37,8 +38,9 @@ class HostTime:
     """Gives the readings of one source another time while this computer's clock is wrong.
 
     It is wrong before this version was made, and while the kernel calls it unsynchronised and it is over 5 minutes
-    from the meter's clock. Then a reading takes the meter's clock, or the meter's last clock and the monotonic time
-    since. A meter's clock that is older than this version is no help. Without help our own time stands, with a warning.
+    from the meter's clock, but not by one or two whole hours: then it is the meter's that is read by a wrong rule.
+    Then a reading takes the meter's clock, or the meter's last clock and the monotonic time since. A meter's clock that
+    is older than this version is no help. Without help our own time stands, with a warning.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class HostTime:
             return False
         if clock is None:  # Aidon's 10 s list: as it was at the last clock
             return self._meter is not None
-        return abs(received - clock) > _TOLERANCE
+        off = received - clock
+        hours = round(off / _HOUR)
+        return abs(off) > _TOLERANCE and not (abs(hours) in (1, 2) and abs(off - hours * _HOUR) <= _TOLERANCE)
 
     def _say(self, received: datetime) -> None:
         if not self.trusted:

@@ -56,14 +56,16 @@ class HourBook:
         self._seen: dict[tuple[str, str], list[_Seen]] = {}
 
     def new_state(self) -> dict[str, str]:
-        """What changed since this was last asked: key -> text, a JSON object of registers."""
-        state = {
+        """What has to be kept and was not yet: key -> text, a JSON object of registers. `kept` says that it was."""
+        return {
             f"{self._own}:{month}": json.dumps(self._months[month][0], separators=(",", ":"))
             for month in sorted(self._changed)
         }
+
+    def kept(self) -> None:
+        """What `new_state` gave is in the state: let go of what was read, since another process enters hours too."""
         self._changed.clear()
-        self._months.clear()  # another process may enter hours too
-        return state
+        self._months.clear()
 
     def enter(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> dict[int, float]:
         """Enter the register at a full hour (ms); the hours that have a final energy by it: start -> Wh.

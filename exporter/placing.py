@@ -76,6 +76,7 @@ class Placer:
         self._names = _Names(source, last_resort or "unknown", (state or {}).get(f"last_id:{source}"))
         self._times = _Times(zone, now)
         self._rules = ClockRules(zone, state or {})
+        self._unsure: list[tuple[_Timed, str]] = []
 
     @property
     def left_out(self) -> int:
@@ -86,30 +87,60 @@ class Placer:
         """Take the next reading; give out what can be placed now, oldest first: none, it, or those that waited too."""
         timed = self._times.of(reading)
         expired = self._names.expired(timed.time)
-        return [self._placed(*named) for named in expired + self._names.of(timed)]
+        return [placed for named in expired + self._names.of(timed) for placed in self._in_turn(*named)]
 
     def clock_of(self, reading: Reading) -> datetime | None:
-        """The clock of a reading in UTC by the rule in force for its meter, or for the one last heard."""
-        return self._rules.clock(reading, reading.meter.id or self._names.last or "", reading.received)
+        """The clock of a reading in UTC by the rule in force for its meter, or for the one last heard.
+
+        None without one, and for a list that is a repeat: its clock is the old one.
+        """
+        meter_id = reading.meter.id or self._names.last or ""
+        if self._rules.is_repeat(reading, meter_id):
+            return None
+        return self._rules.clock(reading, meter_id, reading.received)
 
     @property
     def waiting(self) -> int:
-        """Readings that name no meter and wait for one that does; whoever owns the Placer ends it after 60 s."""
-        return len(self._names.waiting)
+        """Readings that wait for another one; whoever owns the Placer ends it after 60 s.
 
-    def give_up(self) -> list[Placed]:
-        """Name whatever still waits by HAN_METER_ID, else `unknown-<source>`: 60 s are over, or the source ended."""
-        return [self._placed(*named) for named in self._names.give_up()]
+        They wait for one that names its meter, or, once in a meter's life, for the list that tells how often it sends
+        registers.
+        """
+        return len(self._names.waiting) + len(self._unsure)
+
+    def give_up(self, *, all_heard: bool = True) -> list[Placed]:
+        """Place whatever still waits: 60 s are over, or the source ended.
+
+        The nameless are HAN_METER_ID's, else `unknown-<source>`. `all_heard` tells that a file has ended: nothing that
+        came after was missed, so a lone late list is its hour's.
+        """
+        unsure, self._unsure = self._unsure, []
+        placed = [self._placed(*named, unsure=not all_heard) for named in unsure]
+        for named in self._names.give_up():
+            placed += self._in_turn(*named)
+        unsure, self._unsure = self._unsure, []
+        return placed + [self._placed(*named, unsure=not all_heard) for named in unsure]
+
+    def _in_turn(self, timed: _Timed, meter_id: str) -> list[Placed]:
+        """Place a reading behind those that waited for it, or let it wait for the next."""
+        self._rules.learn(timed.reading, meter_id)
+        ready = [named for named in self._unsure if named[1] == meter_id]
+        self._unsure = [named for named in self._unsure if named[1] != meter_id]
+        placed = [self._placed(*named) for named in ready]
+        if timed.time is not None and not ready and self._rules.is_unsure(timed.reading, meter_id):
+            self._unsure.append((timed, meter_id))
+            return placed
+        return [*placed, self._placed(timed, meter_id)]
 
     def new_state(self) -> dict[str, str]:
         """What has to outlive a restart and changed since this was last asked: key -> text."""
         return self._names.new_state() | self._rules.new_state()
 
-    def _placed(self, timed: _Timed, meter_id: str) -> Placed:
+    def _placed(self, timed: _Timed, meter_id: str, *, unsure: bool = False) -> Placed:
         reading, time = timed.reading, timed.time
         if time is None:
             return Placed(reading, meter_id, None, None)
-        register_time, is_hour = self._rules.register_hour(reading, meter_id, time)
+        register_time, is_hour = self._rules.register_hour(reading, meter_id, time, unsure=unsure)
         offset = None
         clock = self._rules.clock(reading, meter_id, reading.received)
         if clock is not None and reading.received is not None:

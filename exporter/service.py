@@ -82,7 +82,8 @@ class Reader:
             log.exception("reading %s broke; please report this", self.source.name)
         finally:
             with self._lock:
-                self._keep(self._placer.give_up(), gather=False)
+                ended = not self.source.live and not stop.is_set()
+                self._keep(self._placer.give_up(all_heard=ended), gather=False)
 
     def _report(self, event: SourceEvent) -> None:
         self.link.happened(event)
@@ -118,7 +119,7 @@ class Reader:
         with self._lock:
             since = self._waiting_since
             over = self.source.live and since is not None and now - since >= NAMELESS_WAIT_MS / 1000
-            self._keep(self._placer.give_up() if over else [], gather=False)
+            self._keep(self._placer.give_up(all_heard=False) if over else [], gather=False)
 
     def _keep(self, placed: Sequence[Placed], *, gather: bool) -> None:
         lines = self._gathered
@@ -144,6 +145,7 @@ class Reader:
         try:
             self._outbox.append(lines, state)
             self._unkept = {}
+            self._deriver.kept()
         except OutboxError as error:
             self._unkept = state  # what was learnt is still true when there is room again
             self.link.counts.lost_lines += len(lines)

@@ -203,13 +203,14 @@ class Exporter:
         """One transaction of the outbox."""
         self._lines += self.deriver.months()
         state = self.placer.new_state() | self.deriver.new_state()
+        self.deriver.kept()
         self.written.take(self._lines)
         self.state.update(state)
         self._lines = []
 
     def stop(self) -> None:
         """The orderly end."""
-        self._take(self.placer.give_up())
+        self._take(self.placer.give_up(all_heard=False))
         self.keep()
 
 

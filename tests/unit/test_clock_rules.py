@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -53,6 +54,7 @@ class Rules:
     def hour(self, reading: Reading, meter_id: str = "A") -> datetime | None:
         """The hour that the list's registers carry; None when they carry the time of the list."""
         assert reading.received is not None
+        self.rules.learn(reading, meter_id)
         given, starts = self.rules.register_hour(reading, meter_id, ms(reading.received))
         assert starts or given == ms(reading.received) or given % 3_600_000 == 0
         return datetime.fromtimestamp(given / 1000, UTC) if starts else None
@@ -166,12 +168,23 @@ def test_registers_that_come_all_the_time_are_an_hours_only_at_its_beginning(rul
     assert [named(at(2, second)) for second in (0, 10, 20)] == [NOON + 2 * HOUR, None, None]
 
 
-def test_a_list_with_registers_that_names_no_meter_is_swedish(rules: Rules) -> None:
-    def nameless(received: datetime) -> datetime | None:
-        return rules.hour(hourly(received, received + HOUR, ms(received), meter_id=None))
+def test_only_the_next_list_tells_of_a_late_first_one(rules: Rules) -> None:
+    late, early = hourly(at(0, 20), at(1, 20), ms(at(0, 20))), hourly(at(0, 5), at(1, 5), ms(at(0, 5)))
+    assert rules.rules.is_unsure(late, "A")
+    assert not rules.rules.is_unsure(early, "A")
+    power = Measurement(ObisCode(1, 0, 1, 7, 0), 5.0, "W")
+    without = replace(late, measurements=(power,), list_clock=False)
+    rules.rules.learn(without, "A")  # lists without registers come too, so those with are the hours'
+    assert not rules.rules.is_unsure(late, "A")
 
-    assert nameless(at(0, 10)) is None
-    assert nameless(at(1, 0)) == NOON + HOUR
+
+def test_one_extra_list_is_no_habit(rules: Rules) -> None:
+    def named(received: datetime) -> datetime | None:
+        return rules.hour(hourly(received, received + HOUR, ms(received)))
+
+    assert [named(at(hour)) for hour in (0, 1)] == [NOON, NOON + HOUR]
+    assert named(at(1, 21)) is None
+    assert [named(at(hour)) for hour in (2, 3)] == [NOON + 2 * HOUR, NOON + 3 * HOUR]
 
 
 def test_a_repeat_beside_the_right_list_does_not_make_a_meter_swedish(rules: Rules) -> None:

@@ -35,6 +35,7 @@ class Book:
 
     def keep(self) -> None:
         self.state |= self.book.new_state()
+        self.book.kept()
 
     def known(self) -> dict[int, float]:
         found = self.book.finals("A", "import", T - 100 * HOUR, T + 2000 * HOUR, FUSE)
@@ -168,6 +169,7 @@ def test_two_imports_at_once_and_the_service_that_holds_the_outbox(tmp_path: Pat
     run.enter("A", "import", T + 4 * HOUR, 400.0, FUSE)
     two.put(books[1].new_state())
     outbox.append([], run.new_state())
+    run.kept()
     assert run.finals("A", "import", T, T + 9 * HOUR, FUSE) == {T + hour * HOUR: 100.0 for hour in range(4)}
     for shared in (one, two):
         shared.close()

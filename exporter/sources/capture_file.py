@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
+from string import hexdigits
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
@@ -25,6 +26,7 @@ from exporter.sources.capture_form import (
     NotACapture,
     hex_octets,
     identify,
+    readable_octets,
     shorten,
     split_stamp,
 )
@@ -50,9 +52,11 @@ class Problem:
 
     line: int
     words: str
+    used: bool = False
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.words}; the line is left out"
+        what = "what can be read of it is used" if self.used else "the line is left out"
+        return f"line {self.line}: {self.words}; {what}"
 
 
 class CaptureParser:
@@ -70,6 +74,7 @@ class CaptureParser:
         self.fed = 0
         self._rest = b""
         self._line = 0  # lines that are done
+        self._odd: tuple[int, str] | None = None  # a line of hex that ends in half an octet
         self._skipping = False  # inside a line that is too long, or its comment, until it ends
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -88,6 +93,10 @@ class CaptureParser:
         if self._rest and not self._skipping:
             chunks += self._read_lines(self._rest)
         self._rest = b""
+        if self._odd is not None:
+            (number, digits), self._odd = self._odd, None
+            last = self._read_line(digits, number)
+            chunks += [] if last is None else [last]
         return chunks
 
     def _decide(self, *, final: bool) -> bool:
@@ -125,7 +134,7 @@ class CaptureParser:
         return chunks
 
     def _read_lines(self, text: bytes) -> list[Chunk]:
-        if self.form is Form.HEX:
+        if self.form is Form.HEX and self._odd is None:
             try:
                 octets = bytes.fromhex(text.decode("ascii"))  # nearly every block: no comment, no damage
             except ValueError:
@@ -136,14 +145,32 @@ class CaptureParser:
         chunks = []
         for line in text.decode("utf-8", "replace").split("\n"):
             self._line += 1
-            chunk = self._read_line(line.lstrip("\ufeff"))
-            if chunk is not None:
-                chunks.append(chunk)
+            chunks += self._join_lines(line.lstrip("\ufeff"))
         return chunks
 
-    def _read_line(self, line: str) -> Chunk | None:
+    def _join_lines(self, line: str) -> list[Chunk]:
+        """White space counts for nothing in hex text: an octet may stand half in one line and half in the next."""
+        digits = "".join(line.partition("#")[0].split())
+        odd = self.form is Form.HEX and len(digits) % 2 == 1 and not digits.strip(hexdigits)
+        before, self._odd = self._odd, None
+        if before is None:
+            if odd:
+                self._odd = (self._line, digits)
+                return []
+            found = [self._read_line(line, self._line)]
+        elif odd:
+            found = [self._read_line(before[1] + digits, self._line)]
+        elif not digits:  # a comment or an empty line between the two
+            self._odd = before
+            return []
+        else:
+            found = [self._read_line(before[1], before[0]), self._read_line(line, self._line)]
+        return [chunk for chunk in found if chunk is not None]
+
+    def _read_line(self, line: str, number: int) -> Chunk | None:
         if not line.partition("#")[0].strip():
             return None
+        stamped = None
         try:
             stamped = split_stamp(line)
             if stamped is None and self.form is Form.STAMPED:
@@ -152,8 +179,12 @@ class CaptureParser:
             if not octets:
                 raise LineError("a time stamp without octets")
         except LineError as error:
-            self._damaged(self._line, str(error))
-            return None
+            octets = (
+                readable_octets(line) if self.form is Form.HEX else b""
+            )  # a stamped line is one chunk: all or nothing
+            self._damaged(number, str(error), used=bool(octets))
+            if not octets:
+                return None
         return Chunk(octets, None if stamped is None else stamped[0])
 
     def _read_long_line(self) -> list[Chunk]:
@@ -174,10 +205,10 @@ class CaptureParser:
             return []
         return [Chunk(octets, None)] if octets else []
 
-    def _damaged(self, line: int, words: str) -> None:
+    def _damaged(self, line: int, words: str, *, used: bool = False) -> None:
         self.damaged += 1
         if len(self.problems) < _PROBLEMS_KEPT:
-            self.problems.append(Problem(line, words))
+            self.problems.append(Problem(line, words, used))
 
 
 class CaptureReader:

@@ -82,6 +82,10 @@ _NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 _HEX_OR_BLANK: Final = b"0123456789ABCDEFabcdef \t\r\n"
 _DIGITS: Final = re.compile(r"[0-9A-Fa-f]*")
+_NO_DIGITS: Final = re.compile(r"[^0-9A-Fa-f]")
+_PAIR: Final = re.compile(r"[0-9A-Fa-f]{2}")
+_FRAME_START: Final = "7EA"
+"""A flag, and format type 3 behind it."""
 _SEPARATORS: Final = re.compile(r"[\s,;:\-]+")
 _ONE_OCTET: Final = re.compile(r"0[xX][0-9A-Fa-f]{1,2}|[0-9A-Fa-f]{2}")
 
@@ -149,6 +153,19 @@ def hex_octets(text: str) -> bytes:
     return bytes(int(token, 16) for token in tokens)
 
 
+def readable_octets(text: str) -> bytes:
+    """What can still be read of a long line of hex, many frames in it, when some characters are no digits or one lacks.
+
+    Octet by octet from the start, those that are no hex left out: the frame that was hit does not check then, and the
+    others of the line do. Nothing of a line with one frame or less in it, or that is not hex for nine tenths.
+    """
+    digits = "".join(text.partition("#")[0].split())
+    if digits.upper().count(_FRAME_START) < 2 or len(_NO_DIGITS.sub("", digits)) < 0.9 * len(digits):
+        return b""
+    pairs = (digits[i : i + 2] for i in range(0, len(digits) - 1, 2))
+    return bytes(int(pair, 16) for pair in pairs if _PAIR.fullmatch(pair))
+
+
 def split_stamp(text: str) -> tuple[datetime, str] | None:
     """A line's time stamp in UTC and what stands behind it; None when it does not begin with one.
 
@@ -198,7 +215,8 @@ def _line_form(line: str) -> Form | None:
         try:
             hex_octets(rest)
         except LineError:
-            return None
+            if not readable_octets(rest):
+                return None
     if stamped is None:
         return Form.HEX
     return Form.STAMPED if rest.strip() else None

@@ -354,3 +354,23 @@ def test_a_full_disk_is_an_error_and_the_next_line_is_whole(path: Path, monkeypa
 def test_a_chunk_without_a_time_is_refused(path: Path) -> None:
     with CaptureWriter(path) as writer, pytest.raises(ValueError, match="without a time"):
         writer.append(Chunk(b"\x7e", None))
+
+
+def test_hex_text_may_be_broken_in_the_middle_of_an_octet() -> None:
+    digits = (FRAME * 3).hex()
+    for width in (33, 7, 32):
+        folded = "\n".join(digits[i : i + width] for i in range(0, len(digits), width)) + "\n"
+        reader = read_capture(io.BytesIO(folded.encode()))
+        assert b"".join(chunk.octets for chunk in reader) == FRAME * 3
+        assert reader.damaged == 0
+
+
+def test_a_bad_digit_in_a_line_of_many_frames_costs_one_of_them() -> None:
+    digits = FRAME.hex()
+    line = f"{digits}{digits[:20]}XX{digits[22:]}{digits}\n"
+    reader = read_capture(io.BytesIO(line.encode()))
+    octets = b"".join(chunk.octets for chunk in reader)
+    assert octets == FRAME + FRAME[:10] + FRAME[11:] + FRAME
+    assert [str(problem) for problem in reader.problems] == [
+        f"line 1: no hex: '{digits[:40]}…'; what can be read of it is used"
+    ]

@@ -171,6 +171,12 @@ class Settings(BaseSettings):
             raise ValueError("give HAN_INFLUX_TOKEN or HAN_INFLUX_TOKEN_FILE, not both")
         return self
 
+    @model_validator(mode="after")
+    def _voltages(self) -> Settings:
+        if self.voltage_min >= self.voltage_max:
+            raise ValueError("HAN_VOLTAGE_MIN must be below HAN_VOLTAGE_MAX")
+        return self
+
     @property
     def capacity_steps_w(self) -> list[float]:
         """Upper bounds of the steps of the capacity charge, W."""

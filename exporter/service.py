@@ -72,6 +72,11 @@ class Reader:
             for chunk in self.source.chunks(stop, self._report):
                 self.take(chunk)
             if not stop.is_set():
+                counts = self.link.counts
+                if counts.octets and not counts.frames:
+                    log.warning(
+                        "%s has ended: no frame in %d octets; is it a capture?", self.source.name, counts.octets
+                    )
                 self.link.ended(f"{self.source.name} has ended")
         except SourceError as error:
             self.failed = str(error)

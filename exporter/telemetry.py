@@ -97,6 +97,7 @@ class Link:
         self._last_reading: dict[str, float] = {}
         self._octets_without_frame = 0
         self._unread_in_a_row = 0
+        self.unread_words = ""
         self._opened_before = False
         self._said: dict[str, _Minute] = {}
 
@@ -153,6 +154,7 @@ class Link:
             return
         self.counts.unread += 1
         self._unread_in_a_row += 1
+        self.unread_words = outcome.words
         self._say("unread", f"a frame from {self.name} cannot be read: {outcome.words}")
         if self._unread_in_a_row >= _UNREAD_FRAMES:
             words = f"frames come from {self.name} and none can be read: {outcome.words}"

@@ -118,9 +118,11 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
             verdicts.wrong(
                 url, f"open, but no octet came in {seconds:.0f} s: is the adapter in the HAN port, is it on?"
             )
+        elif link.counts.frames and link.counts.unread == link.counts.frames:
+            verdicts.wrong(url, f"{link.counts.frames} frames, and none can be read: {link.unread_words}")
         elif not link.counts.frames and link.counts.octets:
-            words = f"{link.counts.octets} octets and no frame: wrong parity or speed? Run `han-exporter probe {url}`"
-            verdicts.wrong(url, words)
+            advice = f"wrong parity or speed? Run `han-exporter probe {url}`" if source.live else "is it a capture?"
+            verdicts.wrong(url, f"{link.counts.octets} octets and no frame: {advice}")
         else:
             verdicts.wrong(url, link.words)
 

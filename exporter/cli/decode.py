@@ -74,6 +74,7 @@ class Tally:
         self.octets = 0
         self.frames = 0
         self.unread = 0
+        self.unread_words = ""
         self.rejected = 0
         self.damaged_frames = 0
         self.damaged_lines = 0
@@ -85,7 +86,9 @@ class Tally:
         """Take the next outcome of the stream."""
         if not isinstance(outcome, Rejected):
             self.frames += 1
-            self.unread += isinstance(outcome, Unread)
+            if isinstance(outcome, Unread):
+                self.unread += 1
+                self.unread_words = outcome.words
             return
         if outcome.kind is Kind.FILL:
             return
@@ -106,7 +109,7 @@ class Tally:
         """One line for a person."""
         parts = [f"{self.frames} frame{'s' * (self.frames != 1)}"]
         for count, words in (
-            (self.unread, "of them not readable"),
+            (self.unread, f"of them not readable ({self.unread_words})"),
             (self.rejected, "rejected"),
             (self.damaged_lines, "damaged lines"),
             (self.without_time, "without any time"),

@@ -159,7 +159,9 @@ class ClockRules:
 
         Of a clock that is right now it is none: in the hour that comes twice nothing need have been used.
         """
-        return self._heard_before(reading, meter_id) is not None
+        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
+        again = local is not None and self._shown.get(meter_id) == local and bool(_registers(reading))
+        return again or self._heard_before(reading, meter_id) is not None
 
     def _heard_before(self, reading: Reading, meter_id: str) -> _HourList | None:
         shown, registers = _shown(reading), _registers(reading)

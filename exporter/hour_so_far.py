@@ -16,8 +16,6 @@ _HOLD_MS: Final = 60_000
 _LATE_MS: Final = 5 * 60_000
 """An hour's register comes seconds after the full hour; never this late."""
 
-_MS_PER_HOUR: Final = 3_600_000
-
 
 class _Anchor(NamedTuple):
     """A register, what had been used in the hour when it was taken, and how much of that was not heard."""
@@ -62,7 +60,7 @@ class HourSoFar:
             return None
         held = min(now - self._time, _HOLD_MS)
         unknown = self.since - self.hour + self.unheard + (now - self._time - held)
-        return self.energy + self._power * held / _MS_PER_HOUR, unknown, self._power
+        return self.energy + self._power * held / HOUR_MS, unknown, self._power
 
     @property
     def time(self) -> int:
@@ -112,7 +110,7 @@ class HourSoFar:
         late = self.since - self.hour
         if late > _LATE_MS:
             return
-        self.energy += self._power * late / _MS_PER_HOUR
+        self.energy += self._power * late / HOUR_MS
         self.since = self.hour
         self._anchor = _Anchor(register, 0.0, 0)
 
@@ -123,5 +121,5 @@ class HourSoFar:
         """Use the power before from `start` to `end`, as far as it is believed to have lasted."""
         assert self._power is not None
         heard = max(min(end, held_until) - start, 0)
-        self.energy += self._power * heard / _MS_PER_HOUR
+        self.energy += self._power * heard / HOUR_MS
         self.unheard += end - start - heard

@@ -1,0 +1,56 @@
+"""Dashboards and alert rules as code: writes every file that Grafana reads.
+
+    python -m grafana.dashboards.dashboards            writes them
+    python -m grafana.dashboards.dashboards --check    exits with 1 and says which when one is not what it would write
+
+Needs grafana-foundation-sdk, which `pip install -e '.[test]'` brings. Nothing here runs on the owner's machine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from grafana.dashboards import now
+from grafana.dashboards.frame import Page, page
+
+HERE: Final = Path(__file__).parent
+PAGES: Final[tuple[Page, ...]] = (now.PAGE,)
+
+
+def dashboards() -> dict[Path, dict[str, Any]]:
+    """Every dashboard: its file -> what stands in it."""
+    found = {}
+    for one in PAGES:
+        content = json.loads(JSONEncoder(sort_keys=True).encode(page(one)))
+        found[HERE / f"{one.name}.json"] = content
+    return found
+
+
+def files() -> dict[Path, str]:
+    """Every generated file: where it is -> its text."""
+    return {
+        path: json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        for path, content in dashboards().items()
+    }
+
+
+def main() -> int:
+    """Write, or check."""
+    stale = [path for path, text in files().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv[1:]:
+        for path in stale:
+            print(f"{path} is stale: run python -m grafana.dashboards.dashboards", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(files()[path], encoding="utf-8")
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

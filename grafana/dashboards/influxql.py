@@ -1,0 +1,94 @@
+"""Queries: InfluxQL text, and the target that Grafana's JSON carries it in.
+
+Every query of a panel is for the meter that is chosen at the top of the dashboard. A time range is Grafana's
+($timeFilter), or, where a panel speaks of now, a stretch before now() that does not follow the time picker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models.dashboard import DataSourceRef
+
+DATA_SOURCE: Final = DataSourceRef(type_val="influxdb", uid="han-influxdb")
+
+METER: Final = '"meter_id" =~ /^${meter:regex}$/'
+"""As a regular expression, since Grafana escapes what it fills in for one."""
+INSTANCE: Final = '"instance" =~ /^${instance:regex}$/'
+LOCAL: Final = "tz('${timezone:raw}')"
+"""Makes time(1d) begin at the owner's midnight, 23 and 25 hours included."""
+
+TOTAL: Final = "\"phase\" = ''"
+"""Totals and phases share a measurement."""
+PHASES: Final = "\"phase\" != ''"
+IMPORT: Final = "\"direction\" = 'import'"
+EXPORT: Final = "\"direction\" = 'export'"
+FINAL: Final = "\"kind\" = 'final'"
+
+
+def tag(name: str, value: str) -> str:
+    """A condition: tag `name` has this value."""
+    return f"\"{name}\" = '{value}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Target(Builder[Dataquery]):
+    """One query of a panel: `alias` names its series ($tag_phase fills in a tag), `table` asks for rows."""
+
+    query: str
+    alias: str = ""
+    table: bool = False
+    ref: str = "A"
+
+    def build(self) -> Dataquery:
+        """As the SDK wants it."""
+        return _Query(self)
+
+
+class _Query(Dataquery):
+    """grafana-foundation-sdk has no query for InfluxQL."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def to_json(self) -> dict[str, object]:
+        target = self._target
+        found: dict[str, object] = {
+            "refId": target.ref,
+            "datasource": DATA_SOURCE,
+            "rawQuery": True,
+            "query": target.query,
+            "resultFormat": "table" if target.table else "time_series",
+        }
+        return found | ({"alias": target.alias} if target.alias else {})
+
+
+def course(
+    measurement: str, *where: str, by: str = "", of: str = 'mean("value")', fill: str = "null", whose: str = METER
+) -> str:
+    """How a quantity went over the time range: one value for each $__interval, by tag `by`."""
+    group = f', "{by}"' if by else ""
+    conditions = " AND ".join((*where, whose, "$timeFilter"))
+    return f'SELECT {of} FROM "{measurement}" WHERE {conditions} GROUP BY time($__interval){group} fill({fill})'
+
+
+def latest(
+    measurement: str, *where: str, by: str = "", of: str = 'last("value")', within: str = "5m", whose: str = METER
+) -> str:
+    """The last value before now that is not older than `within`, by tag `by`."""
+    group = f' GROUP BY "{by}"' if by else ""
+    conditions = " AND ".join((*where, whose, f"time > now() - {within}"))
+    return f'SELECT {of} FROM "{measurement}" WHERE {conditions}{group}'
+
+
+def limit(quantity: str, bound: str = "max", of: str = 'last("value")') -> str:
+    """The owner's limit as it is in force now; written every five minutes."""
+    return latest("threshold", tag("quantity", quantity), tag("bound", bound), of=of, within="1d")
+
+
+def limit_course(quantity: str, bound: str = "max", of: str = 'last("value")') -> str:
+    """The owner's limit over the time range, for a line in a graph."""
+    return course("threshold", tag("quantity", quantity), tag("bound", bound), of=of, fill="previous")

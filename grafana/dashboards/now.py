@@ -1,0 +1,168 @@
+"""Now, the home dashboard: what is going on, on one screen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana_foundation_sdk.builders import common as make
+from grafana_foundation_sdk.models import common
+from grafana_foundation_sdk.models import dashboard as model
+
+from grafana.dashboards.frame import Page, Row
+from grafana.dashboards.influxql import EXPORT, FINAL, IMPORT, LOCAL, METER, PHASES, TOTAL, Target, course, latest, tag
+from grafana.dashboards.panels import (
+    AGE,
+    CURRENT,
+    ENERGY,
+    ENERGY_ROUGH,
+    FINE,
+    NEAR_MAX,
+    OVER,
+    PERCENT,
+    POWER,
+    VOLTAGE,
+    WITHIN,
+    Panel,
+    dials,
+    figure,
+    graph,
+    limit_line,
+    lying_bars,
+    thresholds,
+    with_max,
+    with_min_and_max,
+)
+
+KILO: Final = 'last("value") / 1000'
+
+
+def _power_now() -> Panel:
+    panel = figure(
+        "Power now",
+        "Power that the house takes from the grid, as last sent; amber from 80 % of your limit, vermilion above it.",
+        POWER,
+        Target(course("active_power", TOTAL, IMPORT, of='last("value")'), "Import"),
+        spark=True,
+    )
+    panel.time_from("15m").min(0).thresholds(thresholds(NEAR_MAX))
+    with_max(panel, "active_power")
+    return panel
+
+
+def _phases() -> Panel:
+    panel = dials(
+        "Phases and main fuse",
+        "Current of each phase that the meter measures; a full dial is the main fuse, which trips by phase.",
+        CURRENT,
+        Target(latest("current", PHASES, by="phase"), "$tag_phase"),
+    )
+    with_max(panel, "current")
+    return panel
+
+
+def _worst_phase() -> Panel:
+    panel = figure(
+        "Highest phase",
+        "The phase that is nearest to the main fuse, and how much of the fuse it takes.",
+        PERCENT,
+        Target(latest("fuse_load", by="phase"), "$tag_phase"),
+    )
+    panel.max(100).thresholds(thresholds(NEAR_MAX))
+    panel.reduce_options(make.ReduceDataOptions().calcs(["lastNotNull"]).fields("/^Last/").values(True))
+    panel.text_mode(common.BigValueTextMode.VALUE_AND_NAME)
+    for one in (
+        model.DataTransformerConfig("reduce", {"mode": "seriesToRows", "reducers": ["lastNotNull"]}),
+        model.DataTransformerConfig("sortBy", {"sort": [{"field": "Last *", "desc": True}]}),
+        model.DataTransformerConfig("limit", {"limitField": 1}),
+    ):
+        panel.with_transformation(one)
+    return panel
+
+
+def _this_hour() -> Panel:
+    panel = lying_bars(
+        "This hour",
+        "Energy of the running clock hour so far, and what it comes to if the power stays; a full bar is your limit.",
+        ENERGY,
+        Target(latest("hour_energy", tag("kind", "so_far"), IMPORT, of=KILO), "So far"),
+        Target(latest("hour_energy", tag("kind", "projected"), IMPORT, of=KILO), "Projected"),
+    )
+    panel.thresholds(thresholds(NEAR_MAX))
+    with_max(panel, "hour_energy", of=KILO)
+    return panel
+
+
+def _day(back_h: int) -> str:
+    """Energy of a local day up to the end of the hour that was `back_h` hours ago."""
+    bounds = f"time > now() - {back_h + 24}h AND time <= now() - {back_h}h"
+    found = f'SELECT sum("value") / 1000 FROM "hour_energy" WHERE {FINAL} AND {IMPORT} AND {METER} AND {bounds}'
+    return f"{found} GROUP BY time(1d) fill(0) {LOCAL}"
+
+
+def _today() -> str:
+    """Energy of today: the hours that are over, and the running one."""
+    where = f"{IMPORT} AND {METER} AND time > now() -"
+    over = f'SELECT "value" AS "wh" FROM "hour_energy" WHERE {FINAL} AND {where} 24h'
+    running = f'SELECT last("value") AS "wh" FROM "hour_energy" WHERE {tag("kind", "so_far")} AND {where} 2m'
+    bounds = "time > now() - 24h AND time <= now()"
+    return f'SELECT sum("wh") / 1000 FROM ({over}), ({running}) WHERE {bounds} GROUP BY time(1d) fill(0) {LOCAL}'
+
+
+def _days() -> Panel:
+    return lying_bars(
+        "Today",
+        "Energy from the grid today, against yesterday and the same weekday last week up to the end of this hour.",
+        ENERGY_ROUGH,
+        Target(_today(), "Today so far"),
+        Target(_day(24), "Yesterday"),
+        Target(_day(7 * 24), "A week ago"),
+    )
+
+
+def _voltages() -> Panel:
+    panel = figure(
+        "Voltage",
+        "Voltage of each phase that the meter measures, as last sent; vermilion outside your limits.",
+        VOLTAGE,
+        Target(latest("voltage", PHASES, by="phase"), "$tag_phase"),
+    )
+    panel.thresholds(thresholds(WITHIN))
+    with_min_and_max(panel, "voltage")
+    return panel
+
+
+def _age() -> Panel:
+    panel = figure(
+        "Last reading",
+        "How long ago the meter was last heard.",
+        AGE,
+        Target(latest("reading_age", within="1d"), "Age"),
+        none="never",
+    )
+    panel.min(0).thresholds(thresholds(((None, FINE), (100.0, OVER))))
+    with_max(panel, "reading_age")
+    return panel
+
+
+def _power_course() -> Panel:
+    panel = graph(
+        "Power",
+        "Power taken from the grid (import) and given to it (export), with your limit.",
+        POWER,
+        Target(course("active_power", TOTAL, IMPORT), "Import"),
+        Target(course("active_power", TOTAL, EXPORT), "Export"),
+        fill=15,
+    )
+    limit_line(panel, "active_power", "Limit")
+    return panel
+
+
+def _rows() -> list[Row]:
+    return [
+        (7, [(7, _power_now()), (11, _phases()), (6, _worst_phase())]),
+        (6, [(7, _this_hour()), (7, _days()), (6, _voltages()), (4, _age())]),
+        (8, [(24, _power_course())]),
+    ]
+
+
+PAGE: Final = Page("now", "Now", "What is going on in the house.", _rows, since="now-3h")

@@ -1,0 +1,221 @@
+"""Panel families: the same quantity looks the same on every dashboard.
+
+One palette, of Okabe and Ito's colours, which differ for every kind of colour vision and stand on black and on white;
+a state is told by blue, amber and vermilion, never by green and red.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from grafana_foundation_sdk.builders import barchart, bargauge, gauge, piechart, stat, table, timeseries
+from grafana_foundation_sdk.builders import common as make
+from grafana_foundation_sdk.builders import dashboard as board
+from grafana_foundation_sdk.models import common
+from grafana_foundation_sdk.models import dashboard as model
+
+from grafana.dashboards.influxql import DATA_SOURCE, Target, latest, limit, limit_course, tag
+
+Panel: TypeAlias = (
+    stat.Panel | gauge.Panel | bargauge.Panel | timeseries.Panel | table.Panel | barchart.Panel | piechart.Panel
+)
+
+COLOURS: Final = {
+    "L1": "#E69F00",
+    "L2": "#56B4E9",
+    "L3": "#009E73",
+    "Import": "#3D8FD1",
+    "Export": "#CC79A7",
+    "Total": "#8C96A3",
+    "Before": "#8C96A3",
+    "Projected": "#8C96A3",
+}
+"""Series that are named so have this colour everywhere."""
+FINE: Final = "#3D8FD1"
+NEAR: Final = "#E69F00"
+OVER: Final = "#D55E00"
+LIMIT: Final = "#D55E00"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a quantity is written: Grafana's unit, and decimals (None: as Grafana finds fit)."""
+
+    unit: str
+    decimals: int | None = None
+    soft_min: float | None = None
+    soft_max: float | None = None
+
+
+POWER: Final = Look("watt", soft_min=0)
+REACTIVE: Final = Look("voltampreact", soft_min=0)
+CURRENT: Final = Look("suffix: A", 1, soft_min=0)
+VOLTAGE: Final = Look("suffix: V", 1, soft_min=220, soft_max=240)
+ENERGY: Final = Look("suffix: kWh", 2, soft_min=0)
+ENERGY_ROUGH: Final = Look("suffix: kWh", 1, soft_min=0)
+PERCENT: Final = Look("percent", 0, soft_min=0)
+FACTOR: Final = Look("none", 2, soft_max=1)
+FREQUENCY: Final = Look("suffix: Hz", 2, soft_min=49.9, soft_max=50.1)
+AGE: Final = Look("s", 0)
+COUNT: Final = Look("short", 0, soft_min=0)
+
+_NO_READING: Final = "no reading"
+
+
+def thresholds(
+    steps: Sequence[tuple[float | None, str]], mode: model.ThresholdsMode = model.ThresholdsMode.PERCENTAGE
+) -> board.ThresholdsConfig:
+    """Colours by value; in percent of what lies between the panel's min and max, unless said otherwise."""
+    return board.ThresholdsConfig().mode(mode).steps([model.Threshold(value, colour) for value, colour in steps])
+
+
+NEAR_MAX: Final = ((None, FINE), (80.0, NEAR), (100.0, OVER))
+"""Fine up to 80 % of the limit, over it from 100 %."""
+WITHIN: Final = ((None, OVER), (0.0, FINE), (100.0, OVER))
+"""Fine between the two limits."""
+
+
+def described(panel: Panel, title: str, description: str) -> Panel:
+    """What every panel has: a title, a sentence or two, where its data come from."""
+    return panel.title(title).description(description).datasource(DATA_SOURCE)
+
+
+def lettered(targets: Sequence[Target]) -> list[Target]:
+    """Give each query its letter, but for those that have a name."""
+    named = []
+    for letter, target in zip("ABCDEFGHIJ", targets, strict=False):
+        named.append(target if target.ref != "A" else Target(target.query, target.alias, target.table, letter))
+    return named
+
+
+def colour_overrides(panel: Panel, names: Sequence[str] = tuple(COLOURS)) -> None:
+    """Fix the colour of each series that has one of these names."""
+    for name in names:
+        colour = model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": COLOURS[name]})
+        panel.override_by_name(name, [colour])
+
+
+def _from_limits(*names: str) -> model.DataTransformerConfig:
+    """Take the panel's min or max, or both, from the fields that the query `limits` gives under these names."""
+    mappings = [{"fieldName": name, "handlerKey": name, "reducerId": "lastNotNull"} for name in names]
+    return model.DataTransformerConfig(
+        id_val="configFromData",
+        options={"configRefId": "limits", "applyTo": {"id": "byType", "options": "number"}, "mappings": mappings},
+    )
+
+
+def with_max(panel: Panel, quantity: str, of: str = 'last("value")') -> None:
+    """Let `threshold` set the panel's max, so that its colours go by the owner's limit."""
+    panel.with_target(Target(limit(quantity, of=of), "max", ref="limits"))
+    panel.with_transformation(_from_limits("max"))
+
+
+def with_min_and_max(panel: Panel, quantity: str) -> None:
+    """Let `threshold` set the panel's min and max."""
+    # In one frame, since the transformation can be used once: behind it frames have lost the name of their query.
+    both = latest("threshold", tag("quantity", quantity), of='min("value"), max("value")', within="6m")
+    panel.with_target(Target(both, table=True, ref="limits"))
+    panel.with_transformation(_from_limits("min", "max"))
+
+
+def _reduced(calc: str = "lastNotNull") -> make.ReduceDataOptions:
+    return make.ReduceDataOptions().calcs([calc]).fields("").values(False)
+
+
+def _looking(panel: Any, look: Look, targets: Sequence[Target]) -> None:
+    panel.unit(look.unit).targets(lettered(targets))
+    if look.decimals is not None:
+        panel.decimals(look.decimals)
+
+
+def figure(
+    title: str, description: str, look: Look, *targets: Target, spark: bool = False, none: str = _NO_READING
+) -> stat.Panel:
+    """A number, or one for each series, each with its name."""
+    panel = stat.Panel()
+    described(panel, title, description)
+    _looking(panel, look, targets)
+    panel.graph_mode(common.BigValueGraphMode.AREA if spark else common.BigValueGraphMode.NONE)
+    panel.color_mode(common.BigValueColorMode.VALUE).reduce_options(_reduced()).no_value(none)
+    panel.justify_mode(common.BigValueJustifyMode.AUTO).orientation(common.VizOrientation.AUTO)
+    panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+    panel.thresholds(thresholds([(None, "text")], model.ThresholdsMode.ABSOLUTE))
+    return panel.text_mode(common.BigValueTextMode.AUTO)
+
+
+def dials(title: str, description: str, look: Look, *targets: Target) -> gauge.Panel:
+    """A dial for each series, coloured by how near its limit it is."""
+    panel = gauge.Panel()
+    described(panel, title, description)
+    _looking(panel, look, targets)
+    panel.min(0).reduce_options(_reduced()).no_value(_NO_READING)
+    panel.show_threshold_labels(False).show_threshold_markers(True)
+    panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+    return panel.thresholds(thresholds(NEAR_MAX))
+
+
+def lying_bars(title: str, description: str, look: Look, *targets: Target, none: str = _NO_READING) -> bargauge.Panel:
+    """A lying bar for each series, with its number."""
+    panel = bargauge.Panel()
+    described(panel, title, description)
+    _looking(panel, look, targets)
+    panel.min(0).reduce_options(_reduced()).no_value(none).show_unfilled(True)
+    panel.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
+    panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+    return panel.thresholds(thresholds([(None, FINE)], model.ThresholdsMode.ABSOLUTE))
+
+
+def graph(title: str, description: str, look: Look, *targets: Target, fill: int = 0) -> timeseries.Panel:
+    """Lines over time. A gap of up to five minutes is drawn through; a longer one is seen."""
+    panel = timeseries.Panel()
+    described(panel, title, description)
+    _looking(panel, look, targets)
+    panel.draw_style(common.GraphDrawStyle.LINE).line_width(1).fill_opacity(fill)
+    panel.line_interpolation(common.LineInterpolation.LINEAR).show_points(common.VisibilityMode.NEVER)
+    panel.span_nulls(300_000)
+    _axes(panel, look)
+    return panel
+
+
+def bars(title: str, description: str, look: Look, *targets: Target) -> timeseries.Panel:
+    """Standing bars over time, each from the start of its hour, day or month."""
+    panel = graph(title, description, look, *targets, fill=80)
+    panel.draw_style(common.GraphDrawStyle.BARS).bar_alignment(common.BarAlignment.AFTER).line_width(0)
+    return panel.bar_width_factor(0.8)
+
+
+def _axes(panel: timeseries.Panel, look: Look) -> None:
+    if look.soft_min is not None:
+        panel.axis_soft_min(look.soft_min)
+    if look.soft_max is not None:
+        panel.axis_soft_max(look.soft_max)
+    legend = make.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST)
+    panel.legend(legend.placement(common.LegendPlacement.BOTTOM).show_legend(True).calcs([]))
+    panel.tooltip(make.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.NONE))
+    colour_overrides(panel)
+
+
+def limit_line(
+    panel: timeseries.Panel, quantity: str, name: str, bound: str = "max", of: str = 'last("value")'
+) -> None:
+    """Draw the owner's limit as a dashed line."""
+    panel.with_target(Target(limit_course(quantity, bound, of), name, ref=f"limit {bound}"))
+    panel.override_by_name(
+        name,
+        [
+            model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": LIMIT}),
+            model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
+            model.DynamicConfigValue("custom.fillOpacity", 0),
+            model.DynamicConfigValue("custom.spanNulls", True),
+        ],
+    )
+
+
+def rows(title: str, description: str, look: Look, *targets: Target, none: str = "none") -> table.Panel:
+    """A table."""
+    panel = table.Panel()
+    described(panel, title, description)
+    _looking(panel, look, targets)
+    return panel.no_value(none)

@@ -115,7 +115,7 @@ def _variable(name: str, label: str, query: str, words: str, *, hidden: bool) ->
 def _link() -> board.DashboardLink:
     """To the other dashboards, with meter and time range."""
     link = board.DashboardLink("Dashboards").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
-    return link.as_dropdown(False).include_vars(True).keep_time(True).icon("external link")
+    return link.as_dropdown(True).include_vars(True).keep_time(True).icon("external link")
 
 
 def _alert_changes() -> dict[str, object]:
@@ -125,7 +125,7 @@ def _alert_changes() -> dict[str, object]:
         "name": "Alerts",
         "datasource": model.DataSourceRef(type_val="grafana", uid="-- Grafana --"),
         "enable": True,
-        "hide": False,
+        "hide": True,
         "iconColor": COLOURS["L1"],
         "target": {"limit": 100, "matchAny": False, "tags": [], "type": "dashboard"},
         "type": "dashboard",
@@ -138,7 +138,7 @@ def _events() -> dict[str, object]:
         "name": "Events",
         "datasource": DATA_SOURCE,
         "enable": True,
-        "hide": False,
+        "hide": True,
         "iconColor": COLOURS["Total"],
         "query": _EVENTS,
         "rawQuery": True,

@@ -84,6 +84,12 @@ def latest(
     return f'SELECT {of} FROM "{measurement}" WHERE {conditions}{group}'
 
 
+def if_any(query: str) -> str:
+    """Only the values of a query that are above 0: a house without panels gets no line of zeros for its export."""
+    named = query.replace(" FROM ", ' AS "found" FROM ', 1)
+    return f'SELECT "found" FROM ({named}) WHERE "found" > 0'
+
+
 def limit(quantity: str, bound: str = "max", of: str = 'last("value")') -> str:
     """The owner's limit as it is in force now; written every five minutes."""
     return latest("threshold", tag("quantity", quantity), tag("bound", bound), of=of, within="1d")

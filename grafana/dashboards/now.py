@@ -6,10 +6,22 @@ from typing import Final
 
 from grafana_foundation_sdk.builders import common as make
 from grafana_foundation_sdk.models import common
-from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.dashboards.frame import Page, Row
-from grafana.dashboards.influxql import EXPORT, FINAL, IMPORT, LOCAL, METER, PHASES, TOTAL, Target, course, latest, tag
+from grafana.dashboards.influxql import (
+    EXPORT,
+    FINAL,
+    IMPORT,
+    LOCAL,
+    METER,
+    PHASES,
+    TOTAL,
+    Target,
+    course,
+    if_any,
+    latest,
+    tag,
+)
 from grafana.dashboards.panels import (
     AGE,
     CURRENT,
@@ -29,6 +41,7 @@ from grafana.dashboards.panels import (
     limit_line,
     lying_bars,
     thresholds,
+    transformed,
     with_max,
     with_min_and_max,
 )
@@ -39,9 +52,11 @@ KILO: Final = 'last("value") / 1000'
 def _power_now() -> Panel:
     panel = figure(
         "Power now",
-        "Power that the house takes from the grid, as last sent; amber from 80 % of your limit, vermilion above it.",
+        "Power from the grid, and to it while the house gives any, as last sent: amber from 80 % of your limit, "
+        "vermilion above it.",
         POWER,
         Target(course("active_power", TOTAL, IMPORT, of='last("value")'), "Import"),
+        Target(if_any(latest("active_power", TOTAL, EXPORT, within="30s")), "Export"),
         spark=True,
     )
     panel.time_from("15m").min(0).thresholds(thresholds(NEAR_MAX))
@@ -63,19 +78,16 @@ def _phases() -> Panel:
 def _worst_phase() -> Panel:
     panel = figure(
         "Highest phase",
-        "The phase that is nearest to the main fuse, and how much of the fuse it takes.",
+        "The phase that carries most, and how much of the main fuse that is.",
         PERCENT,
         Target(latest("fuse_load", by="phase"), "$tag_phase"),
     )
     panel.max(100).thresholds(thresholds(NEAR_MAX))
     panel.reduce_options(make.ReduceDataOptions().calcs(["lastNotNull"]).fields("/^Last/").values(True))
     panel.text_mode(common.BigValueTextMode.VALUE_AND_NAME)
-    for one in (
-        model.DataTransformerConfig("reduce", {"mode": "seriesToRows", "reducers": ["lastNotNull"]}),
-        model.DataTransformerConfig("sortBy", {"sort": [{"field": "Last *", "desc": True}]}),
-        model.DataTransformerConfig("limit", {"limitField": 1}),
-    ):
-        panel.with_transformation(one)
+    panel.with_transformation(transformed("reduce", mode="seriesToRows", reducers=["lastNotNull"]))
+    panel.with_transformation(transformed("sortBy", sort=[{"field": "Last *", "desc": True}]))
+    panel.with_transformation(transformed("limit", limitField=1))
     return panel
 
 
@@ -136,7 +148,7 @@ def _age() -> Panel:
         "Last reading",
         "How long ago the meter was last heard.",
         AGE,
-        Target(latest("reading_age", within="1d"), "Age"),
+        Target(latest("reading_age", of='round(last("value"))', within="1d"), "Age"),
         none="never",
     )
     panel.min(0).thresholds(thresholds(((None, FINE), (100.0, OVER))))
@@ -150,7 +162,7 @@ def _power_course() -> Panel:
         "Power taken from the grid (import) and given to it (export), with your limit.",
         POWER,
         Target(course("active_power", TOTAL, IMPORT), "Import"),
-        Target(course("active_power", TOTAL, EXPORT), "Export"),
+        Target(if_any(course("active_power", TOTAL, EXPORT, fill="none")), "Export"),
         fill=15,
     )
     limit_line(panel, "active_power", "Limit")

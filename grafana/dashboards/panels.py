@@ -97,13 +97,16 @@ def colour_overrides(panel: Panel, names: Sequence[str] = tuple(COLOURS)) -> Non
         panel.override_by_name(name, [colour])
 
 
+def transformed(name: str, **options: object) -> model.DataTransformerConfig:
+    """One of Grafana's transformations."""
+    return model.DataTransformerConfig(id_val=name, options=options)
+
+
 def _from_limits(*names: str) -> model.DataTransformerConfig:
     """Take the panel's min or max, or both, from the fields that the query `limits` gives under these names."""
     mappings = [{"fieldName": name, "handlerKey": name, "reducerId": "lastNotNull"} for name in names]
-    return model.DataTransformerConfig(
-        id_val="configFromData",
-        options={"configRefId": "limits", "applyTo": {"id": "byType", "options": "number"}, "mappings": mappings},
-    )
+    number = {"id": "byType", "options": "number"}
+    return transformed("configFromData", configRefId="limits", applyTo=number, mappings=mappings)
 
 
 def with_max(panel: Panel, quantity: str, of: str = 'last("value")') -> None:

@@ -144,11 +144,12 @@ class Threshold:
 
 
 def thresholds(limits: Limits) -> tuple[Threshold, ...]:
-    """One meter's limits. `current` is the fuse in A, for the line in a graph; `fuse_load` the same in %."""
+    """One meter's limits. `current` is `fuse_load` in A, for the lines in a graph."""
     return (
         Threshold("fuse_load", "max", 100.0),
         Threshold("fuse_load", "warn", limits.fuse_warn_pct),
         Threshold("current", "max", limits.main_fuse_a),
+        Threshold("current", "warn", limits.main_fuse_a * limits.fuse_warn_pct / 100),
         Threshold("active_power", "max", limits.limit_power_w),
         Threshold("hour_energy", "max", limits.limit_hour_wh),
         Threshold("phase_unbalance", "max", limits.limit_unbalance_pct),

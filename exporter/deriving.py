@@ -15,10 +15,12 @@ from exporter import points
 from exporter.config import Settings
 from exporter.derived import (
     capacity,
+    day_start,
     day_sums,
     exporter_thresholds,
     month_start,
     month_sums,
+    next_day,
     next_month,
     projected,
     thresholds,
@@ -71,6 +73,7 @@ class Deriver:
         self._last: dict[str, int] = {}  # the same by the meter's own time, ms
         self._running_changed: set[tuple[str, str]] = set()
         self._told: dict[str, int] = {}
+        self._days: dict[str, tuple[int, int]] = {}  # the local day that a meter was last heard on
         self._months: dict[tuple[str, str, int], dict[int, float]] = {}
 
     # --- from a reading ---------------------------------------------------------------------------------------------
@@ -79,6 +82,7 @@ class Deriver:
         """The lines of one reading's figures, and of the hours that are final by it."""
         if placed.time is None:
             return
+        yield from self._day(placed.meter_id, placed.time)
         yield from points.clock_offset_lines(placed)
         yield from points.figure_lines(placed, self._settings.limits(placed.meter_id).main_fuse_a)
         powers, registers = _totals(placed)
@@ -88,6 +92,13 @@ class Deriver:
             self._run_on(placed, direction, powers.get(direction), registers.get(direction))
             if placed.is_hour and direction in registers and placed.register_time is not None:
                 yield from self._hours(placed.meter_id, direction, placed.register_time, registers[direction])
+
+    def _day(self, meter_id: str, ms: int) -> Iterator[str]:
+        """At the first reading of a local day that the meter is there; said again after a restart, and the same."""
+        start, end = self._days.get(meter_id, (0, 0))
+        if not start <= ms < end:
+            start, end = self._days[meter_id] = day_start(ms, self._zone), next_day(ms, self._zone)
+            yield points.meter_line(meter_id, self._settings.timezone, start)
 
     def _say_new(self, meter_id: str) -> None:
         """Say that a meter took another's place. Its hours are its own: none lies between two meters' registers."""

@@ -27,6 +27,9 @@ from exporter.reading import Zone
 OTHER: Final = "other"
 """Measurement of values whose code the catalogue does not know, or whose unit is not the catalogue's."""
 
+SIMULATED: Final = "SIMULATED-"
+"""How the id of a simulated meter begins."""
+
 _TAG_ESCAPES: Final = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
 _FIELD_ESCAPES: Final = str.maketrans({'"': '\\"', "\\": "\\\\"})
 
@@ -37,6 +40,16 @@ def lines(placed: Placed) -> Iterator[str]:
         key, is_register = _series(placed.meter_id, measurement.obis, measurement.unit)
         time = placed.register_time if is_register else placed.time
         yield f"{key} value={measurement.value!r}" if time is None else f"{key} value={measurement.value!r} {time}"
+
+
+def meter_line(meter_id: str, timezone: str, day: int) -> str:
+    """That a meter was heard on a local day, whose start is `day`, and in which time zone its days are counted.
+
+    Tag `real` or `simulated` holds the id once more, so that a list of meters can have the real ones first.
+    """
+    kind = "simulated" if meter_id.startswith(SIMULATED) else "real"
+    zone = timezone.translate(_FIELD_ESCAPES)
+    return f'meter,{_tag("meter_id", meter_id)},{_tag(kind, meter_id)} value=1.0,timezone="{zone}" {day}'
 
 
 def clock_offset_lines(placed: Placed) -> Iterator[str]:

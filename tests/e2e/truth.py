@@ -21,7 +21,7 @@ OF_EXPORTER = frozenset({"exporter", "event", "reading_age"})
 """Measurements in which the exporter speaks of itself."""
 DERIVED = frozenset(
     {"power_factor", "phase_unbalance", "fuse_load", "hour_energy", "day_energy", "month_energy", "threshold"}
-    | {"capacity", "capacity_step"}
+    | {"capacity", "capacity_step", "meter"}
 )
 
 

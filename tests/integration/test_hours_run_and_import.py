@@ -120,6 +120,7 @@ def test_live_and_imported_in_turn_while_run_holds_the_outbox(
     """Older and newer captures than what is live, with kills between."""
     assert finals(whole) == expected_hours(meter, [one.hour for one in lists if one.hour is not None])
     assert len(finals(whole)) == HOURS - 1
+    assert sum(p.measurement == "meter" for p in whole) == 9, "local days that it was heard on"
     run = Run(home, store)
     run.hear(lists[60:90])
     run.send()

@@ -173,6 +173,7 @@ def test_every_limit_is_a_threshold() -> None:
         Threshold("fuse_load", "max", 100),
         Threshold("fuse_load", "warn", 85),
         Threshold("current", "max", 25),
+        Threshold("current", "warn", 21.25),
         Threshold("active_power", "max", 9000),
         Threshold("hour_energy", "max", 4500),
         Threshold("phase_unbalance", "max", 35),

@@ -14,6 +14,7 @@ from exporter.points import (
     figure_lines,
     final_hour_line,
     fuse_load_line,
+    meter_line,
     month_energy_line,
     phase_unbalance_line,
     power_factor_line,
@@ -58,6 +59,15 @@ def test_a_value_is_a_float_and_a_meter_id_is_escaped() -> None:
         f"phase_unbalance,meter_id=m,quantity=current value=40.0 {NOW}"
     )
     assert power_factor_line("m", "", 1, NOW) == f"power_factor,meter_id=m value=1.0 {NOW}"
+
+
+def test_that_a_meter_is_there() -> None:
+    assert meter_line("5706 ,x", "Europe/Oslo", OCTOBER) == (
+        f'meter,meter_id=5706\\ \\,x,real=5706\\ \\,x value=1.0,timezone="Europe/Oslo" {OCTOBER}'
+    )
+    assert meter_line("SIMULATED-KAIFA-1", "UTC", OCTOBER) == (
+        f'meter,meter_id=SIMULATED-KAIFA-1,simulated=SIMULATED-KAIFA-1 value=1.0,timezone="UTC" {OCTOBER}'
+    )
 
 
 def test_the_running_hour() -> None:

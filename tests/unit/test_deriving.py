@@ -114,6 +114,52 @@ def test_imports_and_live_in_any_order_give_the_points_of_one_run() -> None:
     assert imported(parts, (2, 0, 1, 0, 2, 1), set()).points == whole.points, "once more changes nothing"
 
 
+# That a meter is there
+
+
+def days_of(exporter: Exporter, meter_id: str = METER) -> list[tuple[datetime, str]]:
+    """Local starts of the days that the meter is said to have been heard on, and what is said."""
+    kind = "simulated" if meter_id.startswith("SIMULATED-") else "real"
+    series = f"meter,meter_id={meter_id},{kind}={meter_id}"
+    found = [(at, fields) for (name, at), fields in exporter.written.points.items() if name == series]
+    assert len(found) == sum(name.startswith("meter,") for name, _ in exporter.written.points)
+    return [(datetime.fromtimestamp(at / 1000, OSLO), fields) for at, fields in sorted(found)]
+
+
+def test_a_meter_is_said_to_be_there_once_a_local_day() -> None:
+    """Of 25 hours on the day that has them; a restart says the same again, a day without a reading nothing."""
+    meter, exporter = Meter("kaifa"), Exporter()
+    for number in (*range(58), *range(90, 96)):
+        one = meter.hourly(NOON + number * HOUR)
+        if number % 7 == 0:
+            exporter.start()
+        exporter.hear(one.octets, one.received, keep=True)
+    told = days_of(exporter)
+    assert [f"{day:%m-%d %H:%M}" for day, _ in told] == ["10-25 00:00", "10-26 00:00", "10-27 00:00", "10-29 00:00"]
+    assert {fields for _, fields in told} == {'value=1.0,timezone="Europe/Oslo"'}
+
+
+def test_it_is_said_of_the_day_of_each_reading_whatever_their_order() -> None:
+    meter = Meter("kaifa")
+    lists = [meter.hourly(NOON + number * HOUR) for number in range(60)]
+    told = []
+    for order in (lists, lists[::-1], lists[30:] + lists[:30]):
+        exporter = Exporter()
+        for one in order:
+            exporter.hear(one.octets, one.received, keep=True)
+        told.append(days_of(exporter))
+    assert told[0] == told[1] == told[2]
+
+
+def test_a_simulated_meter_is_told_apart_and_another_zone_has_its_own_days() -> None:
+    name = SimulatedMeter("kaifa").id
+    exporter = Exporter(load({"timezone": "Europe/Helsinki"}))
+    one = Meter("kamstrup", meter_id=name).hourly(NOON)
+    exporter.hear(one.octets, one.received, keep=True)
+    ((day, fields),) = days_of(exporter, name)
+    assert (f"{day:%m-%d %H:%M}", fields) == ("10-24 23:00", 'value=1.0,timezone="Europe/Helsinki"')
+
+
 # Another meter on the source
 
 
@@ -184,6 +230,7 @@ DEFAULTS = {
     ("fuse_load", "max"): 100.0,
     ("fuse_load", "warn"): 90.0,
     ("current", "max"): 40.0,
+    ("current", "warn"): 36.0,
     ("active_power", "max"): 10_000.0,
     ("hour_energy", "max"): 5_000.0,
     ("phase_unbalance", "max"): 40.0,
@@ -231,6 +278,7 @@ def test_limits_of_a_meter_from_han_toml_and_again_after_a_change_of_settings(tm
     told = thresholds(exporter.deriver, ms(NOON))
     assert len(told) == 2 * len(DEFAULTS)
     assert (told[METER, "current", "max"], told[other, "current", "max"]) == (25.0, 63.0)
+    assert (told[METER, "current", "warn"], told[other, "current", "warn"]) == (22.5, 56.7)
     assert (told[METER, "hour_energy", "max"], told[other, "hour_energy", "max"]) == (10_000.0, 5_000.0)
     file.write_text("limit_silence_s = 60\n")  # changed: a restart, and the next reading tells it
     exporter.settings = load({}, file)

@@ -94,9 +94,7 @@ class Recorder:
         assert self._lib.sqlite3_vfs_register(ctypes.byref(self._ours), 1) == 0
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._lib.sqlite3_vfs_unregister(ctypes.byref(self._ours))
         self._lib.sqlite3_vfs_register(self._system, 1)
 

@@ -10,7 +10,7 @@ from grafana_foundation_sdk.builders import dashboard as board
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as model
 
-from grafana.dashboards.influxql import DATA_SOURCE
+from grafana.dashboards.influxql import DATA_SOURCE, limit_last
 from grafana.dashboards.panels import COLOURS, Panel
 
 Row = tuple[int, Sequence[tuple[int, Panel]]]
@@ -34,6 +34,8 @@ class Page:
     since: str = "now-24h"
     refresh: str = "10s"
     instance: bool = False
+    limits: Sequence[tuple[str, str]] = ()
+    """Quantity and bound of the limits that its queries name (influxql.limit_now), each a hidden variable."""
 
 
 def page(one: Page) -> model.Dashboard:
@@ -57,6 +59,8 @@ def page(one: Page) -> model.Dashboard:
     variables = [("meter", "Meter", _METERS, _METER_WORDS, False), ("timezone", "Time zone", _ZONE, _ZONE_WORDS, True)]
     if one.instance:
         variables.append(("instance", "Exporter", _INSTANCES, "Exporters that have written something.", False))
+    for quantity, bound in one.limits:
+        variables.append((f"{quantity}_{bound}", "Limit", limit_last(quantity, bound), _LIMIT_WORDS, True))
     for name, label, query, words, hidden in variables:
         built.with_variable(_Given(_variable(name, label, query, words, hidden=hidden)))
     _place(built, one.rows())
@@ -65,6 +69,7 @@ def page(one: Page) -> model.Dashboard:
 
 _METER_WORDS: Final = "Meters that have sent something; simulated ones stand last."
 _ZONE_WORDS: Final = "Where days begin: HAN_TIMEZONE."
+_LIMIT_WORDS: Final = "The meter's limit, for queries that compare with it."
 
 
 def _place(built: board.Dashboard, rows: Sequence[Row]) -> None:

@@ -27,6 +27,8 @@ PHASES: Final = "\"phase\" != ''"
 IMPORT: Final = "\"direction\" = 'import'"
 EXPORT: Final = "\"direction\" = 'export'"
 FINAL: Final = "\"kind\" = 'final'"
+WEEK: Final = "time > ${__to}ms - 7d AND time <= ${__to}ms"
+"""The seven days up to the end of the time range, for what would take too long over a year."""
 
 
 def tag(name: str, value: str) -> str:
@@ -98,3 +100,30 @@ def limit(quantity: str, bound: str = "max", of: str = 'last("value")') -> str:
 def limit_course(quantity: str, bound: str = "max", of: str = 'last("value")') -> str:
     """The owner's limit over the time range, for a line in a graph."""
     return course("threshold", tag("quantity", quantity), tag("bound", bound), of=of, fill="previous")
+
+
+def limit_last(quantity: str, bound: str) -> str:
+    """The owner's limit, however long ago it was written, for a variable."""
+    return (
+        f'SELECT last("value") FROM "threshold" WHERE {tag("quantity", quantity)} AND {tag("bound", bound)} AND {METER}'
+    )
+
+
+def limit_now(quantity: str, bound: str = "max") -> str:
+    """The owner's limit as a number within a query, from a hidden variable (Page.limits); 0 where none is known."""
+    return f"0${{{quantity}_{bound}:raw}}"
+
+
+def limit_known(quantity: str, bound: str = "max") -> str:
+    """A condition: nothing is found, rather than something false, for a meter whose limit is not known."""
+    return f"{limit_now(quantity, bound)} > 0"
+
+
+def above(field: str, number: str) -> str:
+    """1 where a field is this number or more, else 0: InfluxQL compares in WHERE only, which would leave no 0."""
+    return f'(1 + floor(("{field}" - {number}) / 1000000))'
+
+
+def below(field: str, number: str) -> str:
+    """1 where a field is this number or less, else 0."""
+    return f'(1 + floor(({number} - "{field}") / 1000000))'

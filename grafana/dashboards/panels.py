@@ -15,6 +15,7 @@ from grafana_foundation_sdk.builders import common as make
 from grafana_foundation_sdk.builders import dashboard as board
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models import piechart as piecharts
 
 from grafana.dashboards.influxql import DATA_SOURCE, Target, latest, limit, limit_course, tag
 
@@ -59,6 +60,8 @@ PERCENT: Final = Look("percent", 0, soft_min=0)
 FACTOR: Final = Look("none", 2, soft_max=1)
 FREQUENCY: Final = Look("suffix: Hz", 2, soft_min=49.9, soft_max=50.1)
 AGE: Final = Look("s", 0)
+DURATION: Final = Look("dtdurations", 1)
+"""Of seconds, in words."""
 COUNT: Final = Look("short", 0, soft_min=0)
 
 _NO_READING: Final = "no reading"
@@ -170,6 +173,20 @@ def lying_bars(title: str, description: str, look: Look, *targets: Target, none:
     return panel.thresholds(thresholds([(None, FINE)], model.ThresholdsMode.ABSOLUTE))
 
 
+def shares(title: str, description: str, look: Look, *targets: Target) -> piechart.Panel:
+    """A ring with the share of each series in their sum."""
+    panel = piechart.Panel()
+    described(panel, title, description)
+    _looking(panel, look, targets)
+    panel.pie_type(piecharts.PieChartType.DONUT).reduce_options(_reduced()).no_value(_NO_READING)
+    panel.display_labels([piecharts.PieChartLabels.PERCENT])
+    legend = piechart.PieChartLegendOptions().display_mode(common.LegendDisplayMode.TABLE).show_legend(True)
+    legend.placement(common.LegendPlacement.RIGHT)
+    panel.legend(legend.values([piecharts.PieChartLegendValues.PERCENT, piecharts.PieChartLegendValues.VALUE]))
+    colour_overrides(panel)
+    return panel
+
+
 def graph(title: str, description: str, look: Look, *targets: Target, fill: int = 0) -> timeseries.Panel:
     """Lines over time. A gap of up to five minutes is drawn through; a longer one is seen."""
     panel = timeseries.Panel()
@@ -201,14 +218,19 @@ def _axes(panel: timeseries.Panel, look: Look) -> None:
 
 
 def limit_line(
-    panel: timeseries.Panel, quantity: str, name: str, bound: str = "max", of: str = 'last("value")'
+    panel: timeseries.Panel,
+    quantity: str,
+    name: str,
+    bound: str = "max",
+    of: str = 'last("value")',
+    query: str = "",
 ) -> None:
-    """Draw the owner's limit as a dashed line."""
-    panel.with_target(Target(limit_course(quantity, bound, of), name, ref=f"limit {bound}"))
+    """Draw the owner's limit as a dashed line, as it went over the time range or as `query` says."""
+    panel.with_target(Target(query or limit_course(quantity, bound, of), name, ref=f"limit {bound}"))
     panel.override_by_name(
         name,
         [
-            model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": LIMIT}),
+            model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": NEAR if bound == "warn" else LIMIT}),
             model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
             model.DynamicConfigValue("custom.fillOpacity", 0),
             model.DynamicConfigValue("custom.spanNulls", True),

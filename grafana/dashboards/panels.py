@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from grafana_foundation_sdk.builders import barchart, bargauge, gauge, piechart, stat, table, timeseries
+from grafana_foundation_sdk.builders import barchart, bargauge, gauge, piechart, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import common as make
 from grafana_foundation_sdk.builders import dashboard as board
 from grafana_foundation_sdk.models import common
@@ -20,7 +20,14 @@ from grafana_foundation_sdk.models import piechart as piecharts
 from grafana.dashboards.influxql import DATA_SOURCE, Target, latest, limit, limit_course, tag
 
 Panel: TypeAlias = (
-    stat.Panel | gauge.Panel | bargauge.Panel | timeseries.Panel | table.Panel | barchart.Panel | piechart.Panel
+    stat.Panel
+    | gauge.Panel
+    | bargauge.Panel
+    | timeseries.Panel
+    | statetimeline.Panel
+    | table.Panel
+    | barchart.Panel
+    | piechart.Panel
 )
 
 COLOURS: Final = {
@@ -62,6 +69,9 @@ FREQUENCY: Final = Look("suffix: Hz", 2, soft_min=49.9, soft_max=50.1)
 AGE: Final = Look("s", 0)
 DURATION: Final = Look("dtdurations", 1)
 """Of seconds, in words."""
+SECONDS: Final = Look("s", soft_min=0)
+PER_MINUTE: Final = Look("suffix: /min", soft_min=0)
+OCTETS: Final = Look("bytes", soft_min=0)
 COUNT: Final = Look("short", 0, soft_min=0)
 
 _NO_READING: Final = "no reading"
@@ -112,9 +122,9 @@ def _from_limits(*names: str) -> model.DataTransformerConfig:
     return transformed("configFromData", configRefId="limits", applyTo=number, mappings=mappings)
 
 
-def with_max(panel: Panel, quantity: str, of: str = 'last("value")') -> None:
-    """Let `threshold` set the panel's max, so that its colours go by the owner's limit."""
-    panel.with_target(Target(limit(quantity, of=of), "max", ref="limits"))
+def with_max(panel: Panel, quantity: str, of: str = 'last("value")', query: str = "") -> None:
+    """Let `threshold`, or what `query` finds, set the panel's max, so that its colours go by the owner's limit."""
+    panel.with_target(Target(query or limit(quantity, of=of), "max", ref="limits"))
     panel.with_transformation(_from_limits("max"))
 
 
@@ -204,6 +214,22 @@ def bars(title: str, description: str, look: Look, *targets: Target) -> timeseri
     panel = graph(title, description, look, *targets, fill=80)
     panel.draw_style(common.GraphDrawStyle.BARS).bar_alignment(common.BarAlignment.AFTER).line_width(0)
     return panel.bar_width_factor(0.8)
+
+
+def states(title: str, description: str, *targets: Target) -> statetimeline.Panel:
+    """Bands over time, one a series, whose colours and words are the panel's mappings."""
+    panel = statetimeline.Panel()
+    described(panel, title, description)
+    _looking(panel, COUNT, targets)
+    panel.merge_values(True).show_value(common.VisibilityMode.AUTO).row_height(0.8)
+    panel.line_width(0).fill_opacity(80).no_value(_NO_READING)
+    panel.legend(make.VizLegendOptions().show_legend(False).display_mode(common.LegendDisplayMode.LIST))
+    return panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+
+
+def one_colour(panel: Panel, colour: str = FINE) -> Panel:
+    """Draw every series that has no colour of its own in this one."""
+    return panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(colour))
 
 
 def _axes(panel: timeseries.Panel, look: Look) -> None:

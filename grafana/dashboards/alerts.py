@@ -1,0 +1,334 @@
+"""The alert rules: what is wrong, when, and in which words. dashboards.py writes them to provisioning/alerting/rules.yaml.
+
+No rule holds a limit: each reads the owner's (measurement `threshold`, from HAN_FUSE_WARN_PCT and the like), for each meter
+its own. Numbers in a condition count things, or compare with nothing at all.
+
+Every rule keeps quiet where data is missing and where InfluxDB does not answer; that is one rule's own business. Windows
+are long enough for a lost frame or two, and short enough that a series that ended fires nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import yaml
+
+from grafana.dashboards.influxql import IMPORT, TOTAL, tag
+from grafana.dashboards.rule_parts import (
+    DAY_S,
+    HOUR_S,
+    MINUTE_S,
+    Ask,
+    Group,
+    Rule,
+    Words,
+    duration,
+    label,
+    limit,
+    number,
+    panel_ids,
+    provisioning,
+    recent,
+)
+
+FOLDER: Final = "HAN"
+RETIRED: Final[tuple[str, ...]] = ()
+"""Uids of rules that an earlier version had."""
+
+_METER: Final = f"(meter {label('meter_id')})"
+_PHASE: Final = label("phase")
+
+# Fuse: the middle value of the last 40 s, three to four readings. One odd reading (a motor that starts, a frame that
+# is lost) neither raises it nor hides it.
+_FUSE_WINDOW_S: Final = 40
+_BY_PHASE: Final = ("meter_id", "phase")
+_LOAD: Final = Ask("A", "load", recent("fuse_load", of='median("value")', by=_BY_PHASE), _FUSE_WINDOW_S)
+_FUSE: Final = limit("current", name="fuse", ref="F")
+_AMPERES: Final = ("amperes", "$load * $fuse / 100")
+_CARRIES: Final = f"{_PHASE} carries {number('amperes')} A"
+
+FUSE: Final = Rule(
+    uid="han-fuse",
+    title="Fuse overloaded",
+    after="30s",
+    asks=(_LOAD, limit("fuse_load"), _FUSE),
+    also=(_AMPERES,),
+    condition="$load > $limit",
+    severity="critical",
+    area="fuse",
+    words=Words(
+        title=f"Fuse overloaded: {_PHASE}",
+        summary=f"{_CARRIES}, {number('load')} % of the main fuse ({number('fuse')} A). {_METER}",
+        advice=f"Switch something on {_PHASE} off now: the oven, a heater, the water heater, the car. "
+        "At this load the main fuse trips: the higher, the sooner.",
+        resolved=f"{_CARRIES}, {number('load')} % of the main fuse. {_METER}",
+    ),
+    panel=("han-now", "Phases and main fuse"),
+)
+
+FUSE_WARN: Final = Rule(
+    uid="han-fuse-warn",
+    title="Fuse nearly full",
+    after="2m",
+    # While the phase stays over the fuse for a whole minute the rule above fires, and this one need not. Nearer to the
+    # fuse, where readings fall on both sides of it, that one may keep quiet and this one must not.
+    asks=(
+        _LOAD,
+        limit("fuse_load", "warn"),
+        Ask("B", "least", recent("fuse_load", of='min("value")', by=_BY_PHASE), MINUTE_S),
+        limit("fuse_load", name="full", ref="M"),
+        _FUSE,
+    ),
+    also=(_AMPERES,),
+    condition="$load > $limit && $least <= $full",
+    severity="warning",
+    area="fuse",
+    words=Words(
+        title=f"Fuse nearly full: {_PHASE}",
+        summary=f"{_CARRIES}, {number('load')} % of the main fuse ({number('fuse')} A), for two minutes; "
+        f"your limit is {number('limit')} %. {_METER}",
+        advice=f"Wait with the next large thing on {_PHASE}, or switch one off.",
+        resolved=f"{_CARRIES}, {number('load')} % of the main fuse"
+        f"{{{{ if gt .Values.load.Value .Values.full.Value }}}}: see Fuse overloaded{{{{ end }}}}. {_METER}",
+    ),
+    panel=("han-now", "Phases and main fuse"),
+)
+
+HIGH_LOAD: Final = Rule(
+    uid="han-high-load",
+    title="High load",
+    after="30s",
+    asks=(
+        Ask("A", "power", recent("active_power", TOTAL, IMPORT, of='mean("value") / 1000'), 5 * MINUTE_S),
+        limit("active_power", per=1000),
+    ),
+    condition="$power > $limit",
+    severity="warning",
+    area="power",
+    words=Words(
+        title="High load",
+        summary=f"The house takes {number('power')} kW, the mean of five minutes; your limit is {number('limit')} kW. "
+        f"{_METER}",
+        advice="Switch something large off, or wait with the next: oven, water heater, car charger.",
+        resolved=f"The house takes {number('power')} kW, the mean of five minutes; your limit is {number('limit')} kW. "
+        f"{_METER}",
+    ),
+    panel=("han-now", "Power now"),
+)
+
+HOUR: Final = Rule(
+    uid="han-hour",
+    title="This hour is heading over its limit",
+    after="2m",
+    asks=(
+        Ask("A", "energy", recent("hour_energy", tag("kind", "projected"), IMPORT, of='last("value") / 1000'), MINUTE_S),
+        limit("hour_energy", per=1000),
+    ),
+    condition="$energy > $limit",
+    severity="warning",
+    area="power",
+    words=Words(
+        title="This hour is heading over its limit",
+        summary=f"At the present power this hour comes to {number('energy')} kWh; your limit is {number('limit')} kWh. "
+        f"{_METER}",
+        advice="Wait with dishwasher, washing machine and car until the next full hour, or switch something off.",
+        resolved=f"At the present power this hour comes to {number('energy')} kWh; your limit is {number('limit')} kWh. "
+        f"{_METER}",
+    ),
+    panel=("han-now", "This hour"),
+)
+
+VOLTAGE: Final = Rule(
+    uid="han-voltage",
+    title="Voltage outside its limits",
+    after="10m",
+    asks=(
+        Ask("A", "volts", recent("voltage", of='mean("value")', by=_BY_PHASE), MINUTE_S),
+        limit("voltage", "min", name="low", ref="L"),
+        limit("voltage", "max", name="high", ref="M"),
+    ),
+    condition="$volts < $low || $volts > $high",
+    severity="warning",
+    area="voltage",
+    words=Words(
+        title=f"Voltage outside its limits: {_PHASE}",
+        summary=f"{_PHASE} has {number('volts')} V, and has been outside {number('low')} to {number('high')} V "
+        f"for ten minutes. {_METER}",
+        advice="Your grid company has to mend this: call it. If lamps flicker or are too bright, the neutral may be loose: "
+        "pull the plugs of what is dear, and call an electrician at once.",
+        resolved=f"{_PHASE} has {number('volts')} V. {_METER}",
+    ),
+    panel=("han-now", "Voltage"),
+)
+
+UNBALANCE: Final = Rule(
+    uid="han-unbalance",
+    title="Phases out of balance",
+    after="15m",
+    asks=(
+        Ask("A", "unbalance", recent("phase_unbalance", tag("quantity", "current"), of='mean("value")'), MINUTE_S),
+        limit("phase_unbalance"),
+    ),
+    condition="$unbalance > $limit",
+    severity="warning",
+    area="balance",
+    words=Words(
+        title="Phases out of balance",
+        summary=f"One phase has been far from the mean of the phases for fifteen minutes, now {number('unbalance')} %; "
+        f"your limit is {number('limit')} %. {_METER}",
+        advice="Move something large to another phase (an electrician can move a whole circuit). "
+        "The dashboard Phase balance shows which phase.",
+        resolved=f"Unbalance is {number('unbalance')} %; your limit is {number('limit')} %. {_METER}",
+    ),
+    panel=("han-now", "Phases and main fuse"),
+)
+
+# reading_age is written for the meters of the exporter's sources, for a day after they fell silent. Their limits are
+# as old as their last reading.
+NO_READING: Final = Rule(
+    uid="han-no-reading",
+    title="No reading from the meter",
+    after="30s",
+    asks=(
+        Ask("A", "age", recent("reading_age"), MINUTE_S),
+        limit("reading_age", since_s=DAY_S + HOUR_S),
+    ),
+    condition="$age > $limit",
+    severity="warning",
+    area="meter",
+    words=Words(
+        title="No reading from the meter",
+        summary=f"Nothing has come from the meter for {duration('age')}. {_METER}",
+        advice="Is the adapter plugged in, at the meter and at the computer? "
+        "`docker compose exec exporter han-exporter check` says what is wrong.",
+        resolved=f"The meter is heard again. {_METER}",
+    ),
+    panel=("han-now", "Last reading"),
+)
+
+# The points of each minute of a day are counted, 0 where there are none, and the mean taken of the last minutes: 0 when
+# six minutes, the running one among them, had nothing. An exporter that was not heard for a day is forgotten.
+_POINTS: Final = 'SELECT count("memory") AS "points" FROM "exporter" WHERE $timeFilter GROUP BY time(1m), "instance" fill(0)'
+_MOVING: Final = _POINTS.replace('count("memory")', 'moving_average(count("memory"), 6)')
+EXPORTER: Final = Rule(
+    uid="han-exporter-silent",
+    title="Exporter silent",
+    after="2m",  # InfluxDB that comes back hears from the exporter within a minute
+    asks=(Ask("A", "points", f'SELECT last("points") FROM ({_MOVING}) GROUP BY "instance"', DAY_S),),
+    condition="$points == 0",
+    severity="warning",
+    area="exporter",
+    words=Words(
+        title="Exporter silent",
+        summary=f"Nothing has come from the exporter {label('instance')} for five minutes or longer: "
+        "nothing new is shown, and no other alert can tell.",
+        advice="Does it run, and can it reach InfluxDB? `docker compose ps` and `docker compose logs exporter` tell. "
+        "If it runs, it keeps what it reads.",
+        resolved=f"The exporter {label('instance')} is heard again.",
+    ),
+    panel=("han-now", "Last reading"),
+)
+
+BACKLOG: Final = Rule(
+    uid="han-backlog",
+    title="Readings wait",
+    after="2m",
+    asks=(
+        Ask("A", "age", recent("exporter", of='last("outbox_age")', by=("instance",)), MINUTE_S),
+        # The exporter's own limit belongs to no meter, and so to every exporter.
+        Ask("L", "limit", recent("threshold", tag("quantity", "backlog_age"), tag("bound", "max"), by=()), HOUR_S),
+    ),
+    condition="$age > $limit",
+    severity="warning",
+    area="exporter",
+    words=Words(
+        title="Readings wait",
+        summary=f"Readings have waited {duration('age')} to be stored; your limit is {duration('limit')}. "
+        f"(exporter {label('instance')})",
+        advice="InfluxDB is slow, full, or refuses them: `docker compose logs exporter` says which. "
+        "Nothing is lost while there is room in the outbox.",
+        resolved=f"The oldest reading that waits is {duration('age')} old. (exporter {label('instance')})",
+    ),
+    panel=("han-now", "Last reading"),
+)
+
+# A month's peaks, mean and step stand at the start of the local month, so the look-back is a month, and in its first days
+# holds two. The newest point of each counts. Until the month has peaks of three days its mean is of fewer, and rises
+# whatever one does. And in its first hour it has no step yet, and last month's is the newest: then the mean is that of
+# the running hour alone, and equal to it.
+_MONTH_S: Final = 32 * DAY_S
+_PEAKS: Final = recent(
+    "capacity", '"kind" =~ /^peak/', of='count("value") AS "peaks"', by=("meter_id",)
+).replace("GROUP BY", "GROUP BY time(1d),") + " fill(none)"
+CAPACITY: Final = Rule(
+    uid="han-capacity",
+    title="Capacity charge about to rise",
+    after="2m",
+    asks=(
+        Ask("A", "mean", recent("capacity", tag("kind", "projected"), of='last("value") / 1000'), MINUTE_S),
+        Ask("L", "step", recent("capacity_step", of='last("value") / 1000'), _MONTH_S),
+        Ask("P", "peaks", f'SELECT last("peaks") FROM ({_PEAKS}) GROUP BY "meter_id"', _MONTH_S),
+        Ask("H", "hour", recent("hour_energy", tag("kind", "projected"), IMPORT, of='last("value") / 1000'), MINUTE_S),
+    ),
+    # A mean of exactly 5 kWh is in the step from 5 to 10; above the last step, where `step` is negative, there is no
+    # higher one.
+    condition="$mean >= $step && $step > 0 && $peaks >= 3 && $mean != $hour",
+    severity="warning",
+    area="capacity",
+    words=Words(
+        title="Capacity charge about to rise",
+        summary=f"At the present power this hour lifts the mean of the month's three highest days to {number('mean')} kWh, "
+        f"out of the step up to {number('step')} kW. {_METER}",
+        advice="Use less for the rest of this hour and the month stays in its step: wait with dishwasher, washing machine "
+        "and car until the next full hour.",
+        resolved=f"With this hour the mean of the month's three highest days is {number('mean')} kWh, "
+        f"in the step up to {number('step')} kW. {_METER}",
+    ),
+    panel=("han-now", "This hour"),
+)
+
+INFLUXDB: Final = Rule(
+    uid="han-influxdb",
+    title="InfluxDB does not answer",
+    after="2m",  # longer than it takes to start again
+    asks=(Ask("A", "answers", recent("exporter", of='count("memory")', by=()), 5 * MINUTE_S, reducer="count"),),
+    condition="$answers < 0",  # never: it is the failing of the query that counts
+    on_error=True,
+    severity="critical",
+    area="database",
+    words=Words(
+        title="InfluxDB does not answer",
+        summary="Grafana has had no answer from InfluxDB for two minutes: it shows nothing, and no other alert can tell.",
+        advice="`docker compose ps` and `docker compose logs influxdb` tell why. Is the disk full? "
+        "The exporter keeps what it reads, and sends it later.",
+        resolved="InfluxDB answers again.",
+    ),
+    panel=("han-now", "Last reading"),
+)
+
+GROUPS: Final = (
+    Group("Fuse", "10s", (FUSE, FUSE_WARN)),
+    Group("Power, meter and exporter", "30s", (HIGH_LOAD, HOUR, NO_READING, EXPORTER, BACKLOG, INFLUXDB)),
+    Group("Voltage, balance and capacity", "1m", (VOLTAGE, UNBALANCE, CAPACITY)),
+)
+
+_HEADER: Final = """\
+# Alert rules. Written by grafana/dashboards/dashboards.py: change grafana/dashboards/alerts.py and run that.
+# Grafana shows them as provisioned and lets nobody change them there. For a rule of your own: Alerting, Alert rules, the
+# rule's "Duplicate" (with later releases "More", "Duplicate"), change the copy, save it in a folder of your own.
+"""
+
+
+def rules(dashboards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What Grafana's provisioning reads. Messages link to panels of these dashboards (their JSON).
+
+    Raises LookupError when a panel that a rule links to is not there.
+    """
+    return provisioning(GROUPS, FOLDER, RETIRED, panel_ids(dashboards))
+
+
+def text(dashboards: Iterable[Mapping[str, Any]]) -> str:
+    """The text of rules.yaml."""
+    dumped: str = yaml.safe_dump(rules(dashboards), sort_keys=False, width=120, allow_unicode=True)
+    return _HEADER + dumped

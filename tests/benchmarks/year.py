@@ -1,0 +1,335 @@
+"""A year of one meter, written into an InfluxDB: `python -m tests.benchmarks.year [URL]`.
+
+Every line that `run` would have written of a Kamstrup meter in a house of three phases: what the meter sends every 10 s
+and each hour, what is derived from it, the exporter's own metrics; some 75 million points. URL, token, organisation
+and bucket are HAN_INFLUX_URL and so on, as for `run`.
+
+The readings come straight from the simulated household (octets and their decoding would take three times as long; a
+test holds the two together), the lines from points.py and Deriver, so the schema is theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import urlencode
+
+from exporter import points
+from exporter.config import Settings, load
+from exporter.derived import day_start, month_start, next_day, projected, thresholds, with_running
+from exporter.deriving import Deriver, backlog_threshold_lines
+from exporter.hour_so_far import HourSoFar
+from exporter.placing import HOUR_MS, Placed, from_ms, to_ms
+from exporter.protocol.obis import ObisCode, describe
+from exporter.reading import Measurement, Meter, Reading, Zone
+from exporter.simulator.household import Household
+from exporter.simulator.loads import noise
+from exporter.simulator.meter import MAKERS
+from exporter.simulator.sample import Sample
+from exporter.telemetry import Link, exporter_fields
+
+SLOT_MS: Final = 10_000
+HOURLY_MS: Final = MAKERS["kamstrup"].hourly
+LIST_OCTETS: Final = {False: 232, True: 306}
+"""How long the frames of the 10 s list and of the hourly list are, with an id of 20 characters."""
+_JITTER_S: Final = 0.05
+_METRICS_MS: Final = 3_100
+"""How long after a reading the service's own metrics come."""
+_THRESHOLDS_MS: Final = 5 * 60_000
+_RESTART_MS: Final = 30 * 24 * HOUR_MS
+
+
+def _codes(group_c: Iterable[int], group_d: int) -> tuple[tuple[ObisCode, str], ...]:
+    codes = [ObisCode(1, 1, c, group_d, 0) for c in group_c]
+    return tuple((code, quantity.unit) for code in codes if (quantity := describe(code)) is not None)
+
+
+_VALUES: Final = _codes((1, 2, 3, 4, 31, 51, 71, 32, 52, 72), 7)
+_REGISTERS: Final = _codes((1, 2, 3, 4), 8)
+
+
+class Readings:
+    """What a Kamstrup meter in a TN house says, as it stands behind decoding and placing, in its order."""
+
+    def __init__(self, seed: int, zone: Zone) -> None:
+        self.meter_id = f"SIMULATED-KAMSTRUP-{seed}"
+        self._seed = seed
+        self._household = Household(seed, 3, "TN", zone)
+        self._meter = Meter(self.meter_id, "Kamstrup", MAKERS["kamstrup"].types[1].decode())
+
+    def between(self, start_ms: int, end_ms: int) -> Iterator[Placed]:
+        """Every reading that is sent from `start_ms` to before `end_ms`."""
+        for slot in range(start_ms - start_ms % -SLOT_MS, end_ms, SLOT_MS):
+            yield self.reading(slot, hourly=False)
+            if slot % HOUR_MS == 0 and slot + HOURLY_MS < end_ms:
+                yield self.reading(slot + HOURLY_MS, hourly=True)
+
+    def received(self, ms: int, *, hourly: bool) -> datetime:
+        """When the closing flag of a frame that is sent at `ms` has come: on the wire, and through an adapter."""
+        wire = LIST_OCTETS[hourly] * 10 / 2400
+        return from_ms(ms) + timedelta(seconds=wire + _JITTER_S * noise(self._seed, 90, ms // 1000))
+
+    def reading(self, ms: int, *, hourly: bool) -> Placed:
+        """The list that is sent at `ms`."""
+        moment = from_ms(ms)
+        hour = ms - ms % HOUR_MS if hourly else None
+        sample = self._household.sample(moment, registers_at=None if hour is None else from_ms(hour))
+        codes = _VALUES + _REGISTERS if hourly else _VALUES
+        measurements = tuple(
+            Measurement(code, value, unit) for (code, unit), value in zip(codes, _sent(sample), strict=True)
+        )
+        received = self.received(ms, hourly=hourly)
+        reading = Reading(self._meter, "Kamstrup_V0001", measurements, clock=moment, received=received)
+        at, offset = to_ms(received), (moment - received) / timedelta(seconds=1)
+        return Placed(reading, self.meter_id, at, at if hour is None else hour, hourly, offset)
+
+
+def _sent(sample: Sample) -> list[float]:
+    """The values as the meter sends them: W, 0.01 A, V, 10 Wh."""
+    values = [float(watt) for watt in sample.power]
+    values += [round((ampere or 0.0) * 100) / 100.0 for ampere in sample.currents]
+    values += [float(round(volt or 0.0)) for volt in sample.voltages]
+    return values + [float(wh // 10 * 10) for wh in sample.registers or ()]
+
+
+class RunningHour:
+    """What Deriver.now says of the running hour, without looking through the whole month's hours each time."""
+
+    def __init__(self, meter_id: str, zone: Zone) -> None:
+        self._meter_id, self._zone = meter_id, zone
+        self._so_far = {"import": HourSoFar(), "export": HourSoFar()}
+        self._registers: dict[int, float] = {}
+        self._day = range(0)
+        self._known = -1
+        self._highest: dict[int, float] = {}
+
+    def heard(self, placed: Placed) -> None:
+        """Take the next reading."""
+        assert placed.time is not None and placed.register_time is not None
+        values = placed.reading.measurements
+        for place, hour in enumerate(self._so_far.values()):
+            hour.take(placed.time, values[place].value)
+            if placed.is_hour:
+                hour.take_register(placed.register_time, values[len(_VALUES) + place].value)
+        if placed.is_hour:
+            self._registers[placed.register_time] = values[len(_VALUES)].value
+
+    def lines(self, now_ms: int) -> Iterator[str]:
+        """So far, projected, and the capacity that would come of it."""
+        start = now_ms - now_ms % HOUR_MS
+        for direction, hour in self._so_far.items():
+            known = hour.until(now_ms)
+            if known is None:
+                continue
+            so_far, unknown, power = known
+            yield points.running_hour_line(self._meter_id, direction, "so_far", so_far, now_ms)
+            expected = projected(so_far, power, start + HOUR_MS - now_ms, unknown)
+            if expected is None:
+                continue
+            yield points.running_hour_line(self._meter_id, direction, "projected", expected, now_ms)
+            if direction == "import":
+                mean = with_running(self._month(start), start, expected, self._zone)
+                yield points.projected_capacity_line(self._meter_id, mean, now_ms)
+
+    def _month(self, hour: int) -> dict[int, float]:
+        """The final hours of the month that can matter: the highest of each day."""
+        if hour not in self._day or len(self._registers) != self._known:
+            self._day = range(day_start(hour, self._zone), next_day(hour, self._zone))
+            month = month_start(hour, self._zone)
+            self._registers = {at: wh for at, wh in self._registers.items() if at >= month}
+            self._known = len(self._registers)
+            days: dict[int, tuple[float, int]] = {}
+            for at, register in sorted(self._registers.items()):
+                if at + HOUR_MS in self._registers:
+                    wh, day = self._registers[at + HOUR_MS] - register, day_start(at, self._zone)
+                    days[day] = max(days.get(day, (-1.0, 0)), (wh, at))
+            self._highest = {at: wh for wh, at in days.values()}
+        return self._highest
+
+
+class Year:
+    """All lines of the time from `start_ms` to `end_ms`, a pure function of its arguments and the settings."""
+
+    def __init__(self, settings: Settings, seed: int, start_ms: int, end_ms: int) -> None:
+        self._settings, self._seed = settings, seed
+        self._start, self._end = start_ms, end_ms
+        self._readings = Readings(seed, settings.zone)
+        self.meter_id = self._readings.meter_id
+        self._instance = settings.instance or "benchmark"
+        self._state: dict[str, str] = {}
+        self._deriver = Deriver(settings, self._state.get)
+        self._running = RunningHour(self.meter_id, settings.zone)
+        self._limits_told = self._started = 0
+        self._written = 0
+        outbox = ("outbox_depth", "outbox_age", "outbox_bytes", "lines_dropped", "lines_rejected", "clock_untrusted")
+        writer = ("points_written", "write_retries", "write_latency")
+        link = Link("kamstrup", "sim:kamstrup")
+        link.counts.frames = 1
+        self._fields = exporter_fields([link], dict.fromkeys(outbox, 0.0), dict.fromkeys(writer, 0.0))
+
+    def lines(self) -> Iterator[list[str]]:
+        """The lines that each reading brings, and those of the service in the 10 s after it."""
+        for placed in self._readings.between(self._start, self._end):
+            lines = list(points.lines(placed))
+            lines += self._deriver.of(placed)
+            self._running.heard(placed)
+            if placed.is_hour:
+                lines += self._deriver.months()
+                self._state.update(self._deriver.new_state())
+                self._deriver.kept()
+            else:
+                lines += self._of_service(placed)
+            self._written += len(lines)
+            yield lines
+
+    def _tick(self, placed: Placed) -> tuple[int, float]:
+        # when the metrics behind a reading are written, ms, and how old the reading is by then, s
+        assert placed.time is not None
+        slot = placed.time - placed.time % SLOT_MS
+        ms = slot + _METRICS_MS + int(15 * noise(self._seed, 91, slot // 1000))
+        return ms, (ms - placed.time) / 1000 + noise(self._seed, 92, slot // 1000) / 1000
+
+    def _of_service(self, placed: Placed) -> Iterator[str]:
+        ms, age = self._tick(placed)
+        if ms >= self._end:
+            return
+        if ms - self._started >= _RESTART_MS:
+            if self._started:
+                yield points.event_line(self._instance, "stop", "han-exporter stopped", ms - 5000)
+            self._started = ms
+            yield points.event_line(self._instance, "start", "han-exporter started", ms)
+        yield points.exporter_line(self._instance, self._metrics(ms), ms)
+        if ms - self._limits_told >= _THRESHOLDS_MS:
+            self._limits_told = ms
+            yield from backlog_threshold_lines(self._settings, ms)
+            yield from _limit_lines(self._settings, self.meter_id, ms)
+        yield from self._running.lines(ms)
+        yield points.reading_age_line(self.meter_id, age, ms)
+
+    def _metrics(self, ms: int) -> dict[str, int | float]:
+        since, chance = (ms - self._started) // SLOT_MS, noise(self._seed, 93, ms // 1000)
+        self._fields |= {
+            "frames": since,
+            "readings": since,
+            "octets": since * LIST_OCTETS[False],
+            "outbox_depth": int(chance * 30),
+            "outbox_bytes": 4096 * 24,
+            "points_written": self._written,
+            "write_latency": 0.002 + 0.02 * chance * chance,
+            "memory": 45_000_000 + 4096 * int(chance * 8),
+        }
+        return self._fields
+
+
+def _limit_lines(settings: Settings, meter_id: str, ms: int) -> Iterator[str]:
+    for threshold in thresholds(settings.limits(meter_id)):
+        yield points.threshold_line(threshold, ms, meter_id)
+
+
+class Sender:
+    """Posts batches in threads of their own while the next are made."""
+
+    def __init__(self, settings: Settings, *, level: int, threads: int = 2) -> None:
+        import urllib3
+
+        query = {"org": settings.influx_org, "bucket": settings.influx_bucket, "precision": "ms"}
+        self._target = f"{(settings.influx_url or '').rstrip('/')}/api/v2/write?{urlencode(query)}"
+        self._headers = {"Authorization": f"Token {settings.token()}"} if settings.token() else {}
+        self._level = level
+        if level:
+            self._headers["Content-Encoding"] = "gzip"
+        self._http = urllib3.PoolManager(retries=False, timeout=120.0, maxsize=threads)
+        self._waiting: queue.Queue[list[str] | None] = queue.Queue(2)
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        self.failure = ""
+        self.octets = 0
+        for thread in self._threads:
+            thread.start()
+
+    def post(self, lines: list[str]) -> None:
+        """Send them; raises SystemExit with what InfluxDB said when it did not take a batch."""
+        while not self.failure:
+            try:
+                self._waiting.put(lines, timeout=0.5)
+            except queue.Full:
+                continue
+            return
+        raise SystemExit(self.failure)
+
+    def finish(self) -> None:
+        """Wait until all is sent."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+        if self.failure:
+            raise SystemExit(self.failure)
+
+    def _run(self) -> None:
+        import urllib3
+
+        while (lines := self._waiting.get()) is not None:
+            if self.failure:
+                continue
+            body = "\n".join(lines).encode()
+            if self._level:
+                body = gzip.compress(body, compresslevel=self._level, mtime=0)
+            try:
+                answer = self._http.request("POST", self._target, body=body, headers=self._headers)
+            except (urllib3.exceptions.HTTPError, OSError) as problem:
+                self.failure = f"InfluxDB cannot be reached, or broke off: {problem}"
+                continue
+            self.octets += len(body)
+            if answer.status != 204:
+                self.failure = f"InfluxDB answers {answer.status}: {answer.data.decode('utf-8', 'replace')[:500]}"
+
+
+def main() -> None:
+    """Write a year."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", nargs="?", help="InfluxDB, like http://localhost:8086 [default: HAN_INFLUX_URL]")
+    parser.add_argument("--days", type=float, default=365.0)
+    parser.add_argument("--end", help="the last moment, like 2026-11-22T20:00:00+00:00 [default: now]")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=20_000, help="lines a request [default: 20000]")
+    parser.add_argument("--gzip", type=int, default=0, help="level of compression [default: 0, none]")
+    given = parser.parse_args()
+    settings = load({"influx_url": given.url})
+    if settings.influx_url is None:
+        parser.error("where is InfluxDB? Give its URL, or set HAN_INFLUX_URL")
+    end = to_ms(datetime.fromisoformat(given.end).astimezone(UTC) if given.end else datetime.now(UTC))
+    start = end - round(given.days * 86_400_000)
+    year, sender = Year(settings, given.seed, start, end), Sender(settings, level=given.gzip)
+    began = told = time.monotonic()
+    waiting: list[str] = []
+    written, now = 0, start
+    for lines in year.lines():
+        waiting += lines
+        now += SLOT_MS  # near enough for a word on how far it is
+        if len(waiting) >= given.batch:
+            written += len(waiting)
+            sender.post(waiting)
+            waiting = []
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                _say(f"{(now - start) / (end - start):6.1%}  {from_ms(now):%Y-%m-%d}", written, told - began, "\r")
+    if waiting:
+        sender.post(waiting)
+    sender.finish()
+    _say(f"{year.meter_id}: ", written + len(waiting), time.monotonic() - began, "\n")
+    print(f"{sender.octets / 1e6:.0f} MB sent", file=sys.stderr)
+
+
+def _say(what: str, written: int, seconds: float, end: str) -> None:
+    print(f"{what}  {written / 1e6:.1f} million points, {written / seconds:,.0f} a second  ", end=end, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The benchmark's year is what `run` writes: its lines beside those of the simulated meter's own octets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from exporter import points
+from exporter.config import Settings
+from exporter.deriving import Deriver
+from exporter.intake import Heard, Intake
+from exporter.placing import Placer, from_ms, to_ms
+from exporter.simulator.meter import OSLO, SimulatedMeter
+from tests.benchmarks.year import HOURLY_MS, LIST_OCTETS, Readings, RunningHour, Year
+
+SETTINGS = Settings(main_fuse_a=32)
+START = datetime(2026, 3, 28, 22, 30, tzinfo=UTC)  # half an hour before a local midnight
+HOURS = 3.5
+
+
+def in_ms(hours: float) -> int:
+    return to_ms(START + timedelta(hours=hours))
+
+
+def of_octets(hours: float) -> tuple[list[str], list[str]]:
+    """The lines of readings, and of the running hour, by the way of octets, decoding and placing."""
+    readings = Readings(1, OSLO)
+    now = [0.0]
+    intake, placer, state = Intake(OSLO), Placer("kamstrup", zone=OSLO, state={}), dict[str, str]()
+    deriver = Deriver(SETTINGS, state.get, monotonic=lambda: now[0])
+    lines: list[str] = []
+    running: list[str] = []
+    for frame in SimulatedMeter("kamstrup").frames(START - timedelta(seconds=5), START + timedelta(hours=hours)):
+        hourly = len(frame.octets) == LIST_OCTETS[True]
+        sent = round(frame.complete.timestamp() * 1000 - len(frame.octets) * 10 / 2.4)
+        received = readings.received(sent, hourly=hourly)
+        now[0] = to_ms(received) / 1000
+        for outcome in intake.feed(frame.octets, received):
+            assert isinstance(outcome, Heard)
+            for placed in placer.place(outcome.reading):
+                lines += points.lines(placed)
+                lines += deriver.of(placed)
+        lines += deriver.months()
+        now[0] = to_ms(received) / 1000 + 2.0004
+        running += [line for line in deriver.now(to_ms(received) + 2000) if not line.startswith("threshold")]
+    return lines, running
+
+
+def test_frames_are_as_long_as_the_benchmark_takes_them_to_be() -> None:
+    frames = SimulatedMeter("kamstrup").frames(START, START + timedelta(hours=1))
+    assert {len(frame.octets) for frame in frames} == set(LIST_OCTETS.values())
+
+
+def test_its_readings_and_running_hours_are_those_of_the_simulated_meters_octets() -> None:
+    lines, running = of_octets(HOURS)
+    readings = Readings(1, OSLO)
+    state: dict[str, str] = {}
+    deriver, hour = Deriver(SETTINGS, state.get), RunningHour("SIMULATED-KAMSTRUP-1", OSLO)
+    mine: list[str] = []
+    my_running: list[str] = []
+    for placed in readings.between(in_ms(0), in_ms(HOURS)):
+        mine += [*points.lines(placed), *deriver.of(placed), *deriver.months()]
+        hour.heard(placed)
+        assert placed.time is not None
+        my_running += hour.lines(placed.time + 2000)
+    assert len(mine) > 1000 and sum("kind=final" in line for line in mine) == 2 * 2
+    assert sorted(mine) == sorted(lines)
+    assert sorted(my_running) == sorted(running)
+
+
+def test_it_has_every_measurement_that_run_writes_of_a_meter_that_sends_no_frequency() -> None:
+    found = {line.partition(",")[0] for lines in Year(SETTINGS, 1, in_ms(0), in_ms(2.6)).lines() for line in lines}
+    assert found == {
+        *("active_power", "reactive_power", "current", "voltage", "active_energy", "reactive_energy"),
+        *("power_factor", "phase_unbalance", "fuse_load", "hour_energy", "day_energy", "month_energy"),
+        *("capacity", "capacity_step", "threshold", "meter", "meter_clock_offset", "reading_age", "exporter", "event"),
+    }
+
+
+def test_it_is_the_same_each_time_and_ends_where_it_is_told_to() -> None:
+    def made(seed: int) -> list[str]:
+        return [line for lines in Year(SETTINGS, seed, in_ms(0), in_ms(0.1)).lines() for line in lines]
+
+    assert made(1) == made(1) != made(2)
+    times = [int(line.rpartition(" ")[2]) for line in made(1) if not line.startswith("meter,")]
+    assert in_ms(0) <= min(times) < in_ms(0) + 2000
+    assert in_ms(0.1) - 12_000 < max(times) < in_ms(0.1)
+
+
+def test_no_two_readings_come_at_once() -> None:
+    placed = list(Readings(1, OSLO).between(in_ms(0.5), in_ms(0.5) + 30_000))
+    assert [one.is_hour for one in placed] == [False, True, False, False]
+    times = [one.time for one in placed if one.time is not None]
+    assert times == sorted(set(times))
+    assert from_ms(in_ms(0.5) + HOURLY_MS) < from_ms(times[1])

@@ -167,8 +167,7 @@ class Deriver:
             if told is None or not 0 <= now_ms - told < _THRESHOLDS_EVERY_MS:
                 self._told[meter_id] = now_ms
                 self._months.clear()  # an import beside this service may have brought hours
-                for threshold in thresholds(self._settings.limits(meter_id)):
-                    yield points.threshold_line(threshold, now_ms, meter_id)
+                yield from limit_lines(self._settings, meter_id, now_ms)
 
     def _running_lines(self, meter_id: str, direction: str, now: int) -> Iterator[str]:
         hour = self._running.get((meter_id, direction))
@@ -205,6 +204,26 @@ class Deriver:
     def kept(self) -> None:
         """The hours' state was kept."""
         self._book.kept()
+
+
+def last_heard(state: Mapping[str, str]) -> dict[str, int]:
+    """Meter id -> when its last reading was (ms), by the running hours in the state."""
+    heard: dict[str, int] = {}
+    for key, text in state.items():
+        if not key.startswith(_RUNNING):
+            continue
+        _, _, meter_id = key.removeprefix(_RUNNING).partition(":")
+        try:
+            heard[meter_id] = max(heard.get(meter_id, 0), HourSoFar.parse(text).time)
+        except (ValueError, TypeError):
+            log.warning("what the outbox remembers under %s is not understood (another version's?)", key)
+    return heard
+
+
+def limit_lines(settings: Settings, meter_id: str, now_ms: int) -> Iterator[str]:
+    """A meter's limits."""
+    for threshold in thresholds(settings.limits(meter_id)):
+        yield points.threshold_line(threshold, now_ms, meter_id)
 
 
 def backlog_threshold_lines(settings: Settings, now_ms: int) -> Iterator[str]:

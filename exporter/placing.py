@@ -89,6 +89,12 @@ class Placer:
         expired = self._names.expired(timed.time)
         return [placed for named in expired + self._names.of(timed) for placed in self._in_turn(*named)]
 
+    @property
+    def expected(self) -> tuple[str, bool]:
+        """The id that lists without one have on this source now, and whether a meter named itself so."""
+        last = self._names.last
+        return (self._names.fallback, False) if last is None else (last, True)
+
     def clock_of(self, reading: Reading) -> datetime | None:
         """The clock of a reading in UTC by the rule in force for its meter, or for the one last heard.
 
@@ -192,7 +198,7 @@ class _Names:
 
     def __init__(self, source: str, fallback: str, last: str | None) -> None:
         self._source = source
-        self._fallback = fallback
+        self.fallback = fallback
         self.last = last
         self._heard: dict[str, int] = {}  # id -> when it was last heard, or 0 where no time is known
         self._alternating_until: int | None = None
@@ -211,7 +217,7 @@ class _Names:
                 return []
             return [(timed, self.last)]
         if self._gave_up:
-            return [(timed, self._fallback)]
+            return [(timed, self.fallback)]
         self.waiting.append(timed)
         return []
 
@@ -252,7 +258,7 @@ class _Names:
         waiting, self.waiting = self.waiting, []
         if waiting:
             self._gave_up = True
-        return [(timed, self._fallback) for timed in waiting]
+        return [(timed, self.fallback) for timed in waiting]
 
     def new_state(self) -> dict[str, str]:
         if self.last is None or self.last == self._kept:

@@ -21,17 +21,18 @@ from typing import Any, Final
 
 from exporter import __version__, points
 from exporter.config import Settings
-from exporter.deriving import Deriver, backlog_threshold_lines
+from exporter.deriving import Deriver, backlog_threshold_lines, last_heard, limit_lines
 from exporter.host_clock import HostTime
 from exporter.influx.client import Client
 from exporter.influx.writer import Writer
 from exporter.intake import Heard, Intake
+from exporter.marks import LineMarks, SourceMarks
 from exporter.meters import safe_text
 from exporter.outbox import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer, to_ms
 from exporter.sources import Chunk, Source, SourceError, SourceEvent
 from exporter.status_socket import StatusServer
-from exporter.telemetry import Link, exporter_fields
+from exporter.telemetry import Link, ReadingAges, exporter_fields
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Reader:
         self._intake = Intake(settings.zone)
         state = outbox.states(f"last_id:{source.name}") | outbox.states("clock:")
         self._placer = Placer(source.name, zone=settings.zone, fallback=settings.meter_id, state=state)
+        expected, named = self._placer.expected
+        link.expect(expected, named=named)
         self._deriver = Deriver(settings, outbox.get_state)
         self._host_time = HostTime()
         self._lock = threading.Lock()
@@ -129,7 +132,8 @@ class Reader:
     def _keep(self, placed: Sequence[Placed], *, gather: bool) -> None:
         lines = self._gathered
         for one in placed:
-            self.link.read(one.meter_id)
+            # What a capture holds is no news, though it be read now.
+            self.link.read(one.meter_id, named=self.source.live and one.reading.meter.id is not None)
             if one.time is None:
                 self.link.counts.without_time += 1
                 continue
@@ -175,7 +179,7 @@ class Service:
         self._instance = safe_text(name.encode("utf-8", "surrogateescape")) or "han-exporter"
         self._stop = threading.Event()
         self._stop_writer = threading.Event()
-        self._backlog_told = 0
+        self._limits_told = 0
         self._started = datetime.now(UTC)
         self._outbox = Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
         _name_apart(sources)
@@ -184,6 +188,15 @@ class Service:
             for source, url in zip(sources, settings.sources, strict=True)
         ]
         self._writer = self._make_writer(settings)
+        self._ages = ReadingAges(self._heard_before())
+        self._source_marks = [SourceMarks(reader.link) for reader in self.readers]
+        self._line_marks = LineMarks(self._outbox.status().dropped_lines)
+
+    def _heard_before(self) -> dict[str, int]:
+        """When each meter was heard that was the last on its source, ms. Of a simulated one nothing is missed."""
+        last = {*self._outbox.states("last_id:").values(), *(str(reader.link.meter) for reader in self.readers)}
+        heard = last_heard(self._outbox.states("running:"))
+        return {one: at for one, at in heard.items() if one in last and not one.startswith(points.SIMULATED)}
 
     def _make_writer(self, settings: Settings) -> Writer | None:
         if settings.influx_url is None:
@@ -249,6 +262,9 @@ class Service:
             now = time.monotonic()
             for reader in self.readers:
                 reader.look_at_waiting(now)
+            for source in self._source_marks:
+                for mark in source.new():
+                    self._event(*mark)
             if now >= next_metrics:
                 next_metrics = now + METRICS_EVERY_S
                 self._write_metrics()
@@ -279,9 +295,25 @@ class Service:
         if self._writer is None:
             return
         ms = to_ms(datetime.now(UTC))
+        links = [reader.link for reader in self.readers]
+        lines = self._own_lines(ms, links)
+        ages = self._ages.of(links, ms)
+        lines += [points.reading_age_line(meter_id, age, ms) for meter_id, age in ages.items()]
+        if not 0 <= ms - self._limits_told < _THRESHOLD_EVERY_MS:
+            self._limits_told = ms
+            lines += backlog_threshold_lines(self._settings, ms)
+            for meter_id in self._ages.missed(ms):  # its age is told, so its limit is told too
+                lines += limit_lines(self._settings, meter_id, ms)
+        for reader in self.readers:
+            lines += reader.now(ms)
+        self._append(lines)
+
+    def _own_lines(self, ms: int, links: Sequence[Link]) -> list[str]:
+        """The exporter's counters, and what they have that is worth a mark."""
+        assert self._writer is not None
         outbox, writer = self._outbox.status(), self._writer.status()
         fields = exporter_fields(
-            [reader.link for reader in self.readers],
+            links,
             {
                 "outbox_depth": outbox.depth_lines,
                 "outbox_age": outbox.oldest_age_s or 0.0,
@@ -296,14 +328,15 @@ class Service:
             },
         )
         fields["clock_untrusted"] = float(not all(reader.clock_trusted for reader in self.readers))
-        lines = [points.exporter_line(self._instance, fields, ms)]
-        if ms - self._backlog_told >= _THRESHOLD_EVERY_MS:
-            self._backlog_told = ms
-            lines += backlog_threshold_lines(self._settings, ms)
-        for reader in self.readers:
-            lines += reader.now(ms)
-            lines += [points.reading_age_line(meter, age, ms) for meter, age in reader.link.reading_ages().items()]
-        self._append(lines)
+        marks = self._line_marks.new(
+            rejected=writer.lines_rejected,
+            why=lambda: next((one.words for one in self._outbox.rejected(1)), "it is no more"),
+            lost=outbox.dropped_lines + sum(link.counts.lost_lines for link in links),
+        )
+        return [
+            points.exporter_line(self._instance, fields, ms),
+            *(points.event_line(self._instance, *mark, ms) for mark in marks),
+        ]
 
     def _event(self, kind: str, text: str) -> None:
         if self._writer is not None:

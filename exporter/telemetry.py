@@ -27,6 +27,10 @@ _UNREAD_FRAMES: Final = 3
 _WORDS_EVERY_S: Final = 60.0
 _METERS: Final = 1024
 """Meters whose last reading is remembered, for its age."""
+_AGE_TOLD_S: Final = 24 * 3600.0
+"""A meter that was not heard for so long is no more."""
+_SWAPPED_AFTER_S: Final = 600.0
+"""Two meters that speak in turn on a source change places all the time; one not heard for so long is news."""
 
 
 class LinkState(Enum):
@@ -94,6 +98,12 @@ class Link:
         self._lock = threading.Lock()
         self._begun = monotonic()
         self._last_frame: float | None = None
+        self.meter: str | None = None
+        """The meter heard last, in this process or, as `expect` said, before it."""
+        self.replaced: set[str] = set()
+        """Those in whose place another was heard: a source carries one meter."""
+        self._exchanges: list[str] = []
+        self._named: str | None = None
         self._last_reading: dict[str, float] = {}
         self._octets_without_frame = 0
         self._unread_in_a_row = 0
@@ -127,12 +137,42 @@ class Link:
                 )
                 self._become(LinkState.NO_FRAMES, words)
 
-    def read(self, meter_id: str) -> None:
-        """A reading of this meter is on its way."""
+    def expect(self, meter_id: str, *, named: bool) -> None:
+        """The meter that was heard on this source before this process; `named`: it said so itself."""
         with self._lock:
+            self.meter, self._named = meter_id, meter_id if named else None
+
+    def read(self, meter_id: str, *, named: bool = True) -> None:
+        """A reading of this meter is on its way; `named`: it said so itself."""
+        with self._lock:
+            now = self._monotonic()
             self.counts.readings += 1
+            if named and meter_id != self._named:
+                self._exchanged(meter_id, now)
+            if self.meter not in (None, meter_id) and len(self.replaced) < _METERS:
+                self.replaced.add(str(self.meter))
+            self.replaced.discard(meter_id)
+            self.meter = meter_id
             if len(self._last_reading) < _METERS or meter_id in self._last_reading:
-                self._last_reading[meter_id] = self._monotonic()
+                self._last_reading[meter_id] = now
+
+    def _exchanged(self, meter_id: str, now: float) -> None:
+        before, self._named = self._named, meter_id
+        if before is not None and now - self._last_reading.get(meter_id, float("-inf")) > _SWAPPED_AFTER_S:
+            self._exchanges = [*self._exchanges[-1:], f"{self.name}: meter {meter_id} in place of {before}"]
+
+    def exchanges(self) -> list[str]:
+        """In words, each time that a meter took another's place since this was last asked (the last two)."""
+        with self._lock:
+            told, self._exchanges = self._exchanges, []
+            return told
+
+    def forget(self, meter_id: str) -> None:
+        """Nothing more of this meter before it is heard again."""
+        with self._lock:
+            self._last_reading.pop(meter_id, None)
+            if self._named == meter_id:
+                self._named = None
 
     def ended(self, words: str) -> None:
         """The source has no more."""
@@ -204,6 +244,37 @@ class Link:
             "frame_age_s": round(self.frame_age(), 1),
             "reading_age_s": {meter_id: round(age, 1) for meter_id, age in self.reading_ages().items()},
         }
+
+
+class ReadingAges:
+    """The age of each meter's last reading, until it is a day old: over a restart too.
+
+    `before` tells when meters were last heard before this process began, ms.
+    """
+
+    def __init__(self, before: Mapping[str, int]) -> None:
+        self._before = dict(before)
+
+    def of(self, links: Sequence[Link], now_ms: int) -> dict[str, float]:
+        """Meter id -> s. One that was heard before the restart, and none in its place, is told by the clock."""
+        heard: dict[str, float] = {}
+        for link in links:
+            ages = link.reading_ages()
+            for meter_id in {*ages, *link.replaced}:
+                self._before.pop(meter_id, None)
+            heard |= {meter_id: age for meter_id, age in ages.items() if meter_id == link.meter}
+        ages = self.missed(now_ms) | heard
+        return {meter_id: age for meter_id, age in ages.items() if age <= _AGE_TOLD_S}
+
+    def missed(self, now_ms: int) -> dict[str, float]:
+        """Those of them that were not heard since the restart."""
+        ages = {meter_id: (now_ms - at) / 1000 for meter_id, at in self._before.items()}
+        # A time still to come was kept under another clock: nothing is told before it is over.
+        return {meter_id: age for meter_id, age in ages.items() if 0 <= age <= _AGE_TOLD_S}
+
+    def forget(self, meter_id: str) -> None:
+        """Nothing more of this meter before it is heard again."""
+        self._before.pop(meter_id, None)
 
 
 class _Minute:

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,90 @@ def test_when_no_source_works_it_ends_with_2_and_keeps_what_it_had(now: datetime
     dead = Given([], name="dead", error=SourceError("/dev is a directory"))
     code, lines = run(tmp_path, dead, Given([chunk(power(1), now)], name="broken", error=RuntimeError("a bug")))
     assert (code, lines) == (2, [line("unknown-broken", 1, now)])
+
+
+@pytest.fixture
+def service_of(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Services one after the other on one outbox, with an InfluxDB that is never there."""
+    made: list[Service] = []
+
+    def service(*sources: Source, **given: str) -> Service:
+        if made:
+            made.pop()._outbox.close()
+        settings = Settings(outbox=tmp_path / "outbox.sqlite", influx_url="http://127.0.0.1:9", **given)  # type: ignore[arg-type]
+        made.append(Service(settings.model_copy(update={"source": " ".join("given:" for _ in sources)}), sources))
+        return made[-1]
+
+    yield service
+    made.pop()._outbox.close()
+
+
+def told(service: Service, measurement: str) -> list[str]:
+    """What the service says of itself at this moment: the lines of a measurement, without their time."""
+    before = service._outbox.take(100_000, newest=False)
+    service._write_metrics()
+    after = service._outbox.take(100_000, newest=False)
+    assert after is not None
+    new = after.lines[len(before.lines) if before else 0 :]
+    return [one.rpartition(" ")[0] for one in new if one.startswith(f"{measurement},")]
+
+
+def ages(service: Service) -> dict[str, float]:
+    """Meter id -> reading_age, whole seconds."""
+    lines = [one.removeprefix("reading_age,meter_id=").split(" value=") for one in told(service, "reading_age")]
+    return {meter_id: float(age) // 1 for meter_id, age in lines}
+
+
+def test_the_age_of_a_reading_goes_on_over_a_restart(now: datetime, service_of: Callable[..., Service]) -> None:
+    """A port that is dead after the restart is missed, with its limit; one that never named its meter, too."""
+    service = service_of(Given([], name="one"), Given([], name="two"))
+    service.readers[0].take(chunk(power(1, b"A"), now - timedelta(seconds=40)))
+    service.readers[1].take(chunk(power(2), now - timedelta(seconds=50)))
+    service.readers[1].look_at_waiting(time.monotonic() + 60)
+    service = service_of(Given([], name="one"), Given([], name="two"))
+    assert ages(service) == pytest.approx({"A": 40, "unknown-two": 50}, abs=5)
+    service = service_of(Given([], name="moved"))
+    limits = told(service, "threshold")
+    assert "threshold,bound=max,meter_id=A,quantity=reading_age value=300.0" in limits
+    service.readers[0].take(chunk(power(1, b"A"), now))
+    assert ages(service) == {"A": 0}
+
+
+@pytest.mark.parametrize("name", [b"A", b"SIMULATED-X-1"])
+def test_who_is_not_missed_after_a_restart(now: datetime, service_of: Callable[..., Service], name: bytes) -> None:
+    """A meter that was exchanged, a stand-in for a name that came, a simulated one, one not heard for a day."""
+    service = service_of(Given([], name="one"), Given([], name="two"))
+    service.readers[0].take(chunk(power(1), now))
+    service.readers[0].look_at_waiting(time.monotonic() + 60)
+    service.readers[0].take(chunk(power(1, b"OLD"), now))
+    service.readers[0].take(chunk(power(2, name), now))
+    service.readers[1].take(chunk(power(2, b"DAYS-AGO"), now - timedelta(hours=25)))
+    service.readers[1].look_at_waiting(0)
+    assert ages(service) == {name.decode(): 0, "DAYS-AGO": 0}, "it was read just now"
+    service = service_of(Given([], name="other"))
+    assert set(ages(service)) == {"A"} - {"A" if name != b"A" else ""}
+
+
+def test_events_of_a_port_and_of_lost_lines(
+    now: datetime, service_of: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = service_of(Given([], name="one"))
+    reader = service.readers[0]
+    reader.take(chunk(power(1, b"A"), now))
+    with monkeypatch.context() as broken:
+
+        def refuse(*_: object) -> None:
+            raise OutboxError("the disk is full: free some room")
+
+        broken.setattr(service._outbox, "append", refuse)
+        reader.take(chunk(power(2, b"B"), now))
+    lost = reader.link.counts.lost_lines
+    (event,) = told(service, "event")
+    assert event.startswith("event,instance=")
+    assert event.endswith(f',kind=dropped text="{lost} lines are lost, since the outbox or its disk was full"')
+    assert told(service, "event") == []
+    (source,) = service._source_marks
+    assert [tuple(mark) for mark in source.new()] == [("meter_changed", "one: meter B in place of A")]
 
 
 # --- is it well? ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.intake import Intake
 from exporter.sources import Happened, SourceEvent
-from exporter.telemetry import Link, LinkState, exporter_fields, faults, resident_octets
+from exporter.telemetry import Link, LinkState, ReadingAges, exporter_fields, faults, resident_octets
 from tests.octets import all_frames, frame, frames_of
 
 
@@ -111,6 +111,52 @@ def test_ages(link: Link, time: Time) -> None:
     assert link.frame_age() == 12  # since the start, without a frame
     hear(link, all_frames()[0])
     assert link.frame_age() == 0
+
+
+NOW = 1_790_000_000_000
+
+
+def test_ages_go_on_over_a_restart_until_the_meter_is_heard_again(link: Link, time: Time) -> None:
+    ages = ReadingAges({"A": NOW - 60_000, "B": NOW - 7_000})
+    assert ages.of([link], NOW) == ages.missed(NOW) == {"A": 60, "B": 7}
+    link.read("A")
+    time.now += 3
+    assert ages.of([link], NOW + 10_000) == {"A": 3, "B": 17}
+    assert ages.missed(NOW + 10_000) == {"B": 17}
+
+
+def test_ages_end_after_a_day_with_and_without_a_restart(link: Link, time: Time) -> None:
+    ages = ReadingAges({"B": NOW})
+    link.read("A")
+    time.now += 86_400
+    assert ages.of([link], NOW + 86_400_000) == {"A": 86_400, "B": 86_400}
+    time.now += 1
+    assert ages.of([link], NOW + 86_401_000) == {}
+    link.read("A")
+    assert ages.of([link], NOW + 86_401_000) == {"A": 0}
+
+
+def test_a_time_still_to_come_is_no_age(link: Link) -> None:
+    """This computer's clock is wrong now, or was then."""
+    ages = ReadingAges({"A": NOW})
+    assert ages.of([link], NOW - 1) == {}
+    assert ages.of([link], NOW + 1000) == {"A": 1}
+
+
+def test_a_meter_in_whose_place_another_speaks_is_not_missed(link: Link, time: Time) -> None:
+    other = Link("ttyUSB1", "/dev/ttyUSB1", time)
+    other.expect("C", named=True)
+    link.expect("A", named=True)
+    ages = ReadingAges({"A": NOW - 60_000, "C": NOW - 60_000})
+    link.read("B")
+    assert ages.of([link, other], NOW) == {"B": 0, "C": 60}
+    time.now += 10
+    link.read("A")
+    assert ages.of([link, other], NOW) == {"A": 0, "C": 60}
+    assert set(link.snapshot()["reading_age_s"]) == {"A", "B"}, "both are told to whoever asks"
+    link.forget("A")
+    ages.forget("C")
+    assert ages.of([link, other], NOW) == {}
 
 
 def test_faults(link: Link, time: Time) -> None:

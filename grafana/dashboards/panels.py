@@ -67,10 +67,8 @@ PERCENT: Final = Look("percent", 0, soft_min=0)
 FACTOR: Final = Look("none", 2, soft_max=1)
 FREQUENCY: Final = Look("suffix: Hz", 2, soft_min=49.9, soft_max=50.1)
 AGE: Final = Look("s", 0)
-DURATION: Final = Look("dtdurations", 1)
-"""Of seconds, in words."""
 SECONDS: Final = Look("s", soft_min=0)
-PER_MINUTE: Final = Look("suffix: /min", soft_min=0)
+PER_MINUTE: Final = Look("suffix:/min", soft_min=0)
 OCTETS: Final = Look("bytes", soft_min=0)
 COUNT: Final = Look("short", 0, soft_min=0)
 
@@ -224,7 +222,8 @@ def states(title: str, description: str, *targets: Target) -> statetimeline.Pane
     panel.merge_values(True).show_value(common.VisibilityMode.AUTO).row_height(0.8)
     panel.line_width(0).fill_opacity(80).no_value(_NO_READING)
     panel.legend(make.VizLegendOptions().show_legend(False).display_mode(common.LegendDisplayMode.LIST))
-    return panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+    # Coloured by thresholds, Grafana would show these in place of the mappings.
+    return panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(FINE))
 
 
 def one_colour(panel: Panel, colour: str = FINE) -> Panel:

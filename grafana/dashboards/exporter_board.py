@@ -58,11 +58,11 @@ _STATES: Final = {
 _REJECTS: Final = {
     "unread": "Not understood",
     Kind.FCS.value: "Damaged",
-    Kind.HEADER.value: "Damaged at the start",
-    Kind.CLOSING_FLAG.value: "Damaged at the end",
+    Kind.HEADER.value: "Damaged start",
+    Kind.CLOSING_FLAG.value: "Damaged end",
     Kind.BROKEN_OFF.value: "Broken off",
-    Kind.INCOMPLETE.value: "Cut off by a lost port",
-    Kind.NOISE.value: "Noise between frames",
+    Kind.INCOMPLETE.value: "Port lost in it",
+    Kind.NOISE.value: "Noise",
 }
 """Why octets were no frame that could be read; Kind.FILL is none of it: HDLC allows flags between frames."""
 _LOST: Final = {

@@ -119,6 +119,20 @@ def limit_known(quantity: str, bound: str = "max") -> str:
     return f"{limit_now(quantity, bound)} > 0"
 
 
+def limit_level(quantity: str, bound: str, measurement: str, *where: str) -> str:
+    """The owner's limit as it is in force now, from the first to the last value of a measurement in the time range.
+
+    Two points are enough for a line. It stands only where there is something to hold against it, and also over what
+    was read before the first start of `run`, where limit_course has nothing.
+    """
+    conditions = " AND ".join((*where, METER, limit_known(quantity, bound), "$timeFilter"))
+    ends = (
+        f'(SELECT {end}("value") * 0 + {limit_now(quantity, bound)} AS "limit" FROM "{measurement}" WHERE {conditions})'
+        for end in ("first", "last")
+    )
+    return f'SELECT "limit" FROM {", ".join(ends)} WHERE $timeFilter'
+
+
 def above(field: str, number: str) -> str:
     """1 where a field is this number or more, else 0: InfluxQL compares in WHERE only, which would leave no 0."""
     return f'(1 + floor(("{field}" - {number}) / 1000000))'

@@ -187,10 +187,10 @@ def shares(title: str, description: str, look: Look, *targets: Target) -> piecha
     described(panel, title, description)
     _looking(panel, look, targets)
     panel.pie_type(piecharts.PieChartType.DONUT).reduce_options(_reduced()).no_value(_NO_READING)
-    panel.display_labels([piecharts.PieChartLabels.PERCENT])
     legend = piechart.PieChartLegendOptions().display_mode(common.LegendDisplayMode.TABLE).show_legend(True)
     legend.placement(common.LegendPlacement.RIGHT)
-    panel.legend(legend.values([piecharts.PieChartLegendValues.PERCENT, piecharts.PieChartLegendValues.VALUE]))
+    legend.values([piecharts.PieChartLegendValues.PERCENT, piecharts.PieChartLegendValues.VALUE])
+    panel.legend(legend).display_labels([])
     colour_overrides(panel)
     return panel
 
@@ -255,8 +255,10 @@ def limit_line(
     panel.override_by_name(
         name,
         [
-            model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": NEAR if bound == "warn" else LIMIT}),
-            model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
+            model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": LIMIT}),
+            model.DynamicConfigValue(
+                "custom.lineStyle", {"fill": "dash", "dash": [2, 8] if bound == "warn" else [10, 10]}
+            ),
             model.DynamicConfigValue("custom.fillOpacity", 0),
             model.DynamicConfigValue("custom.spanNulls", True),
         ],

@@ -56,15 +56,14 @@ _STATES: Final = {
     LinkState.FAILED: ("wrong setting", OVER),
 }
 _REJECTS: Final = {
-    "unread": "Not understood",
-    Kind.FCS.value: "Damaged",
-    Kind.HEADER.value: "Damaged start",
-    Kind.CLOSING_FLAG.value: "Damaged end",
-    Kind.BROKEN_OFF.value: "Broken off",
-    Kind.INCOMPLETE.value: "Port lost in it",
-    Kind.NOISE.value: "Noise",
+    "Not understood": ("rejects_unread",),
+    "Damaged": tuple(f"rejects_{kind.value}" for kind in (Kind.FCS, Kind.HEADER, Kind.CLOSING_FLAG)),
+    "Broken off": (f"rejects_{Kind.BROKEN_OFF.value}",),
+    "Port lost in it": (f"rejects_{Kind.INCOMPLETE.value}",),
+    "Noise": (f"rejects_{Kind.NOISE.value}",),
 }
 """Why octets were no frame that could be read; Kind.FILL is none of it: HDLC allows flags between frames."""
+_ALL_REJECTS: Final = tuple(field for fields in _REJECTS.values() for field in fields)
 _LOST: Final = {
     "lines_lost": "No room on the disk",
     "lines_dropped": "Outbox full",
@@ -160,7 +159,7 @@ def _damaged() -> Panel:
         "Damaged, 24 h",
         "Frames that came damaged or could not be understood in the last 24 hours; a few are usual on a long wire.",
         COUNT,
-        Target(_rise(*(f"rejects_{name}" for name in _REJECTS)), "Damaged"),
+        Target(_rise(*_ALL_REJECTS), "Damaged"),
         none=_SILENT,
     )
     return panel.thresholds(thresholds(((None, FINE), (100.0, NEAR), (1000.0, OVER)), ABSOLUTE))
@@ -229,7 +228,7 @@ def _rejected() -> Panel:
         "Damaged frames",
         "Frames that came damaged or could not be understood, when they came; the last week at most.",
         _FEW,
-        Target(_rises(*(f"rejects_{name}" for name in _REJECTS)), "Damaged"),
+        Target(_rises(*_ALL_REJECTS), "Damaged"),
     )
     return one_colour(panel, NEAR)
 
@@ -240,7 +239,7 @@ def _reasons() -> Panel:
         "Why octets of the last 24 hours were no frame that could be read: noise and damage come from the wire or a "
         "wrong speed or parity, what is not understood is encrypted or from an unknown meter.",
         COUNT,
-        *(Target(_rise(f"rejects_{name}"), words) for name, words in _REJECTS.items()),
+        *(Target(_rise(*fields), words) for words, fields in _REJECTS.items()),
         none=_SILENT,
     )
 

@@ -22,6 +22,9 @@ def run(config: Path | None, **overrides: Any) -> None:
 
     Every option can also be given as an environment variable (--influx-url is HAN_INFLUX_URL) or in han.toml
     (influx_url). A token is given by HAN_INFLUX_TOKEN, or in a file.
+
+    --source sim:kamstrup is a simulated meter. Try your alerts with sim:kamstrup?overload=L2: that phase takes 70 A
+    for the first five minutes.
     """
     settings = settings_or_exit(config, **overrides)
     start_logging(settings)

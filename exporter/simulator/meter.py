@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -121,6 +122,12 @@ class SimulatedMeter:
         self._identity = Identity(self.id.encode(), self.type)
         self._household = Household(seed, phases, net, zone, solar=solar)
         self._three_wire = phases == 3 and net == "IT"
+
+    def overloaded(self, phase: int, moment: datetime) -> SimulatedMeter:
+        """Give the same meter on the household with an overload of a phase (0 to 2): `Household.overloaded`."""
+        other = copy(self)
+        other._household = self._household.overloaded(phase, moment)
+        return other
 
     def frames(
         self, start: datetime, end: datetime | None = None, lists: frozenset[List] = frozenset(List)

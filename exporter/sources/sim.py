@@ -1,4 +1,4 @@
-"""The simulated meter as a source: `sim:kamstrup?phases=3&net=TN&seed=1&speed=1&backfill=1`."""
+"""The simulated meter as a source: `sim:kamstrup?phases=3&net=TN&seed=1&speed=1&backfill=1&overload=L2`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _ALLOWED: Final = {
     "speed": f"a number above 0, up to {_MAX_SPEED}",
     "backfill": "0 or 1",
     "solar": "0 or 1",
+    "overload": "L1, L2 or L3",
 }
+_PHASES: Final = ("L1", "L2", "L3")
 
 
 def _now() -> datetime:
@@ -51,6 +53,10 @@ class SimSource:
     With `speed` N, `received` begins now and runs N times as fast as the clock. With `backfill` the past comes first
     and at once: the hourly lists of this local month and the last, and the 10 s lists of two days. `until` ends the
     source there.
+
+    With `overload` (a phase, 0 to 2) the house takes some 70 A more on that phase for the first five minutes that are
+    live, once in the life of the source: alerts can be tried with it. The registers count it while the process lives;
+    a restart takes it back, as it does everything that is not of seed and time.
     """
 
     live = True
@@ -62,10 +68,13 @@ class SimSource:
         *,
         speed: float = 1,
         backfill: bool = False,
+        overload: int | None = None,
         until: datetime | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.name, self.meter, self.speed, self.backfill = name, meter, speed, backfill
+        self._overload = overload
+        self._overload_begun = False
         self._until = until
         self._pace = pace or Pace()
         self._began = self._pace.clock(), self._pace.monotonic()
@@ -89,7 +98,8 @@ class SimSource:
             solar=_choice(options, "solar", ("0", "1")) == "1",
         )
         backfill = _choice(options, "backfill", ("0", "1")) == "1"
-        return cls(maker, meter, speed=_speed(options), backfill=backfill, until=until, pace=pace)
+        overload = _overload(options)
+        return cls(maker, meter, speed=_speed(options), backfill=backfill, overload=overload, until=until, pace=pace)
 
     def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
         """Yield one frame a chunk, `received` being when its closing flag comes, until `stop` is set."""
@@ -102,6 +112,9 @@ class SimSource:
                 break
             since = moment
             yield Chunk(octets, moment)
+        if self._overload is not None and not self._overload_begun:
+            self._overload_begun = True
+            self.meter = self.meter.overloaded(self._overload, self._now())
         while not stop.is_set() and (yield from self._paced(since, stop)):
             since = self._now()
 
@@ -131,7 +144,11 @@ class SimSource:
 
     def _words(self) -> str:
         words = f"simulated {self.meter.maker.title} meter {self.meter.id}"
-        return words if self.speed == 1 else f"{words}, {self.speed:g} times as fast as the clock"
+        if self.speed != 1:
+            words += f", {self.speed:g} times as fast as the clock"
+        if self._overload is not None:
+            words += f", with an overload of {_PHASES[self._overload]} in its first five minutes"
+        return words
 
 
 def _parse(url: str) -> tuple[str, Mapping[str, str]]:
@@ -167,6 +184,19 @@ def _choice(options: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> 
     if value.upper() not in allowed:
         raise _wrong(name, value)
     return value.upper()
+
+
+def _overload(options: Mapping[str, str]) -> int | None:
+    """Give the phase as its number, 0 to 2; None when none is to be overloaded."""
+    value = options.get("overload")
+    if value is None:
+        return None
+    if value.upper() not in _PHASES:
+        raise _wrong("overload", value)
+    phase = _PHASES.index(value.upper())
+    if phase and options.get("phases") == "1":
+        raise SourceError(f"sim: overload={value} is not possible with phases=1: that meter has L1 alone")
+    return phase
 
 
 def _speed(options: Mapping[str, str]) -> float:

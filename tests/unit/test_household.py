@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from exporter.simulator.household import SLOT, Energies, Household
+from exporter.simulator.household import OVERLOAD, OVERLOAD_SECONDS, SLOT, Energies, Household
 from exporter.simulator.sample import Sample
 
 OSLO = ZoneInfo("Europe/Oslo")
@@ -215,3 +215,69 @@ def test_the_days_of_the_clock_change_keep_their_hours() -> None:
         assert (end - start) == timedelta(hours=hours)
         powers = [s.power.active_import for s in samples(house, start, end, 60)]
         assert min(powers) > 100
+
+
+# --- an overload, to try alerts with
+
+FUSE = 63.0
+"""The largest main fuse of a house, A."""
+BEGIN = "2026-06-14T11:00:07"  # at noon, with the sun on the panels
+OVERLOADS = [(kind, phase) for kind in KINDS for phase in range(kind[0])]
+
+
+@pytest.mark.parametrize(("kind", "phase"), OVERLOADS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_overload_is_seen_in_all_that_is_measured(kind: tuple[int, str, bool], phase: int, seed: int) -> None:
+    calm = household(*kind, seed=seed)
+    house = calm.overloaded(phase, utc(BEGIN))
+    begin = utc("2026-06-14T11:00:10")
+    end = begin + timedelta(seconds=OVERLOAD_SECONDS)
+    wires = phase if kind[:2] != (3, "IT") else (0, 2, 2)[phase]
+    measured = {0: 0, 1: 1, 2: 2} if kind[1] == "TN" or kind[0] == 1 else {0: 0, 2: 2}
+    added = OVERLOAD + (2000 if kind[2] else 0)
+    for with_it, without in zip(samples(house, begin, end), samples(calm, begin, end), strict=True):
+        net = [sample.power.active_import - sample.power.active_export for sample in (with_it, without)]
+        assert net[0] - net[1] == added
+        current, volt, before = with_it.currents[measured[wires]], with_it.voltages[wires], without.voltages[wires]
+        assert current is not None and volt is not None and before is not None
+        assert FUSE * 1.04 < current < 100
+        assert 5 < before - volt < 15, "the voltage gives way"
+        assert volt > 207
+        if with_it.phase_power is not None and without.phase_power is not None:
+            pairs = zip(with_it.phase_power, without.phase_power, strict=True)
+            rise = [a.active_import - a.active_export - b.active_import + b.active_export for a, b in pairs]
+            assert rise == [added if n == phase else 0 for n in range(3)]
+    for second in range(-60, 0, SLOT):
+        assert house.sample(begin + timedelta(seconds=second)) == calm.sample(begin + timedelta(seconds=second))
+    for second in range(0, 60, SLOT):
+        assert house.sample(end + timedelta(seconds=second)) == calm.sample(end + timedelta(seconds=second))
+
+
+@pytest.mark.parametrize(("kind", "phase"), OVERLOADS)
+def test_registers_are_the_integral_of_a_power_with_an_overload(kind: tuple[int, str, bool], phase: int) -> None:
+    """Also where the panels gave more than the house took, and the overload turned export into import."""
+    house = household(*kind).overloaded(phase, utc(BEGIN))
+    start, end = utc("2026-06-14T10:58"), utc("2026-06-14T11:08")
+    before, after = house.energies(start), house.energies(end)
+    assert tuple(b - a for a, b in zip(before, after, strict=True)) == integral(house, start, end)
+    middle = utc("2026-06-14T11:02")
+    parts = [house.energies(middle + timedelta(seconds=n))[0] for n in range(11)]
+    assert {b - a for a, b in pairwise(parts)} == {house.sample(middle).power.active_import}
+
+
+def test_after_an_overload_the_registers_count_on_from_it() -> None:
+    calm = household()
+    house = calm.overloaded(1, utc(BEGIN))
+    more = OVERLOAD * OVERLOAD_SECONDS
+    for later in ("2026-06-14T11:05:10", "2026-06-14T12:00", "2026-06-20T12:00"):
+        assert house.energies(utc(later))[0] - calm.energies(utc(later))[0] == more
+    assert house.energies(utc("2026-06-14T11:00:10")) == calm.energies(utc("2026-06-14T11:00:10"))
+    assert house.registers(utc("2026-06-14T12:00")).active_import - 1300 > calm.registers(utc("2026-06-14T12:00"))[0]
+
+
+def test_an_overload_leaves_the_household_as_it_was() -> None:
+    calm, same = new_household(), new_household()
+    over = calm.overloaded(0, utc(BEGIN))
+    over.energies(utc("2026-06-14T12:00"))
+    moment = utc("2026-06-14T11:01")
+    assert calm.sample(moment, moment) == same.sample(moment, moment) != over.sample(moment, moment)

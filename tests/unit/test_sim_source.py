@@ -9,7 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from exporter.meters import interpret
+from exporter.protocol.dlms import decode
 from exporter.protocol.hdlc import Deframer, Frame
+from exporter.protocol.obis import describe
 from exporter.sources import Chunk, Happened, SourceError, SourceEvent
 from exporter.sources.sim import Pace, SimSource
 
@@ -74,7 +77,7 @@ def test_urls(url: str, name: str, meter_id: str, meter_type: bytes) -> None:
     ("url", "words"),
     [
         ("sim:iskra", "no simulated meter 'iskra': write sim:kamstrup, sim:aidon or sim:kaifa"),
-        ("sim:kaifa?phase=3", "no parameter 'phase': it has phases, net, seed, speed, backfill and solar"),
+        ("sim:kaifa?phase=3", "no parameter 'phase': it has phases, net, seed, speed, backfill, solar and overload"),
         ("sim:kaifa?phases=2", "phases=2 is not possible: phases is 1 or 3"),
         ("sim:kaifa?net=TT", "net=TT is not possible: net is TN or IT"),
         ("sim:kaifa?seed=-1", "seed=-1 is not possible: seed is a whole number from 0 to 4294967295"),
@@ -85,6 +88,9 @@ def test_urls(url: str, name: str, meter_id: str, meter_type: bytes) -> None:
         ("sim:kaifa?speed=fast", "speed is a number"),
         ("sim:kaifa?backfill=yes", "backfill is 0 or 1"),
         ("sim:kaifa?solar=2", "solar is 0 or 1"),
+        ("sim:kaifa?overload=L4", "overload=L4 is not possible: overload is L1, L2 or L3"),
+        ("sim:kaifa?overload=", "overload is L1, L2 or L3"),
+        ("sim:kaifa?overload=L2&phases=1", "overload=L2 is not possible with phases=1: that meter has L1 alone"),
         ("sim:kaifa?seed=1&seed=2", "gives a parameter twice"),
         ("simulated", "is no simulated meter: write sim:kamstrup"),
     ],
@@ -179,6 +185,55 @@ def test_a_clock_that_was_set_is_followed(jump: timedelta) -> None:
     assert timedelta() < after - (NOW + jump) < 20 * SECOND
 
 
+def currents(found: list[Chunk]) -> dict[str, list[tuple[float, float]]]:
+    """Phase -> seconds since NOW and A, of each list that tells the currents."""
+    told: dict[str, list[tuple[float, float]]] = {"L1": [], "L2": [], "L3": []}
+    for chunk in found:
+        assert chunk.received is not None
+        (frame,) = Deframer().feed(chunk.octets)
+        assert isinstance(frame, Frame)
+        for measured in interpret(decode(frame.information)).measurements:
+            quantity = describe(measured.obis)
+            if quantity is not None and quantity.name == "current":
+                told[quantity.phase].append(((chunk.received - NOW).total_seconds(), measured.value))
+    return told
+
+
+def is_over(seconds: float) -> bool:
+    """NOW is 5 s before a slot of 10 s, with which the overload begins."""
+    return 5 < seconds < 305
+
+
+@pytest.mark.parametrize("maker", ["kamstrup", "aidon", "kaifa"])
+@pytest.mark.parametrize(
+    ("options", "over"),
+    [("overload=L2", "L2"), ("overload=l1&phases=1", "L1"), ("net=IT&overload=L1", "L1"), ("net=IT&overload=L2", "L3")],
+)
+def test_an_overload_begins_with_what_is_live_and_ends(maker: str, options: str, over: str) -> None:
+    for url in (f"sim:{maker}?{options}", f"sim:{maker}?speed=60&{options}"):
+        for phase, told in currents(chunks(url, 600)).items():
+            for seconds, ampere in told:
+                assert (ampere > 63) == (phase == over and is_over(seconds)), (phase, seconds)
+            assert told or phase != over
+
+
+def test_an_overload_waits_for_the_end_of_the_backfill_and_comes_once() -> None:
+    time = Time()
+    url = "sim:kamstrup?backfill=1&overload=L3"
+    source = SimSource.from_url(url, until=NOW + timedelta(minutes=20), pace=time.pace())
+    slow = timedelta(seconds=30)
+    found = []
+    for n, chunk in enumerate(source.chunks(threading.Event(), ignore)):
+        if n == 5_000:
+            time.now += slow
+        found.append(chunk)
+    over = [seconds for seconds, ampere in currents(found)["L3"] if ampere > 63]
+    assert (min(over), max(over)) == pytest.approx((36, 326), abs=1)
+    time.now = NOW
+    again = currents(list(source.chunks(threading.Event(), ignore)))["L3"]
+    assert [seconds for seconds, ampere in again if ampere > 63] == over, "not once more"
+
+
 def test_it_says_what_it_is() -> None:
     events: list[SourceEvent] = []
     source = SimSource.from_url("sim:kaifa?speed=60", until=NOW, pace=Time().pace())
@@ -186,3 +241,16 @@ def test_it_says_what_it_is() -> None:
     assert events == [
         SourceEvent(Happened.OPENED, "simulated Kaifa meter SIMULATED-KAIFA-1, 60 times as fast as the clock")
     ]
+    events.clear()
+    assert (
+        list(
+            SimSource.from_url("sim:?overload=l2", until=NOW, pace=Time().pace()).chunks(
+                threading.Event(), events.append
+            )
+        )
+        == []
+    )
+    assert (
+        events[0].words
+        == "simulated Kamstrup meter SIMULATED-KAMSTRUP-1, with an overload of L2 in its first five minutes"
+    )

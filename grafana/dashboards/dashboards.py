@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana.dashboards import balance, now
+from grafana.dashboards import balance, now, quality
 from grafana.dashboards.frame import Page, page
 
 HERE: Final = Path(__file__).parent
-PAGES: Final[tuple[Page, ...]] = (now.PAGE, balance.PAGE)
+PAGES: Final[tuple[Page, ...]] = (now.PAGE, balance.PAGE, quality.PAGE)
 
 
 def dashboards() -> dict[Path, dict[str, Any]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from exporter.outbox_file import OutboxError, OutboxFile, OutboxLockedError
+from exporter.outbox_salvage import state_crc
 
 __all__ = ["ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
 
@@ -84,7 +85,8 @@ class Outbox:
     outbox that another process may be using; it takes no lock and can only be asked.
 
     Raises OutboxLockedError when another process has it, OutboxError when the file cannot be opened. A damaged file
-    is set aside as `NAME.corrupt-TIME` and a new one is begun, both when it is opened and when damage shows later.
+    is set aside as `NAME.corrupt-TIME` and a new one is begun with what can be read out of it, both when it is opened
+    and when damage shows later.
     """
 
     def __init__(
@@ -138,7 +140,8 @@ class Outbox:
             if value is None:
                 db.execute("DELETE FROM state WHERE key = ?", (key,))
             else:
-                db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
+                crc = state_crc(key.encode(), value.encode())
+                db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (key, value, crc))
         return dropped
 
     def _make_room(self, db: sqlite3.Connection, octets: int) -> int:
@@ -170,14 +173,23 @@ class Outbox:
 
     def get_state(self, key: str) -> str | None:
         """The value kept under a key, or None."""
-        row = self._ask(lambda db: db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone())
-        return None if row is None else str(row[0])
+        return self._states("SELECT key, value, crc FROM state WHERE key = ?", (key,)).get(key)
 
     def states(self, prefix: str) -> dict[str, str]:
         """Every key that begins with `prefix`, and its value, in the order of the keys."""
         # U+10FFFF sorts behind everything that a key can hold: a range is found by the primary key, LIKE is not.
-        query = "SELECT key, value FROM state WHERE key >= ? AND key < ? ORDER BY key"
-        return self._ask(lambda db: dict(db.execute(query, (prefix, prefix + "\U0010ffff")).fetchall()))
+        query = "SELECT key, value, crc FROM state WHERE key >= ? AND key < ? ORDER BY key"
+        return self._states(query, (prefix, prefix + "\U0010ffff"))
+
+    def _states(self, query: str, values: tuple[str, ...]) -> dict[str, str]:
+        """Key -> value, without those that were damaged on the disk."""
+        found = {}
+        for key, value, crc in self._ask(lambda db: db.execute(query, values).fetchall()):
+            if crc in (-1, state_crc(str(key).encode(), str(value).encode())):
+                found[str(key)] = str(value)
+            else:
+                log.error("what the outbox %s kept under %r was damaged; it is left out", self.path, key)
+        return found
 
     # --- out ------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,13 @@ import os
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
+
+from exporter.outbox_salvage import state_crc, surviving_rows, surviving_state
 
 __all__ = ["OutboxError", "OutboxFile", "OutboxLockedError"]
 
@@ -20,7 +23,7 @@ log = logging.getLogger(__name__)
 CHECKED_WHOLE = 64 << 20
 """Files up to this size are read and checked when they are opened: a second or two on a memory card."""
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE chunk (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so a batch can never delete another one's row
@@ -29,7 +32,8 @@ CREATE TABLE chunk (
     sent INTEGER NOT NULL,                 -- 1: these were sent before older ones, and are sent once more in order
     crc INTEGER NOT NULL,                  -- CRC-32 of the body: SQLite does not notice a flipped bit
     body BLOB NOT NULL);
-CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE state (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL DEFAULT -1) WITHOUT ROWID;
 CREATE TABLE rejected (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, line TEXT NOT NULL, words TEXT NOT NULL);
 CREATE TABLE tally (
@@ -49,6 +53,8 @@ CREATE TRIGGER rejected_out AFTER DELETE ON rejected BEGIN
     UPDATE tally SET rejected = rejected - 1,
         rejected_octets = rejected_octets - length(old.line) - length(old.words); END;
 """
+# Version 1 had no checksum in the state; what it left behind has -1, and is believed.
+_FROM_VERSION_1 = "ALTER TABLE state ADD COLUMN crc INTEGER NOT NULL DEFAULT -1;"
 # The tally is kept by triggers, in the same transaction as what it counts: opening a file with ten weeks in it does
 # not read ten weeks, and another process can ask for the depth at no cost.
 
@@ -74,8 +80,9 @@ class OutboxLockedError(OutboxError):
 class OutboxFile:
     """The open file. Work on it is done by `write` and `read`, one piece at a time, from any thread.
 
-    A damaged file is set aside as `NAME.corrupt-TIME` and a new one is begun, when it is opened and when damage
-    shows later; `generation` then counts up, so that row ids of the old file are not taken for the new one's.
+    A damaged file is set aside as `NAME.corrupt-TIME` and a new one is begun with what can be read out of it, when
+    it is opened and when damage shows later; `generation` then counts up, so that row ids of the old file are not
+    taken for the new one's.
     """
 
     def __init__(self, path: Path, *, read_only: bool, clock: Callable[[], float]) -> None:
@@ -177,15 +184,21 @@ class OutboxFile:
     def _begin_anew(self, problem: sqlite3.Error) -> None:
         self._close_db()
         name = _set_aside(self.path, self._clock())
+        self.generation += 1
+        self._db = _connect(self.path)
+        try:
+            saved = self._transaction(lambda db: _salvage(db, name, int(self._clock() * 1000)))
+            words = f"{saved} lines could be read out of it and will be sent"
+        except (sqlite3.Error, OSError) as trouble:
+            words = f"nothing could be saved out of it ({trouble})"
         log.error(
-            "The outbox %s is damaged (%s). It is kept as %s and a new one is begun: readings that had not reached "
+            "The outbox %s is damaged (%s). It is kept as %s and a new one is begun; %s. Readings that had not reached "
             "InfluxDB may be missing. If this comes again, replace the disk or memory card.",
             self.path,
             problem,
             name,
+            words,
         )
-        self.generation += 1
-        self._db = _connect(self.path)
 
     def _close_db(self) -> None:
         if self._db is not None:
@@ -198,6 +211,26 @@ def _is_damage(problem: sqlite3.Error) -> bool:
     # quick_check's own verdict (see _check) has no code
     code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _salvage(db: sqlite3.Connection, damaged: Path, first_id: int) -> int:
+    """Put what can be read out of a damaged outbox into a new one; return how many lines.
+
+    Rows keep their ids, which are below those that the new file gives from now on: the order of time stays.
+    """
+    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('chunk', ?)", (first_id,))
+    for key, value in surviving_state(damaged):
+        db.execute(
+            "INSERT OR IGNORE INTO state VALUES (?, ?, ?)", (key, value, state_crc(key.encode(), value.encode()))
+        )
+    saved = 0
+    for row in surviving_rows(damaged):
+        values = (row.id, row.enqueued, row.lines, row.sent, zlib.crc32(row.body), row.body)
+        new = db.execute(
+            "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body) VALUES (?, ?, ?, ?, ?, ?)", values
+        )
+        saved += row.lines * new.rowcount
+    return saved
 
 
 def _lock(path: Path) -> TextIO:
@@ -236,6 +269,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         if version == 0:
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
             _sync_folder(path.parent)
+        elif version == 1:
+            db.executescript(f"BEGIN; {_FROM_VERSION_1} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
         _check(db, path)
     except BaseException:
         db.close()

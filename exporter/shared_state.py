@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from exporter.outbox import Outbox, OutboxError, OutboxLockedError
+from exporter.outbox_salvage import state_crc
 
 _PATIENCE_S = 10.0
 
@@ -31,12 +32,12 @@ class SharedState:
             raise OutboxError(f"the outbox {path} cannot be used: {problem}") from problem
 
     def get(self, key: str) -> str | None:
-        """The value kept under a key, or None. Raises OutboxError."""
+        """The value kept under a key, or None, also where it was damaged on the disk. Raises OutboxError."""
         try:
-            row = self._db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+            row = self._db.execute("SELECT value, crc FROM state WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as problem:
             raise OutboxError(f"the outbox {self._path} cannot be read: {problem}") from problem
-        return None if row is None else str(row[0])
+        return None if row is None or row[1] not in (-1, _crc(key, row[0])) else str(row[0])
 
     def put(self, state: Mapping[str, str]) -> None:
         """Keep all of it or, raising OutboxError, nothing.
@@ -48,8 +49,9 @@ class SharedState:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                united = [(key, _united(self.get(key), text)) for key, text in state.items()]
-                self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", united)
+                united = {key: _united(self.get(key), text) for key, text in state.items()}
+                rows = [(key, text, _crc(key, text)) for key, text in united.items()]
+                self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", rows)
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
@@ -60,6 +62,10 @@ class SharedState:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+
+def _crc(key: str, text: str) -> int:
+    return state_crc(key.encode(), text.encode())
 
 
 def _united(there: str | None, more: str) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -259,13 +263,15 @@ def test_a_path_that_cannot_be_is_met_in_words(tmp_path: Path) -> None:
         closed.append(lines(0, 1))
 
 
-@pytest.mark.parametrize("damage", ["garbage", "head", "middle", "cut"])
-def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
-    path: Path, damage: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("damage", "least", "most"), [("garbage", 0, 0), ("head", 3000, 3000), ("middle", 0, 0), ("cut", 1000, 1600)]
+)
+def test_a_damaged_file_is_set_aside_and_what_can_be_read_out_of_it_is_in_the_new_one(
+    path: Path, damage: str, least: int, most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = Outbox(path)
     for start in range(0, 3000, 100):
-        outbox.append(lines(start, start + 100))
+        outbox.append(lines(start, start + 100), {"registers:M": "x" * 9000, "last": str(start)})
     outbox.close()
     octets = bytearray(path.read_bytes())
     if damage == "garbage":
@@ -279,11 +285,87 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
     path.write_bytes(octets)
 
     outbox = Outbox(path, clock=Clock())
-    assert outbox.status().depth_lines == 0
-    outbox.append(lines(0, 1))
+    depth = outbox.status().depth_lines
+    assert least <= depth <= most
+    if damage == "head":
+        assert (outbox.get_state("registers:M"), outbox.get_state("last")) == ("x" * 9000, "2900")
+    outbox.append(lines(5000, 5001))
+    saved = [line for batch in drained(outbox) for line in batch.lines]
+    assert saved[-1:] == lines(5000, 5001), "what is new stands behind what was saved"
+    assert saved[:-1] == only(saved, lines(0, 3000)), "in order, and each once"
+    assert f"{depth} lines could be read out of it" in caplog.text
     aside = path.with_name("outbox.db.corrupt-20231114T221320Z")
     assert aside.read_bytes()[-100:] == octets[-100:]
     assert str(aside) in caplog.text
+
+
+def only(there: list[str], of: list[str]) -> list[str]:
+    known = set(there)
+    return [line for line in of if line in known]
+
+
+def drained(outbox: Outbox) -> Iterator[Batch]:
+    while (batch := outbox.take(5000, newest=False)) is not None:
+        outbox.delete(batch)
+        yield batch
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_holes_in_a_file_cost_only_the_rows_that_they_hit(path: Path, seed: int) -> None:
+    """Random octets over whole pages, in the file and in a log that was not yet taken into it."""
+    dice = random.Random(seed)
+    outbox = Outbox(path)
+    sizes = [dice.choice([1, 12, 12, 40, 1000]) for _ in range(120)]
+    ends = [sum(sizes[:place]) for place in range(len(sizes) + 1)]
+    for start, end in pairwise(ends):
+        outbox.append(lines(start, end), {f"key:{start % 7}": str(start)})
+    for file in path.parent.glob("outbox.db*"):  # as a power cut leaves it: the log is still there
+        shutil.copy(file, path.with_name(file.name.replace("outbox", "copy")))
+    outbox.close()
+    copy = path.with_name("copy.db")
+    holes = 0
+    for name, first, page in (("copy.db", 0, 4096), ("copy.db-wal", 32, 4120)):
+        octets = bytearray(copy.with_name(name).read_bytes())
+        for at in range(first, len(octets), page):
+            if dice.random() < 0.02:
+                octets[at : at + page] = dice.randbytes(len(octets[at : at + page]))
+                holes += 1
+        copy.with_name(name).write_bytes(octets)
+    there = [line for batch in drained(Outbox(copy)) for line in batch.lines]
+    assert there == only(there, lines(0, ends[-1])), "nothing wrong, nothing twice, in order"
+    known = set(there)
+    whole = sum(line(start) in known for start in ends[:-1])
+    assert whole >= len(sizes) - 7 * holes, f"{whole} of {len(sizes)} rows are left after {holes} holes"
+
+
+def test_an_outbox_of_the_version_before_keeps_its_state(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(lines(0, 5), {"last": "1"})
+    outbox.close()
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "CREATE TABLE old (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID; "
+            "INSERT INTO old SELECT key, value FROM state; DROP TABLE state; ALTER TABLE old RENAME TO state; PRAGMA user_version = 1;"
+        )
+    db.close()
+    outbox = Outbox(path)
+    assert outbox.get_state("last") == "1"
+    outbox.append([], {"last": "2"})
+    assert outbox.states("") == {"last": "2"}
+    assert outbox.status().depth_lines == 5
+
+
+def test_a_value_that_was_damaged_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox(path)
+    outbox.append([], {"registers:M": "12345678", "other": "1"})
+    outbox.close()
+    octets = path.read_bytes()
+    assert octets.count(b"12345678") == 1
+    path.write_bytes(octets.replace(b"12345678", b"12345679"))
+    outbox = Outbox(path)
+    assert outbox.get_state("registers:M") is None
+    assert outbox.states("") == {"other": "1"}
+    assert "'registers:M' was damaged" in caplog.text
 
 
 def test_damage_that_shows_later_is_met_too(path: Path) -> None:

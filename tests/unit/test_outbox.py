@@ -345,7 +345,8 @@ def test_an_outbox_of_the_version_before_keeps_its_state(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.executescript(
             "CREATE TABLE old (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID; "
-            "INSERT INTO old SELECT key, value FROM state; DROP TABLE state; ALTER TABLE old RENAME TO state; PRAGMA user_version = 1;"
+            "INSERT INTO old SELECT key, value FROM state; DROP TABLE state; "
+            "ALTER TABLE old RENAME TO state; PRAGMA user_version = 1;"
         )
     db.close()
     outbox = Outbox(path)

@@ -270,4 +270,4 @@ def rows(title: str, description: str, look: Look, *targets: Target, none: str =
     panel = table.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
-    return panel.no_value(none)
+    return panel.show_header(True).no_value(none)

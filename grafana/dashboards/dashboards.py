@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana.dashboards import balance, now, quality
+from grafana.dashboards import balance, consumption, exporter_board, now, quality
 from grafana.dashboards.frame import Page, page
 
 HERE: Final = Path(__file__).parent
-PAGES: Final[tuple[Page, ...]] = (now.PAGE, balance.PAGE, quality.PAGE)
+PAGES: Final[tuple[Page, ...]] = (now.PAGE, consumption.PAGE, balance.PAGE, quality.PAGE, exporter_board.PAGE)
 
 
 def dashboards() -> dict[Path, dict[str, Any]]:
@@ -27,6 +27,9 @@ def dashboards() -> dict[Path, dict[str, Any]]:
     found = {}
     for one in PAGES:
         content = json.loads(JSONEncoder(sort_keys=True).encode(page(one)))
+        for panel in content["panels"]:
+            if "timeShift" in panel:  # the SDK does not know it; Grafana's own words would be "timeshift -1M"
+                panel["hideTimeOverride"] = True
         found[HERE / f"{one.name}.json"] = content
     return found
 

@@ -45,6 +45,8 @@ FINE: Final = "#3D8FD1"
 NEAR: Final = "#E69F00"
 OVER: Final = "#D55E00"
 LIMIT: Final = "#D55E00"
+RUNNING: Final = "#9CC7EA"
+"""Import that is not final yet: paler than what is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,17 @@ class Look:
 
 POWER: Final = Look("watt", soft_min=0)
 REACTIVE: Final = Look("voltampreact", soft_min=0)
-CURRENT: Final = Look("suffix: A", 1, soft_min=0)
-VOLTAGE: Final = Look("suffix: V", 1, soft_min=220, soft_max=240)
-ENERGY: Final = Look("suffix: kWh", 2, soft_min=0)
-ENERGY_ROUGH: Final = Look("suffix: kWh", 1, soft_min=0)
+CURRENT: Final = Look("suffix:A", 1, soft_min=0)
+VOLTAGE: Final = Look("suffix:V", 1, soft_min=220, soft_max=240)
+ENERGY: Final = Look("suffix:kWh", 2, soft_min=0)
+ENERGY_ROUGH: Final = Look("suffix:kWh", 1, soft_min=0)
+ENERGY_WHOLE: Final = Look("suffix:kWh", 0, soft_min=0)
+HOURS: Final = Look("suffix:h", 0)
+PLAIN: Final = Look("none", 1)
+"""A number whose unit the panel says elsewhere."""
 PERCENT: Final = Look("percent", 0, soft_min=0)
 FACTOR: Final = Look("none", 2, soft_max=1)
-FREQUENCY: Final = Look("suffix: Hz", 2, soft_min=49.9, soft_max=50.1)
+FREQUENCY: Final = Look("suffix:Hz", 2, soft_min=49.9, soft_max=50.1)
 AGE: Final = Look("s", 0)
 SECONDS: Final = Look("s", soft_min=0)
 PER_MINUTE: Final = Look("suffix:/min", soft_min=0)
@@ -86,6 +92,15 @@ NEAR_MAX: Final = ((None, FINE), (80.0, NEAR), (100.0, OVER))
 """Fine up to 80 % of the limit, over it from 100 %."""
 WITHIN: Final = ((None, OVER), (0.0, FINE), (100.0, OVER))
 """Fine between the two limits."""
+HEAT: Final = (
+    (None, "rgba(31, 96, 196, 0.03)"),
+    (12.0, "rgba(31, 96, 196, 0.14)"),
+    (25.0, "rgba(31, 96, 196, 0.28)"),
+    (45.0, "rgba(31, 96, 196, 0.65)"),
+    (70.0, "rgba(31, 96, 196, 1)"),
+)
+"""From nothing to all, on black and on white. Grafana writes on it in the theme's colour up to 0.3, in white above: on
+a continuous scale white would stand on pale blue."""
 
 
 def described(panel: Panel, title: str, description: str) -> Panel:
@@ -214,6 +229,28 @@ def bars(title: str, description: str, look: Look, *targets: Target) -> timeseri
     return panel.bar_width_factor(0.8)
 
 
+def side_by_side(
+    title: str, description: str, look: Look, *targets: Target, when: str, none: str = _NO_READING
+) -> barchart.Panel:
+    """Standing bars side by side, each with the name of its time in the format `when` (time:D).
+
+    For days and months, which differ in length: over time, their bars would too, and the running one's be cut off.
+    """
+    panel = barchart.Panel()
+    described(panel, title, description)
+    _looking(panel, look, targets)
+    panel.show_value(common.VisibilityMode.AUTO).bar_width(0.9).group_width(0.8).fill_opacity(80).line_width(0)
+    panel.orientation(common.VizOrientation.VERTICAL).x_tick_label_spacing(30).x_tick_label_rotation(0)
+    panel.stacking(common.StackingMode.NONE).no_value(none).min(0)
+    panel.text(make.VizTextDisplayOptions().value_size(11))
+    legend = make.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST)
+    panel.legend(legend.placement(common.LegendPlacement.BOTTOM).show_legend(True).calcs([]))
+    panel.tooltip(make.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.NONE))
+    panel.override_by_field_type("time", [model.DynamicConfigValue("unit", when)])
+    colour_overrides(panel)
+    return panel
+
+
 def states(title: str, description: str, *targets: Target) -> statetimeline.Panel:
     """Bands over time, one a series, whose colours and words are the panel's mappings."""
     panel = statetimeline.Panel()
@@ -242,6 +279,21 @@ def _axes(panel: timeseries.Panel, look: Look) -> None:
     colour_overrides(panel)
 
 
+def dashed(panel: timeseries.Panel, name: str) -> None:
+    """Draw a series of bars as a dashed line in steps, for what they are compared with."""
+    panel.override_by_name(
+        name,
+        [
+            model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": COLOURS["Before"]}),
+            model.DynamicConfigValue("custom.drawStyle", "line"),
+            model.DynamicConfigValue("custom.lineInterpolation", "stepAfter"),
+            model.DynamicConfigValue("custom.lineWidth", 2),
+            model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [4, 4]}),
+            model.DynamicConfigValue("custom.fillOpacity", 0),
+        ],
+    )
+
+
 def limit_line(
     panel: timeseries.Panel,
     quantity: str,
@@ -256,6 +308,8 @@ def limit_line(
         name,
         [
             model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": LIMIT}),
+            model.DynamicConfigValue("custom.drawStyle", "line"),
+            model.DynamicConfigValue("custom.lineWidth", 1),
             model.DynamicConfigValue(
                 "custom.lineStyle", {"fill": "dash", "dash": [2, 8] if bound == "warn" else [10, 10]}
             ),
@@ -263,6 +317,29 @@ def limit_line(
             model.DynamicConfigValue("custom.spanNulls", True),
         ],
     )
+
+
+def cells(panel: table.Panel, names: Sequence[str]) -> None:
+    """Colour the cells of these columns by their value, one scale for all of them: a map of heat."""
+    panel.override_by_regexp(
+        f"^({'|'.join(names)})$",
+        [
+            model.DynamicConfigValue("color", {"mode": "thresholds"}),
+            model.DynamicConfigValue("custom.displayMode", "color-background-solid"),
+            model.DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
+            model.DynamicConfigValue("custom.align", "center"),
+            model.DynamicConfigValue("custom.minWidth", 40),
+        ],
+    )
+    panel.thresholds(thresholds(HEAT))
+
+
+def column(panel: table.Panel, name: str, unit: str, decimals: int | None = None, width: int = 60) -> None:
+    """How a column of a table is written, and the least width it takes, which a telephone has room for."""
+    found = [model.DynamicConfigValue("unit", unit), model.DynamicConfigValue("custom.minWidth", width)]
+    if decimals is not None:
+        found.append(model.DynamicConfigValue("decimals", decimals))
+    panel.override_by_name(name, found)
 
 
 def rows(title: str, description: str, look: Look, *targets: Target, none: str = "none") -> table.Panel:

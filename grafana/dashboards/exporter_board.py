@@ -36,8 +36,8 @@ from grafana.dashboards.panels import (
 
 ABSOLUTE: Final = model.ThresholdsMode.ABSOLUTE
 _FEW: Final = Look("short", 0, soft_min=0, soft_max=5)
-_SECONDS: Final = Look("suffix: s", soft_min=0)
-_MINUTES: Final = Look("suffix: min", soft_min=0)
+_SECONDS: Final = Look("suffix:s", soft_min=0)
+_MINUTES: Final = Look("suffix:min", soft_min=0)
 _OFF: Final = Look("s", soft_min=-10, soft_max=10)
 _WEEK: Final = "$timeFilter AND time > now() - 7d"
 """Of the time range the last week at most. Counters begin again at 0 with the process, so they are compared from each
@@ -336,6 +336,7 @@ def _offset() -> Panel:
         _OFF,
         Target(course("meter_clock_offset"), "Offset"),
     )
+    panel.no_value("Most meters tell their clock once an hour: choose a longer time range")
     return one_colour(panel)
 
 

@@ -1,0 +1,138 @@
+"""What can be asked of InfluxDB: measurements, tags and fields, as points.py writes them.
+
+Nothing is listed by hand: one line of each kind is rendered by the function that writes it, and read back.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from exporter import points
+from exporter.config import Settings
+from exporter.derived import Capacity, EnergySum, Peak, exporter_thresholds, thresholds
+from exporter.placing import Placed
+from exporter.protocol.obis import ObisCode, describe
+from exporter.reading import Measurement, Meter, Reading
+from exporter.service import Service
+from exporter.telemetry import Link
+
+OSLO = ZoneInfo("Europe/Oslo")
+METER = "m"
+
+
+@dataclass
+class Kind:
+    """One measurement: tag -> its values in the lines that were rendered, and field -> "float" or "string"."""
+
+    tags: dict[str, set[str]] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+def parse(line: str) -> tuple[str, dict[str, str], dict[str, str]]:
+    """A line of plain values (nothing escaped) -> measurement, tags, and the text of each field."""
+    found = re.fullmatch(r"([^, ]+)((?:,[^ ]+)?) (.+?)(?: (\d+))?", line)
+    assert found is not None, line
+    tags = dict(pair.split("=") for pair in found[2].split(",")[1:])
+    return found[1], tags, dict(re.findall(r'(\w+)=("[^"]*"|[^,"]+)', found[3]))
+
+
+def reading() -> Placed:
+    """One list with every quantity of the catalogue, and one that is in no catalogue."""
+    codes = [ObisCode(1, 1, c, d, 0) for c in range(256) for d in range(256)]
+    known = [Measurement(code, 10.0, quantity.unit) for code in codes if (quantity := describe(code)) is not None]
+    unknown = Measurement(ObisCode(1, 1, 99, 98, 97), 1.0, "W")
+    return Placed(Reading(Meter(METER), None, (*known, unknown)), METER, 0, 0, clock_offset=1.0)
+
+
+def without_factors() -> Placed:
+    """The same from a meter that does not send power factors, so that they are derived."""
+    given = reading()
+    kept = tuple(one for one in given.reading.measurements if one.obis.c % 20 != 13)
+    return Placed(Reading(given.reading.meter, None, kept), METER, 0, 0)
+
+
+def exporter_lines() -> list[str]:
+    """What `run` writes of itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(influx_url="http://127.0.0.1:9", outbox=Path(folder) / "outbox", instance="i")
+        service = Service(settings, [])
+        try:
+            return service._own_lines(0, [Link("sim", "sim:")])
+        finally:
+            service._outbox.close()
+
+
+def _limits() -> Iterator[str]:
+    settings = Settings()
+    for threshold in thresholds(settings.limits(METER)):
+        yield points.threshold_line(threshold, 0, METER)
+    for threshold in exporter_thresholds(settings.limit_backlog_s):
+        yield points.threshold_line(threshold, 0)
+
+
+def _hours(of: Callable[[str], str]) -> list[str]:
+    return [of(direction) for direction in ("import", "export")]
+
+
+_MONTH = Capacity(0, tuple(Peak(0, 1.0) for _ in range(3)), 1.0)
+_SUM = EnergySum(1.0, 1)
+SAMPLES: dict[str, Callable[[], Iterable[str]]] = {
+    "lines": lambda: points.lines(reading()),
+    "meter_line": lambda: [points.meter_line(meter_id, "Europe/Oslo", 0) for meter_id in ("m", "SIMULATED-M")],
+    "clock_offset_lines": lambda: points.clock_offset_lines(reading()),
+    "reading_age_line": lambda: [points.reading_age_line(METER, 1.0, 0)],
+    "exporter_line": exporter_lines,
+    "event_line": lambda: [points.event_line("i", "start", "text", 0)],
+    "figure_lines": lambda: points.figure_lines(without_factors(), 40),
+    "phase_unbalance_line": lambda: [points.phase_unbalance_line(METER, "current", 1.0, 0)],
+    "fuse_load_line": lambda: [points.fuse_load_line(METER, "L1", 1.0, 0)],
+    "power_factor_line": lambda: [points.power_factor_line(METER, "", 1.0, 0)],
+    "running_hour_line": lambda: [
+        points.running_hour_line(METER, direction, kind, 1.0, 0)
+        for direction in ("import", "export")
+        for kind in ("so_far", "projected")
+    ],
+    "final_hour_line": lambda: [
+        points.final_hour_line(METER, direction, 1.0, hour * 3_600_000, OSLO)
+        for direction in ("import", "export")
+        for hour in range(7 * 24)
+    ],
+    "day_energy_line": lambda: _hours(lambda direction: points.day_energy_line(METER, direction, _SUM, 0)),
+    "month_energy_line": lambda: _hours(lambda direction: points.month_energy_line(METER, direction, _SUM, 0)),
+    "capacity_lines": lambda: points.capacity_lines(METER, _MONTH, [2.0]),
+    "projected_capacity_line": lambda: [points.projected_capacity_line(METER, 1.0, 0)],
+    "threshold_line": _limits,
+}
+"""Function of points.py -> lines that it writes."""
+
+
+def writers() -> set[str]:
+    """The functions of points.py that write lines."""
+    found = inspect.getmembers(points, inspect.isfunction)
+    return {
+        name
+        for name, _ in found
+        if name.endswith(("line", "lines")) and not name.startswith("_") and name in vars(points)
+    }
+
+
+@cache
+def schema() -> dict[str, Kind]:
+    """Measurement -> its tags and fields."""
+    found: dict[str, Kind] = {}
+    for render in SAMPLES.values():
+        for line in render():
+            measurement, tags, fields = parse(line)
+            kind = found.setdefault(measurement, Kind())
+            for name, value in tags.items():
+                kind.tags.setdefault(name, set()).add(value)
+            for name, value in fields.items():
+                kind.fields[name] = "string" if value.startswith('"') else "float"
+    return found

@@ -24,7 +24,7 @@ class Mark(NamedTuple):
 
 
 class SourceMarks:
-    """Marks of one source that has been well: that it is lost, that it is back, that its meter is another one."""
+    """Marks of one source that has been well: lost, back, its meter is another one; and how its line was found."""
 
     def __init__(self, link: Link, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._link = link
@@ -35,6 +35,7 @@ class SourceMarks:
     def new(self) -> Iterator[Mark]:
         """What is new since this was last asked; ask every second."""
         yield from (Mark("meter_changed", words) for words in self._link.exchanges())
+        yield from (Mark("line_found", words) for words in self._link.findings())
         now, state = self._monotonic(), self._link.state
         if state is LinkState.OK:
             if self._well is False:

@@ -56,7 +56,7 @@ _LEVELS: Final = {
     LinkState.ENDED: logging.INFO,
     LinkState.FAILED: logging.ERROR,
 }
-_NEVER_WELL: Final = frozenset({"failed", "no_frames", "unreadable"})
+_NEVER_WELL: Final = frozenset({"failed", "unreadable"})
 """States, as `snapshot` names them, that do not pass by themselves: no need to wait for NO_FRAME_LIMIT_S."""
 
 _OF_EVENT: Final = {
@@ -64,6 +64,8 @@ _OF_EVENT: Final = {
     Happened.MISSING: LinkState.MISSING,
     Happened.LOST: LinkState.MISSING,
     Happened.SILENT: LinkState.SILENT,
+    Happened.NO_FRAMES: LinkState.NO_FRAMES,
+    Happened.FOUND: LinkState.OK,
 }
 
 
@@ -108,6 +110,9 @@ class Link:
         self._octets_without_frame = 0
         self._unread_in_a_row = 0
         self.unread_words = ""
+        self._search = ""  # what is done while no frame checks, as the source told it
+        self._found = ""  # with which speed and parity frames check
+        self._findings: list[str] = []
         self._opened_before = False
         self._said: dict[str, _Minute] = {}
 
@@ -118,7 +123,11 @@ class Link:
                 self.counts.reconnects += self._opened_before
                 self._opened_before = True
                 self._octets_without_frame = 0
-            self._become(_OF_EVENT[event.what], event.words)
+            elif event.what is Happened.NO_FRAMES:
+                self._search = event.words
+            elif event.what is Happened.FOUND:
+                self._found, self._findings = event.words, [event.words]
+            self._become(_OF_EVENT[event.what], event.words, news=event.what in (Happened.NO_FRAMES, Happened.FOUND))
 
     def heard(self, octets: int, outcomes: Sequence[Outcome]) -> None:
         """Take what a chunk brought."""
@@ -131,11 +140,19 @@ class Link:
                 else:
                     self._frame(outcome)
             if self._octets_without_frame >= _GARBAGE_OCTETS:
-                words = (
-                    f"octets come from {self.name} but no frame in {self._octets_without_frame} of them: wrong parity "
-                    "or speed? Stop this and run `han-exporter probe`, or try ?parity=E behind the port"
-                )
-                self._become(LinkState.NO_FRAMES, words)
+                self._become(LinkState.NO_FRAMES, self._search or self._no_frame_words())
+
+    def _no_frame_words(self) -> str:
+        words = f"octets come from {self.name} but no frame in {self._octets_without_frame} of them: "
+        if self.counts.frames:
+            return words + "noise on the wires, or another program that reads the same port?"
+        return words + "wrong parity or speed? If they are not found by itself, `han-exporter probe` looks for them"
+
+    def findings(self) -> list[str]:
+        """In words, the speed and parity that were found by trying since this was last asked (the last ones)."""
+        with self._lock:
+            told, self._findings = self._findings, []
+            return told
 
     def expect(self, meter_id: str, *, named: bool) -> None:
         """The meter that was heard on this source before this process; `named`: it said so itself."""
@@ -186,11 +203,11 @@ class Link:
 
     def _frame(self, outcome: Heard | Unread) -> None:
         self.counts.frames += 1
-        self._octets_without_frame = 0
+        self._octets_without_frame, self._search = 0, ""
         self._last_frame = self._monotonic()
         if isinstance(outcome, Heard):
             self._unread_in_a_row = 0
-            self._become(LinkState.OK, f"reading {self.name}")
+            self._become(LinkState.OK, f"reading {self.name}" + (f"; {self._found}" if self._found else ""))
             return
         self.counts.unread += 1
         self._unread_in_a_row += 1
@@ -206,8 +223,9 @@ class Link:
             return  # flags between frames, and the rest of the frame we came in the middle of
         self._say("rejected", f"{rejected.octets} octets from {self.name} are no frame: {rejected.reason}")
 
-    def _become(self, state: LinkState, words: str) -> None:
-        if state is not self.state or (state not in (LinkState.OK, LinkState.NO_FRAMES) and words != self.words):
+    def _become(self, state: LinkState, words: str, *, news: bool = False) -> None:
+        quiet = state in (LinkState.OK, LinkState.NO_FRAMES) and not news
+        if state is not self.state or (words != self.words and not quiet):
             log.log(_LEVELS.get(state, logging.WARNING), "%s", words)
         self.state, self.words = state, words
 

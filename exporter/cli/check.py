@@ -113,7 +113,8 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
             verdicts.wrong(url, str(error))
             continue
         if link.state is LinkState.OK:
-            verdicts.ok(url, f"{link.counts.octets} octets, {link.counts.frames} frames, all can be read")
+            found = "".join(f"; {words}" for words in link.findings())
+            verdicts.ok(url, f"{link.counts.octets} octets, {link.counts.frames} frames, all can be read{found}")
         elif link.state is LinkState.WAITING and not link.counts.octets:
             verdicts.wrong(
                 url, f"open, but no octet came in {seconds:.0f} s: is the adapter in the HAN port, is it on?"
@@ -121,7 +122,8 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
         elif link.counts.frames and link.counts.unread == link.counts.frames:
             verdicts.wrong(url, f"{link.counts.frames} frames, and none can be read: {link.unread_words}")
         elif not link.counts.frames and link.counts.octets:
-            advice = f"wrong parity or speed? Run `han-exporter probe {url}`" if source.live else "is it a capture?"
+            probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` finds them by itself, too"
+            advice = probing if source.live else "is it a capture?"
             verdicts.wrong(url, f"{link.counts.octets} octets and no frame: {advice}")
         else:
             verdicts.wrong(url, link.words)

@@ -5,28 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up
 from exporter.sources import SourceError
+from exporter.sources.adapters import serial_ports, stable_path
+from exporter.sources.line_setting import lines_to_try
 from exporter.sources.serial_url import Line, SerialUrl
 
 __all__ = ["Heard", "listen", "probe"]
 
-_LINES: Final = (
-    Line(2400, 8, "N"),  # the makers' documents
-    Line(2400, 8, "E"),  # some Aidon and Kaifa firmware, and adapters
-    Line(115_200, 8, "N"),  # readers that pass the frames on
-    Line(9600, 8, "N"),
-    Line(115_200, 8, "E"),
-    Line(9600, 8, "E"),
-    Line(19_200, 8, "N"),
-    Line(38_400, 8, "N"),
-    Line(57_600, 8, "N"),
-)
 _TURN: Final = 0.5
 _KEPT: Final = 4096
 
@@ -127,10 +117,7 @@ def _urls(url: str | None) -> list[SerialUrl]:
         if url.startswith(("sim:", "file:")):
             raise SourceError(f"{url} has no line to probe; give a port, such as /dev/ttyUSB0, or none to try all")
         return [SerialUrl.parse(url)]
-    from serial.tools import list_ports
-
-    # USB adapters first: a meter on a built-in port is rare.
-    ports = sorted(list_ports.comports(), key=lambda port: (port.vid is None, port.device))
+    ports = serial_ports()
     if not ports:
         raise SourceError(
             "this machine has no serial port: plug the adapter in (in a container: bind /dev into it), or name the "
@@ -170,25 +157,14 @@ def _lines(url: SerialUrl) -> list[Line]:
     """What to try: the setting's own line first; a plain socket's far end has set the line."""
     if not url.line_is_ours:
         return [url.line]
-    return [url.line, *(line for line in _LINES if line != url.line)]
+    return lines_to_try(url.line)
 
 
 def _recommend(found: SerialUrl) -> None:
     click.echo(f"\nUse this setting:\n\n    HAN_SOURCE={found.setting}\n")
-    stable = _stable_path(found.path)
+    stable = stable_path(found.path)
     if stable is not None:
         click.echo(
             "or this, which keeps its name whatever else is plugged in:\n\n"
             f"    HAN_SOURCE={found.setting.replace(str(found.path), stable, 1)}\n"
         )
-
-
-def _stable_path(path: str | None) -> str | None:
-    """The name by the adapter's serial number that udev gave the device, if it did."""
-    if path is None:
-        return None
-    names = Path("/dev/serial/by-id")
-    device = Path(path).resolve()
-    if path.startswith(str(names)) or not names.is_dir():
-        return None
-    return next((str(name) for name in sorted(names.iterdir()) if name.resolve() == device), None)

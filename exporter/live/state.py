@@ -179,6 +179,8 @@ class LiveState:
     _octets_since_frame: int = 0
     _unread_words: str = ""
     _trouble: SourceEvent | None = None
+    _search: str = ""
+    _found: str = ""
 
     def hear(self, octets: int, at: float) -> None:
         """So many octets came."""
@@ -202,13 +204,19 @@ class LiveState:
         self.frames += 1
         self._last_frame_at = at
         self._octets_since_frame = 0
+        self._search = ""
         if isinstance(outcome, Unread):
             self.unread += 1
             self._unread_words = outcome.words
 
     def happen(self, event: SourceEvent) -> None:
         """The source reported something about itself."""
-        self._trouble = None if event.what is Happened.OPENED else event
+        if event.what is Happened.NO_FRAMES:
+            self._search = event.words
+        elif event.what is Happened.FOUND:
+            self._found = event.words
+        else:
+            self._trouble = None if event.what is Happened.OPENED else event
 
     def take(self, placed: Placed, at: float, recalled: bool = False) -> MeterState:
         """Take the next reading; give the meter that it is of, which is now the newest.
@@ -252,6 +260,8 @@ class LiveState:
         if not self.octets:
             shown = "shown is what was sent before; waiting for the next list" if self._recalled else _AWAITED
             return Condition(Level.WAITING, "no octets", shown)
+        if self._search:
+            return Condition(Level.WRONG, self._search, self._search)
         if not self.frames:
             return self._without_frame(now)
         if self.unread == self.frames:
@@ -264,8 +274,8 @@ class LiveState:
         return Condition(
             Level.WRONG,
             "never a frame",
-            f"{self.octets} octets came, but no frame that checks: wrong parity or speed? `han-exporter probe` finds "
-            "them (end this first, for only one program can read a port)",
+            f"{self.octets} octets came, but no frame that checks: wrong parity or speed? If they are not found by "
+            "itself, `han-exporter probe` looks for them (end this first, for only one program can read a port)",
         )
 
     def _going_on(self, now: float) -> Condition:
@@ -275,4 +285,6 @@ class LiveState:
         if age > _OVERDUE and self._octets_since_frame:
             words = f"octets come, but no frame checked for {age:.0f} s ({self.last_reject or 'all are incomplete'})"
             return Condition(Level.WRONG, "no more frames", words)
+        if self._found:
+            return Condition(Level.WELL, self._found, f"receiving; {self._found}")
         return Condition(Level.WELL, "receiving", "receiving")

@@ -38,6 +38,10 @@ class Happened(Enum):
     """The port is open and no octet came for 60 s."""
     LOST = "lost"
     """The port was open and reading it failed (unplugged, connection cut)."""
+    NO_FRAMES = "no frames"
+    """Octets come and no frame checks; the words say what is done about it. Told again when that changes."""
+    FOUND = "frames found"
+    """Frames check after NO_FRAMES; the words say with which speed and parity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import queue
 import select
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
 import serial
 
-from exporter.sources.port_trouble import cannot_open, check_kind, errno_of, lost
+from exporter.sources.port_trouble import cannot_open, cannot_set, check_kind, errno_of, lost
 from exporter.sources.serial_url import Line, SerialUrl
 
 __all__ = ["MOST", "Opener", "Port", "open_port"]
@@ -23,6 +26,10 @@ MOST: Final = 4096
 _LOOK: Final = 1.0
 """Seconds that a port without a file descriptor is waited for; `stop` is looked at in between."""
 
+_KEPT_FOR_US: Final = 1 << 18
+"""Octets that pyserial's own thread (RFC 2217) may read ahead; more wait at the far end."""
+
+_ANY: Final = 1 << 62
 _PTY_MAJORS: Final = range(136, 144)
 """Major device numbers of Unix98 pseudo-terminal slaves (Linux Documentation/admin-guide/devices.txt)."""
 
@@ -70,6 +77,21 @@ def _open(url: SerialUrl, line: Line, opener: Opener) -> Any:
         raise
 
 
+def _guard(url: SerialUrl, descriptor: int) -> None:
+    """Set what pyserial leaves as it was: no break flushes what is read, and no other program opens the port."""
+    with suppress(termios.error):
+        attributes = termios.tcgetattr(descriptor)
+        if attributes[0] & termios.BRKINT:
+            # `stty sane` leaves it so, and octets of a wrong speed look like breaks.
+            attributes[0] &= ~termios.BRKINT
+            termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+    # The lock that pyserial takes only keeps those out who ask for it. A pseudo-terminal would stay closed to others
+    # after we were killed, for its other end stays open.
+    if url.path is not None and not _is_pty(url.path):
+        with suppress(OSError):
+            fcntl.ioctl(descriptor, termios.TIOCEXCL)
+
+
 def _keep() -> None:
     """In place of `reset_input_buffer`."""
 
@@ -96,6 +118,9 @@ class Port:
         else:
             self._poll = select.poll()
             self._poll.register(descriptor, select.POLLIN)
+            if url.path is not None:
+                _guard(url, descriptor)
+        self._bound(_KEPT_FOR_US)
 
     def take(self, seconds: float) -> bytes:
         """Octets as soon as there are any, at most MOST; b"" when none came in that time.
@@ -119,14 +144,39 @@ class Port:
         except (OSError, termios.error):
             return b""  # the octet before it is not lost for that; the next `take` meets the same error
 
+    def set_line(self, line: Line) -> None:
+        """Change speed and parity of the open port; octets that come at that very moment may be lost.
+
+        Raises PortError: of kind "line" when the port cannot be set so, else LOST.
+        """
+        if self._url.path is not None and _is_pty(self._url.path):
+            line = Line(line.baud)
+        self._bound(_ANY)  # the far end's answer stands behind the octets
+        try:
+            self._port.apply_settings(
+                {"baudrate": line.baud, "bytesize": line.bits, "parity": line.parity, "stopbits": line.stop}
+            )
+        except (OSError, ValueError, termios.error) as error:
+            raise cannot_set(self._url, line, error) from error
+        finally:
+            self._bound(_KEPT_FOR_US)
+
     def close(self) -> None:
         """Give the port back."""
+        self._bound(_ANY)  # so that the thread that reads ahead comes to its end
         try:
             self._port.close()
         except (OSError, termios.error) as error:
             # An adapter that was pulled out says EIO here as well; the descriptor is closed all the same.
             if errno_of(error) is None:
                 raise
+
+    def _bound(self, most: int) -> None:
+        ahead = getattr(self._port, "_read_buffer", None)
+        if isinstance(ahead, queue.Queue):
+            with ahead.mutex:
+                ahead.maxsize = most
+                ahead.not_full.notify_all()
 
     def __enter__(self) -> Self:
         return self

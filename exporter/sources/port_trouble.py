@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from serial.tools import list_ports
-
 from exporter.sources import Happened, SourceError
-from exporter.sources.serial_url import SerialUrl
+from exporter.sources.adapters import serial_ports
+from exporter.sources.serial_url import Line, SerialUrl
 
-__all__ = ["PortError", "cannot_open", "check_kind", "errno_of", "holders", "lost", "ports_in_words"]
+__all__ = ["PortError", "cannot_open", "cannot_set", "check_kind", "errno_of", "holders", "lost", "ports_in_words"]
 
 
 class PortError(Exception):
@@ -94,6 +93,15 @@ def cannot_open(url: SerialUrl, error: Exception) -> PortError | SourceError:
     return PortError(Happened.MISSING, f"error {number}", lambda: _broken(place, number, error))
 
 
+def cannot_set(url: SerialUrl, line: Line, error: Exception) -> PortError:
+    """What an error of changing the line of an open port means: of kind "line" when it is the line, else LOST."""
+    number = errno_of(error)
+    if isinstance(error, ValueError) or number == errno.EINVAL or (number is None and "parameter" in str(error)):
+        place = url.path or url.address
+        return PortError(Happened.MISSING, "line", lambda: f"{place} cannot be set to {line}: {_plain(error)}")
+    return lost(url, error)
+
+
 def lost(url: SerialUrl, error: Exception) -> PortError:
     """Reading an open port failed."""
 
@@ -112,7 +120,7 @@ def lost(url: SerialUrl, error: Exception) -> PortError:
 
 def ports_in_words() -> str:
     """The serial ports that this machine has, for the end of a message."""
-    found = sorted(list_ports.comports(), key=lambda port: port.device)
+    found = serial_ports()
     if not found:
         return "this machine has no serial port now" + _container_hint("/dev must be bound into it")
     named = (p.device + (f" ({p.description})" if p.description not in (None, "n/a") else "") for p in found)

@@ -12,8 +12,10 @@ import serial
 import tenacity
 
 from exporter.sources import Chunk, Happened, Report, SourceEvent
+from exporter.sources.adapters import Whereabouts, stable_path
+from exporter.sources.line_finder import LineFinder
 from exporter.sources.port import Opener, Port, open_port
-from exporter.sources.port_trouble import PortError
+from exporter.sources.port_trouble import PortError, holders
 from exporter.sources.serial_url import SerialUrl
 
 __all__ = ["SerialSource"]
@@ -38,7 +40,9 @@ class SerialSource:
     """Octets of a serial port, local or over a network (any pyserial URL; serial_url.py has the settings).
 
     A chunk is handed over as soon as its octets are there. When `stop` is set, what the kernel already holds is still
-    handed over; then `chunks` ends. Raises SourceError at once for a setting that can never work.
+    handed over; then `chunks` ends. Raises SourceError at once for a setting that can never work. While octets come and
+    no frame checks, speed and parity are changed in turn (line_setting.py); a flood is read slowly (flood.py); an
+    adapter that comes back under another name is read there (adapters.py).
     `opener`, `now`, `monotonic` and `pause` are for tests.
     """
 
@@ -55,6 +59,9 @@ class SerialSource:
     ) -> None:
         self.url = SerialUrl.parse(setting)
         self.name = self.url.name
+        self._finder = LineFinder(self.url)
+        self._whereabouts = Whereabouts(self.url.path)
+        self._rest = 0.0
         self._opener = opener
         self._now = now
         self._monotonic = monotonic
@@ -62,15 +69,15 @@ class SerialSource:
 
     def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
         """Yield octets until `stop` is set. Raises SourceError for a directory and whatever else cannot mend itself."""
-        tell = _Teller(self.url, report)
+        tell = _Teller(report)
         while (heard := self._open_and_hear(stop, tell)) is not None:
             port, chunk = heard
             tell.heard()
             with port:
-                lost = yield from self._listen(port, chunk, stop)
+                lost = yield from self._listen(port, chunk, stop, tell)
             if lost is None:
                 return
-            tell.trouble(lost)
+            self._in_trouble(lost, tell)
             if lost.what is Happened.LOST:
                 # The first of the retries' waits: a far end that hangs up on us at once must not be called in a loop.
                 self._wait(stop, _FIRST_WAIT)
@@ -87,7 +94,7 @@ class SerialSource:
             try:
                 return self._try_once(stop, tell)
             except PortError as trouble:
-                tell.trouble(trouble)
+                self._in_trouble(trouble, tell)
                 raise
 
         retry = tenacity.Retrying(
@@ -100,10 +107,16 @@ class SerialSource:
         return retry(attempt)
 
     def _try_once(self, stop: threading.Event, tell: _Teller) -> tuple[Port, Chunk] | None:
-        port = open_port(self.url, self._opener)
+        url = self.url.with_line(self._finder.opened(self._monotonic()))
+        moved = self._whereabouts.look()
+        if moved is not None:
+            url = url.at(moved)
+        port = open_port(url, self._opener)
         try:
-            tell.opened()
-            chunk = self._hear(port, stop)
+            if url.path is not None:
+                self._whereabouts.opened(url.path)
+            tell.opened(url, None if moved is None else self.url.path)
+            chunk = self._hear(port, stop, tell)
         except BaseException:
             port.close()
             raise
@@ -112,13 +125,20 @@ class SerialSource:
             return None
         return port, chunk
 
-    def _listen(self, port: Port, chunk: Chunk, stop: threading.Event) -> Generator[Chunk, None, PortError | None]:
+    def _in_trouble(self, trouble: PortError, tell: _Teller) -> None:
+        if trouble.what is not Happened.SILENT:
+            self._finder.lost()
+        tell.trouble(trouble)
+
+    def _listen(
+        self, port: Port, chunk: Chunk, stop: threading.Event, tell: _Teller
+    ) -> Generator[Chunk, None, PortError | None]:
         """Yield until `stop` (returns None) or trouble (returns it)."""
         following: Chunk | None = chunk
         try:
             while following is not None:
                 yield following
-                following = self._hear(port, stop)
+                following = self._hear(port, stop, tell)
             for _ in range(_LAST_READS):
                 octets = port.take(0)
                 if not octets:
@@ -128,29 +148,35 @@ class SerialSource:
             return trouble
         return None
 
-    def _hear(self, port: Port, stop: threading.Event) -> Chunk | None:
+    def _hear(self, port: Port, stop: threading.Event, tell: _Teller) -> Chunk | None:
         """The next octets; None when stopping. Raises PortError: LOST, or SILENT after the silence allowed."""
+        if self._rest:
+            self._wait(stop, self._rest)
         since = self._monotonic()
         while not stop.is_set():
+            self._finder.look(port, self._monotonic(), tell.report)
             octets = port.take(_LOOK)
             if octets:
-                return self._chunk(octets)
+                chunk = self._chunk(octets)
+                self._rest = self._finder.heard(octets, self._monotonic(), tell.report)
+                return chunk
             if self._monotonic() - since >= self.url.silence:
                 raise PortError(Happened.SILENT, "silent", self._silence_in_words)
         return None
 
     def _chunk(self, octets: bytes) -> Chunk:
-        return Chunk(octets, self._now(), self.url.octet_seconds)
+        return Chunk(octets, self._now(), self.url.with_line(self._finder.line).octet_seconds)
 
     def _wait(self, stop: threading.Event, seconds: float) -> None:
         self._pause(stop, seconds)
 
     def _silence_in_words(self) -> str:
         place = self.url.path or self.url.address
+        others = ", ".join(holders(self.url.path)) if self.url.path is not None else ""
         return (
             f"{place} is open, but no octet came for {self.url.silence:g} s: is the cable in the meter's HAN port, "
             "and is that port switched on (the grid company does that)?"
-        )
+        ) + (f" {others} has the port open as well: stop it" if others else "")
 
 
 def _waiting_time(state: tenacity.RetryCallState) -> float:
@@ -170,28 +196,33 @@ class _Teller:
     and says nothing, over and over, is one state and one report.
     """
 
-    def __init__(self, url: SerialUrl, report: Report) -> None:
-        self._url = url
-        self._report = report
+    def __init__(self, report: Report) -> None:
+        self.report = report
         self._told: Happened | None = None
         self._kind = ""
+        self._place = self._moved = ""
 
-    def opened(self) -> None:
+    def opened(self, url: SerialUrl, before: str | None) -> None:
+        """The port at `url` was opened; `before` is the name that its adapter is set by, if that is another."""
+        self._place = (url.path or url.address) + (f" ({url.line})" if url.line_is_ours else "")
+        self._moved = "" if before is None else _moved_in_words(before, url.path)
         if self._told in (None, Happened.MISSING):
-            self._say(Happened.OPENED, "", f"{self._place()} is open, waiting for the meter")
+            self._say(Happened.OPENED, "", f"{self._place} is open, waiting for the meter{self._moved}")
 
     def heard(self) -> None:
         if self._told is not Happened.OPENED:
-            self._say(Happened.OPENED, "", f"{self._place()}: octets come again")
+            self._say(Happened.OPENED, "", f"{self._place}: octets come again{self._moved}")
 
     def trouble(self, trouble: PortError) -> None:
         if (self._told, self._kind) != (trouble.what, trouble.kind):
             self._say(trouble.what, trouble.kind, trouble.explain())
 
-    def _place(self) -> str:
-        line = f" ({self._url.line})" if self._url.line_is_ours else ""
-        return (self._url.path or self._url.address) + line
-
     def _say(self, what: Happened, kind: str, words: str) -> None:
         self._told, self._kind = what, kind
-        self._report(SourceEvent(what, words))
+        self.report(SourceEvent(what, words))
+
+
+def _moved_in_words(before: str, now: str | None) -> str:
+    stable = stable_path(now)
+    advice = f"write HAN_SOURCE={stable}, which it keeps" if stable else "a restart would not know that"
+    return f"; this is the adapter that was {before}: {advice}"

@@ -95,11 +95,15 @@ _KEYS: Final[dict[str, Callable[[str], int | float | str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SerialUrl:
-    """A setting taken apart: `address` is what pyserial opens (a device path or a URL)."""
+    """A setting taken apart: `address` is what pyserial opens (a device path or a URL).
+
+    `fixed` names the fields of `line` that the setting gives itself; the others may be found by listening.
+    """
 
     address: str
     line: Line = field(default_factory=Line)
     silence: float = SILENCE
+    fixed: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
     def parse(cls, setting: str) -> SerialUrl:
@@ -118,14 +122,19 @@ class SerialUrl:
         if rest and "://" not in address:
             raise SourceError(f"{setting}: {rest[0]!r} is not known; a port takes {', '.join(_KEYS)}")
         silence = float(ours.pop("silence", SILENCE))
+        whole = address + ("?" + "&".join(rest) if rest else "")
         # mypy cannot see that each key's reader gives that field's type.
-        url = cls(address + ("?" + "&".join(rest) if rest else ""), Line(**ours), silence)  # type: ignore[arg-type]
+        url = cls(whole, Line(**ours), silence, frozenset(ours))  # type: ignore[arg-type]
         url._check_network()
         return url
 
     def with_line(self, line: Line) -> SerialUrl:
         """The same port with another line setting."""
         return replace(self, line=line)
+
+    def at(self, path: str) -> SerialUrl:
+        """The same setting for another device."""
+        return replace(self, address=path)
 
     @property
     def scheme(self) -> str:
@@ -169,8 +178,11 @@ class SerialUrl:
     @property
     def setting(self) -> str:
         """The setting that gives this port with this line again."""
+        asked = [self.line.query] if self.line.query else []
+        if self.silence != SILENCE:
+            asked.append(f"silence={self.silence:g}")
         mark = "&" if "?" in self.address else "?"
-        return self.address + (mark + self.line.query if self.line.query else "")
+        return self.address + (mark + "&".join(asked) if asked else "")
 
     def _check_network(self) -> None:
         if not self.is_network:

@@ -20,6 +20,7 @@ import serial
 from serial import rfc2217
 
 from exporter.sources import Chunk, Happened, SourceEvent
+from exporter.sources.flood import ALLOWED, RATE
 from exporter.sources.serial_port import SerialSource
 
 FRAME = bytes.fromhex("7ea027010201105a87e6e7000f40000000090c07e5031702131a3aff80000002010600000bf35b057e")
@@ -220,24 +221,46 @@ def test_no_permission_names_the_group_and_is_mended_by_giving_it(pty: Pty, as_n
         assert listener.octets(len(FRAME)) == FRAME
 
 
-def test_a_flood_is_read_in_pieces_and_stopping_still_works(pty: Pty) -> None:
-    with Listener(pty.path) as listener:
+@contextmanager
+def flooding(send: Callable[[bytes], None], octets: bytes) -> Iterator[threading.Event]:
+    """Send without end, as fast as it is taken; what it ends by may wake the sender."""
+    done = threading.Event()
+
+    def flood() -> None:
+        with suppress(OSError):
+            while not done.is_set():
+                send(octets)
+
+    flooder = threading.Thread(target=flood, daemon=True)
+    flooder.start()
+    try:
+        yield done
+    finally:
+        done.set()
+
+
+def test_a_flood_is_read_in_pieces_slowly_and_stopping_still_works(pty: Pty) -> None:
+    with Listener(pty.path) as listener, flooding(pty.send, b"\x55" * 1024):
         listener.expect(Happened.OPENED)
-        flowing = threading.Event()
-
-        def flood() -> None:
-            while not flowing.is_set():
-                pty.send(b"\x55" * 1024)
-
-        flooder = threading.Thread(target=flood, daemon=True)
-        flooder.start()
-        listener.octets(1_000_000)
+        assert "floods: " in listener.expect(Happened.NO_FRAMES)
+        began, used = time.monotonic(), time.process_time()
+        so_far = len(listener.octets(0))
+        listener.octets(so_far + RATE)
+        listener.octets(so_far + 2 * RATE)
+        seconds = time.monotonic() - began
+        assert 1.5 < seconds
+        assert (time.process_time() - used) / seconds < 0.5
         assert listener.end() < 2
         assert max(len(chunk.octets) for chunk in listener.chunks) <= 4096
-        flowing.set()
-        # What the flooder cannot write any more is thrown away with the port.
-        pty.close()
-        flooder.join(5)
+        assert listener.events.empty()
+
+
+def test_a_flood_of_frames_is_read_as_fast_as_they_come(pty: Pty) -> None:
+    with Listener(pty.path) as listener, flooding(pty.send, FRAME * 20):
+        listener.expect(Happened.OPENED)
+        listener.octets(4 * ALLOWED)
+        assert listener.end() < 2
+        assert listener.events.empty()
 
 
 # --- over a network

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import serial
+from serial.tools import list_ports
 
 from exporter.sources import Chunk, Happened, SourceError, SourceEvent
 from exporter.sources import port_trouble as trouble
@@ -378,9 +379,9 @@ def test_inside_a_container_the_words_are_for_compose(monkeypatch: pytest.Monkey
 
 def test_missing_lists_the_ports_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
-        device, description = "/dev/ttyUSB7", "FT232R"
+        device, description, vid = "/dev/ttyUSB7", "FT232R", 0x0403
 
-    monkeypatch.setattr(trouble.list_ports, "comports", lambda: [Found])  # type: ignore[attr-defined]
+    monkeypatch.setattr(list_ports, "comports", lambda: [Found])
     world = World(gone(), [b"a"])
     world.run()
     assert world.events[0].words.endswith("(ports there are: /dev/ttyUSB7 (FT232R))")

@@ -1,0 +1,132 @@
+"""Listens to what a port gives, and changes its speed and parity while no frame checks (line_setting.py has the rules).
+
+The owner is told when that begins, when everything was tried, and what was found.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from exporter.protocol.hdlc import Deframer, Frame
+from exporter.sources import Happened, Report, SourceEvent
+from exporter.sources.flood import RATE, Flood
+from exporter.sources.line_setting import LineSetting, lines_to_try
+from exporter.sources.port import Port
+from exporter.sources.port_trouble import PortError, holders
+from exporter.sources.serial_url import Line, SerialUrl
+
+__all__ = ["LineFinder"]
+
+log = logging.getLogger(__name__)
+
+_FIELDS: Final = {"baud": "speed", "parity": "parity"}
+
+
+class LineFinder:
+    """One port's line, through all its openings. `url` is as it was set; times are seconds of a monotonic clock."""
+
+    def __init__(self, url: SerialUrl) -> None:
+        self._url = url
+        self._setting = LineSetting(lines_to_try(url.line, url.fixed) if url.line_is_ours else [url.line])
+        self._deframer = Deframer()
+        self._flood = Flood()
+
+    @property
+    def line(self) -> Line:
+        """The line in use."""
+        return self._setting.line
+
+    def opened(self, now: float) -> Line:
+        """The port is about to be opened: the line to open it with."""
+        self._deframer = Deframer()
+        return self._setting.opened(now)
+
+    def lost(self) -> None:
+        """The port was lost, or is not there."""
+        self._setting.lost()
+
+    def heard(self, octets: bytes, now: float, report: Report) -> float:
+        """Take octets; gives the seconds to rest before the next (more than 0 in a flood)."""
+        frames = sum(isinstance(found, Frame) for found in self._deframer.feed(octets))
+        if self._setting.heard(len(octets), frames, now):
+            report(SourceEvent(Happened.FOUND, self._found()))
+        rest = self._flood.heard(len(octets), frames, now)
+        if rest and not self._flood.told:
+            self._flood.told = True
+            report(SourceEvent(Happened.NO_FRAMES, self._flooded(now)))
+        return rest
+
+    def look(self, port: Port, now: float, report: Report) -> None:
+        """Change the port's line when it is time. To be called after octets, and every second without.
+
+        Raises PortError when the port is lost.
+        """
+        setting = self._setting
+        failed, untried, line, octets = setting.failed, bool(setting.untried), setting.line, setting.octets
+        change = setting.look(now)
+        if not failed and setting.failed:
+            report(SourceEvent(Happened.NO_FRAMES, self._doubted(line, octets)))
+        if change is not None:
+            self._change(port, change, now)
+        if untried and not setting.untried:
+            report(SourceEvent(Happened.NO_FRAMES, self._tried_all()))
+
+    def _change(self, port: Port, line: Line, now: float) -> None:
+        self._deframer = Deframer()
+        log.debug("%s: no frame checks; trying %s", self._url.name, line)
+        try:
+            port.set_line(line)
+        except PortError as error:
+            if error.kind != "line":
+                raise
+            log.debug("%s", error)
+            port.set_line(self._setting.refused(now))
+
+    def _found(self) -> str:
+        line = self._setting.line
+        if line == self._url.line:
+            return f"frames from {self._url.name} check again, with {line}"
+        setting = self._url.with_line(line).setting
+        return f"frames from {self._url.name} check with {line}: write HAN_SOURCE={setting} to start with it at once"
+
+    def _doubted(self, line: Line, octets: int) -> str:
+        """Octets and no frame: what now?"""
+        came = f"octets come from {self._url.name}, but no frame checks in {octets} of them"
+        if not self._url.line_is_ours:
+            return (
+                f"{came}; speed and parity are set at the far end: try others there (such as 2400 8E1 in place of "
+                f"2400 8N1){self._others_reading()}"
+            )
+        came += f" with {line}"
+        if self._setting.proven:
+            came += ", which gave frames before: noise on the wires?"
+        if self._setting.lines == 1:
+            return (
+                f"{came}; the setting fixes speed and parity: take baud and parity out of HAN_SOURCE, and others are "
+                f"tried{self._others_reading()}"
+            )
+        words = f"{came}; other settings are tried in turn"
+        fixed = [_FIELDS[name] for name in _FIELDS if name in self._url.fixed]
+        if fixed:
+            words += f", but none with another {fixed[0]}, which HAN_SOURCE fixes: take it out if it is not sure"
+        return words + self._others_reading()
+
+    def _tried_all(self) -> str:
+        return (
+            f"octets come from {self._url.name}, but no frame checks with any of {self._setting.lines} settings: "
+            "is it a meter's HAN port, are the two wires firm, is the adapter one for M-Bus? It is tried on; "
+            f"`han-exporter capture` records what comes{self._others_reading()}"
+        )
+
+    def _flooded(self, now: float) -> str:
+        flood = self._flood
+        seconds = max(now - flood.since, 0.001)
+        return (
+            f"{self._url.name} floods: {flood.octets // 1024} kB in {seconds:.2g} s and no frame in them, more than a "
+            f"meter sends; read at {RATE // 1024} kB/s now, so that nothing else has to wait: is it the right port?"
+        )
+
+    def _others_reading(self) -> str:
+        others = ", ".join(holders(self._url.path)) if self._url.path is not None else ""
+        return f". {others} has the port open as well, and takes octets away: stop it" if others else ""

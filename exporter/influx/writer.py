@@ -16,7 +16,8 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
@@ -25,6 +26,7 @@ import tenacity
 
 from exporter.influx.answers import Outcome, Verdict, clean
 from exporter.outbox import Batch, Outbox, OutboxError
+from exporter.straight import Straight
 
 __all__ = ["Door", "Writer", "WriterState", "WriterStatus"]
 
@@ -90,7 +92,7 @@ class Writer:
 
     `replaced` names the measurements whose points are written again with newer values (points.py knows them): when
     newer lines are sent before older ones, theirs are kept and sent once more in order, so that the newest value is
-    the last to arrive.
+    the last to arrive. What the outbox could not take comes through `straight`, and goes first.
     """
 
     def __init__(
@@ -99,10 +101,12 @@ class Writer:
         client: Door,
         *,
         replaced: Collection[str] = (),
+        straight: Straight | None = None,
         batch_lines: int = BATCH_LINES,
         pause: Callable[[int], float] | None = None,
     ) -> None:
         self._outbox = outbox
+        self._straight = Straight() if straight is None else straight
         self._client = client
         self._replaced = frozenset(replaced)
         self._batch_lines = batch_lines
@@ -111,6 +115,9 @@ class Writer:
         self._newest = True
         self._failures = 0  # since the last batch that was taken
         self._witness: str | None = None
+        self._turn = threading.Condition()
+        self._in_round = False
+        self._rounds = 0
         self._status = WriterStatus()
         self._failing = _Minute()
         self._rejecting = _Minute()
@@ -137,6 +144,30 @@ class Writer:
                 retrying(self._empty, lambda: 0.0 if stop.is_set() else math.inf)
         self._flush()
 
+    def let_go(self, doomed: Callable[[str], bool], patience_s: float = 30.0) -> bool:
+        """Wait until the batch is done with that is on its way now; True when it is.
+
+        No `doomed` line is sent after that, unless it still waits in the outbox.
+        """
+        with self._turn:
+            now = self._rounds
+            over = self._turn.wait_for(lambda: not self._in_round or self._rounds != now, patience_s)
+            if self._witness is not None and doomed(self._witness):
+                self._witness = None
+            return over
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """A batch is on its way."""
+        with self._turn:
+            self._in_round, self._rounds = True, self._rounds + 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._in_round = False
+                self._turn.notify_all()
+
     def _wait(self, state: tenacity.RetryCallState) -> float:
         """Seconds until the next try: what the server asks for, else exponential with jitter."""
         self._status = replace(self._status, retries=self._status.retries + 1)
@@ -151,6 +182,10 @@ class Writer:
             left = self._outbox.status().depth_lines
         except OutboxError:
             return  # closed already
+        if self._straight:
+            log.error(
+                "%d lines that the outbox could not take are lost: InfluxDB did not take them", len(self._straight)
+            )
         if left:
             log.info("%d lines stay in the outbox; they are sent after the next start", left)
 
@@ -158,16 +193,23 @@ class Writer:
         """Send batch after batch until none waits or one fails."""
         while True:
             try:
-                batch = self._next()
-                if batch is None:
-                    return Outcome(Verdict.TAKEN)
-                outcome = self._round(batch, time_left)
+                with self._in_turn():
+                    outcome = self._send_some(time_left)
             except OutboxError as problem:
                 outcome = Outcome(Verdict.RETRY, str(problem))
+            if outcome is None:
+                return Outcome(Verdict.TAKEN)
             if outcome is not _STOPPING:
                 self._note(outcome)
             if outcome.verdict is not Verdict.TAKEN:
                 return outcome
+
+    def _send_some(self, time_left: Callable[[], float]) -> Outcome | None:
+        """Send one batch; None when nothing waits."""
+        if self._straight:
+            return self._straight_on(time_left)
+        batch = self._next()
+        return None if batch is None else self._round(batch, time_left)
 
     def _next(self) -> Batch | None:
         """Newest and oldest in turn; both are the same when one batch holds all."""
@@ -189,7 +231,20 @@ class Writer:
         if batch.out_of_order and self._replaced:
             keep = [place for place, line in enumerate(batch.lines) if self._is_replaced(line)]
         self._outbox.delete(batch, rejected=round_.bad, keep=[place for place in keep if place not in round_.bad])
-        self._say_rejected(batch, round_)
+        self._say_rejected(batch.lines, round_, "they are put aside")
+        return Outcome(Verdict.TAKEN)
+
+    def _straight_on(self, time_left: Callable[[], float]) -> Outcome:
+        """Post what the outbox could not take. A bad line among it is lost: there is nowhere to put it aside."""
+        lines, mark = self._straight.first(self._batch_lines)
+        round_ = _Round()
+        failed = self._post_all(lines, round_, time_left)
+        if failed is not None:
+            return failed
+        if round_.bad and not (round_.taken or round_.proven or self._proof([], time_left)):
+            return self._unproven(round_)
+        self._straight.done(len(lines), mark)
+        self._say_rejected(lines, round_, "they are lost, since the outbox takes nothing")
         return Outcome(Verdict.TAKEN)
 
     def _post_all(self, lines: Sequence[str], round_: _Round, time_left: Callable[[], float]) -> Outcome | None:
@@ -279,16 +334,17 @@ class Writer:
             return "it is tried again"
         return f"{depth} lines are kept and tried again"
 
-    def _say_rejected(self, batch: Batch, round_: _Round) -> None:
+    def _say_rejected(self, lines: Sequence[str], round_: _Round, fate: str) -> None:
         if not round_.bad:
             return
         self._status = replace(self._status, lines_rejected=self._status.lines_rejected + len(round_.bad))
         if self._rejecting.due():
             place, words = next(iter(round_.bad.items()))
             log.error(
-                "InfluxDB rejects lines; they are put aside (%d since the start). One of them: %s (%s)",
+                "InfluxDB rejects lines; %s (%d since the start). One of them: %s (%s)",
+                fate,
                 self._status.lines_rejected,
-                clean(batch.lines[place], 200),
+                clean(lines[place], 200),
                 words,
             )
 

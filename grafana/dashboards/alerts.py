@@ -1,15 +1,17 @@
-"""The alert rules: what is wrong, when, and in which words. dashboards.py writes them to provisioning/alerting/rules.yaml.
+"""The alert rules: what is wrong, when, and in which words. dashboards.py writes rules.yaml.
 
-No rule holds a limit: each reads the owner's (measurement `threshold`, from HAN_FUSE_WARN_PCT and the like), for each meter
-its own. Numbers in a condition count things, or compare with nothing at all.
+No rule holds a limit: each reads the owner's (measurement `threshold`, from HAN_FUSE_WARN_PCT and the like), for each
+meter its own. Numbers in a condition count things, or compare with nothing at all.
 
-Every rule keeps quiet where data is missing and where InfluxDB does not answer; that is one rule's own business. Windows
-are long enough for a lost frame or two, and short enough that a series that ended fires nothing.
+Every rule keeps quiet where data is missing and where InfluxDB does not answer; that is one rule's own business.
+Windows are long enough for a lost frame or two, and short enough that a series that ended fires nothing.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -95,6 +97,10 @@ FUSE_WARN: Final = Rule(
     panel=("han-now", "Phases and main fuse"),
 )
 
+_TAKES: Final = (
+    f"The house takes {number('power')} kW, the mean of five minutes; your limit is {number('limit')} kW. {_METER}"
+)
+
 HIGH_LOAD: Final = Rule(
     uid="han-high-load",
     title="High load",
@@ -108,13 +114,16 @@ HIGH_LOAD: Final = Rule(
     area="power",
     words=Words(
         title="High load",
-        summary=f"The house takes {number('power')} kW, the mean of five minutes; your limit is {number('limit')} kW. "
-        f"{_METER}",
+        summary=_TAKES,
         advice="Switch something large off, or wait with the next: oven, water heater, car charger.",
-        resolved=f"The house takes {number('power')} kW, the mean of five minutes; your limit is {number('limit')} kW. "
-        f"{_METER}",
+        resolved=_TAKES,
     ),
     panel=("han-now", "Power now"),
+)
+
+_PROJECTED_KWH: Final = recent("hour_energy", tag("kind", "projected"), IMPORT, of='last("value") / 1000')
+_COMES_TO: Final = (
+    f"At the present power this hour comes to {number('energy')} kWh; your limit is {number('limit')} kWh. {_METER}"
 )
 
 HOUR: Final = Rule(
@@ -122,7 +131,7 @@ HOUR: Final = Rule(
     title="This hour is heading over its limit",
     after="2m",
     asks=(
-        Ask("A", "energy", recent("hour_energy", tag("kind", "projected"), IMPORT, of='last("value") / 1000'), MINUTE_S),
+        Ask("A", "energy", _PROJECTED_KWH, MINUTE_S),
         limit("hour_energy", per=1000),
     ),
     condition="$energy > $limit",
@@ -130,11 +139,9 @@ HOUR: Final = Rule(
     area="power",
     words=Words(
         title="This hour is heading over its limit",
-        summary=f"At the present power this hour comes to {number('energy')} kWh; your limit is {number('limit')} kWh. "
-        f"{_METER}",
+        summary=_COMES_TO,
         advice="Wait with dishwasher, washing machine and car until the next full hour, or switch something off.",
-        resolved=f"At the present power this hour comes to {number('energy')} kWh; your limit is {number('limit')} kWh. "
-        f"{_METER}",
+        resolved=_COMES_TO,
     ),
     panel=("han-now", "This hour"),
 )
@@ -155,11 +162,11 @@ VOLTAGE: Final = Rule(
         title=f"Voltage outside its limits: {_PHASE}",
         summary=f"{_PHASE} has {number('volts')} V, and has been outside {number('low')} to {number('high')} V "
         f"for ten minutes. {_METER}",
-        advice="Your grid company has to mend this: call it. If lamps flicker or are too bright, the neutral may be loose: "
-        "pull the plugs of what is dear, and call an electrician at once.",
+        advice="Your grid company has to mend this: call it. If lamps flicker or are too bright, the neutral may be "
+        "loose: pull the plugs of what is dear, and call an electrician at once.",
         resolved=f"{_PHASE} has {number('volts')} V. {_METER}",
     ),
-    panel=("han-now", "Voltage"),
+    panel=("han-quality", "Voltage, 1-minute means"),
 )
 
 UNBALANCE: Final = Rule(
@@ -181,7 +188,7 @@ UNBALANCE: Final = Rule(
         "The dashboard Phase balance shows which phase.",
         resolved=f"Unbalance is {number('unbalance')} %; your limit is {number('limit')} %. {_METER}",
     ),
-    panel=("han-now", "Phases and main fuse"),
+    panel=("han-balance", "Unbalance of the currents"),
 )
 
 # reading_age is written for the meters of the exporter's sources, for a day after they fell silent. Their limits are
@@ -209,13 +216,12 @@ NO_READING: Final = Rule(
 
 # The points of each minute of a day are counted, 0 where there are none, and the mean taken of the last minutes: 0 when
 # six minutes, the running one among them, had nothing. An exporter that was not heard for a day is forgotten.
-_POINTS: Final = 'SELECT count("memory") AS "points" FROM "exporter" WHERE $timeFilter GROUP BY time(1m), "instance" fill(0)'
-_MOVING: Final = _POINTS.replace('count("memory")', 'moving_average(count("memory"), 6)')
+_POINTS: Final = recent("exporter", of='moving_average(count("memory"), 6) AS "points"', by=("instance",), every="1m")
 EXPORTER: Final = Rule(
     uid="han-exporter-silent",
     title="Exporter silent",
     after="2m",  # InfluxDB that comes back hears from the exporter within a minute
-    asks=(Ask("A", "points", f'SELECT last("points") FROM ({_MOVING}) GROUP BY "instance"', DAY_S),),
+    asks=(Ask("A", "points", f'SELECT last("points") FROM ({_POINTS} fill(0)) GROUP BY "instance"', DAY_S),),
     condition="$points == 0",
     severity="warning",
     area="exporter",
@@ -227,7 +233,7 @@ EXPORTER: Final = Rule(
         "If it runs, it keeps what it reads.",
         resolved=f"The exporter {label('instance')} is heard again.",
     ),
-    panel=("han-now", "Last reading"),
+    panel=("han-exporter", "Source"),
 )
 
 BACKLOG: Final = Rule(
@@ -250,17 +256,15 @@ BACKLOG: Final = Rule(
         "Nothing is lost while there is room in the outbox.",
         resolved=f"The oldest reading that waits is {duration('age')} old. (exporter {label('instance')})",
     ),
-    panel=("han-now", "Last reading"),
+    panel=("han-exporter", "Age of the oldest unsent"),
 )
 
-# A month's peaks, mean and step stand at the start of the local month, so the look-back is a month, and in its first days
-# holds two. The newest point of each counts. Until the month has peaks of three days its mean is of fewer, and rises
-# whatever one does. And in its first hour it has no step yet, and last month's is the newest: then the mean is that of
-# the running hour alone, and equal to it.
+# A month's peaks, mean and step stand at the start of the local month, so the look-back is a month, and in its first
+# days holds two. The newest point of each counts. Until the month has peaks of three days its mean is of fewer, and
+# rises whatever one does. And in its first hour it has no step yet, and last month's is the newest: then the mean is
+# that of the running hour alone, and equal to it.
 _MONTH_S: Final = 32 * DAY_S
-_PEAKS: Final = recent(
-    "capacity", '"kind" =~ /^peak/', of='count("value") AS "peaks"', by=("meter_id",)
-).replace("GROUP BY", "GROUP BY time(1d),") + " fill(none)"
+_PEAKS: Final = recent("capacity", '"kind" =~ /^peak/', of='count("value") AS "peaks"', every="1d")
 CAPACITY: Final = Rule(
     uid="han-capacity",
     title="Capacity charge about to rise",
@@ -268,8 +272,8 @@ CAPACITY: Final = Rule(
     asks=(
         Ask("A", "mean", recent("capacity", tag("kind", "projected"), of='last("value") / 1000'), MINUTE_S),
         Ask("L", "step", recent("capacity_step", of='last("value") / 1000'), _MONTH_S),
-        Ask("P", "peaks", f'SELECT last("peaks") FROM ({_PEAKS}) GROUP BY "meter_id"', _MONTH_S),
-        Ask("H", "hour", recent("hour_energy", tag("kind", "projected"), IMPORT, of='last("value") / 1000'), MINUTE_S),
+        Ask("P", "peaks", f'SELECT last("peaks") FROM ({_PEAKS} fill(none)) GROUP BY "meter_id"', _MONTH_S),
+        Ask("H", "hour", _PROJECTED_KWH, MINUTE_S),
     ),
     # A mean of exactly 5 kWh is in the step from 5 to 10; above the last step, where `step` is negative, there is no
     # higher one.
@@ -278,14 +282,14 @@ CAPACITY: Final = Rule(
     area="capacity",
     words=Words(
         title="Capacity charge about to rise",
-        summary=f"At the present power this hour lifts the mean of the month's three highest days to {number('mean')} kWh, "
-        f"out of the step up to {number('step')} kW. {_METER}",
-        advice="Use less for the rest of this hour and the month stays in its step: wait with dishwasher, washing machine "
-        "and car until the next full hour.",
+        summary=f"At the present power this hour lifts the mean of the month's three highest days to {number('mean')} "
+        f"kWh, out of the step up to {number('step')} kW. {_METER}",
+        advice="Use less for the rest of this hour and the month stays in its step: wait with dishwasher, washing "
+        "machine and car until the next full hour.",
         resolved=f"With this hour the mean of the month's three highest days is {number('mean')} kWh, "
         f"in the step up to {number('step')} kW. {_METER}",
     ),
-    panel=("han-now", "This hour"),
+    panel=("han-capacity", "Step with this hour"),
 )
 
 INFLUXDB: Final = Rule(
@@ -299,12 +303,12 @@ INFLUXDB: Final = Rule(
     area="database",
     words=Words(
         title="InfluxDB does not answer",
-        summary="Grafana has had no answer from InfluxDB for two minutes: it shows nothing, and no other alert can tell.",
+        summary="Grafana has had no answer from InfluxDB for two minutes: nothing is shown, no other alert can tell.",
         advice="`docker compose ps` and `docker compose logs influxdb` tell why. Is the disk full? "
         "The exporter keeps what it reads, and sends it later.",
         resolved="InfluxDB answers again.",
     ),
-    panel=("han-now", "Last reading"),
+    panel=("han-exporter", "Source"),
 )
 
 GROUPS: Final = (
@@ -315,8 +319,7 @@ GROUPS: Final = (
 
 _HEADER: Final = """\
 # Alert rules. Written by grafana/dashboards/dashboards.py: change grafana/dashboards/alerts.py and run that.
-# Grafana shows them as provisioned and lets nobody change them there. For a rule of your own: Alerting, Alert rules, the
-# rule's "Duplicate" (with later releases "More", "Duplicate"), change the copy, save it in a folder of your own.
+# Grafana shows them as provisioned and lets nobody change them there. README, "Alerts", has how to make one's own.
 """
 
 
@@ -330,5 +333,16 @@ def rules(dashboards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def text(dashboards: Iterable[Mapping[str, Any]]) -> str:
     """The text of rules.yaml."""
-    dumped: str = yaml.safe_dump(rules(dashboards), sort_keys=False, width=120, allow_unicode=True)
+    dumped: str = yaml.safe_dump(rules(dashboards), sort_keys=False, width=1000, allow_unicode=True)
     return _HEADER + dumped
+
+
+def main() -> None:
+    """Write rules.yaml, by the dashboards as they stand beside this file."""
+    here = Path(__file__).parent
+    found = [json.loads(path.read_text("utf-8")) for path in here.glob("*.json")]
+    (here.parent / "provisioning/alerting/rules.yaml").write_text(text(found), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

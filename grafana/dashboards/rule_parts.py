@@ -1,8 +1,8 @@
 """What an alert rule is made of, and the form in which Grafana's provisioning reads it (apiVersion 1, 9.3 and up).
 
-A rule asks InfluxDB one or several things, each a series for every meter, or meter and phase; takes one number out of each
-series; and sets these numbers against each other in one expression. Grafana joins them by their labels: a number of a
-phase, labelled {meter_id, phase}, meets the limit of its meter, labelled {meter_id}.
+A rule asks InfluxDB one or several things, each a series for every meter, or meter and phase; takes one number out of
+each series; and sets these numbers against each other in one expression. Grafana joins them by their labels: a number
+of a phase, labelled {meter_id, phase}, meets the limit of its meter, labelled {meter_id}.
 """
 
 from __future__ import annotations
@@ -84,9 +84,11 @@ class Group:
 # Queries
 
 
-def recent(measurement: str, *where: str, of: str = 'last("value")', by: tuple[str, ...] = ("meter_id",)) -> str:
-    """One value of each series of the time range, by tags."""
-    group = ", ".join(f'"{name}"' for name in by)
+def recent(
+    measurement: str, *where: str, of: str = 'last("value")', by: tuple[str, ...] = ("meter_id",), every: str = ""
+) -> str:
+    """One value of each series of the time range, by tags; of each stretch of it that is `every` long, if given."""
+    group = ", ".join(([f"time({every})"] if every else []) + [f'"{name}"' for name in by])
     conditions = " AND ".join((*where, "$timeFilter"))
     return f'SELECT {of} FROM "{measurement}" WHERE {conditions}' + (f" GROUP BY {group}" if group else "")
 

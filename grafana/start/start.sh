@@ -143,6 +143,7 @@ fi
 
 # Remembered before Grafana can have taken it over, and forgotten only once it has: it answers when it has read the files.
 if [ -n "$wanted$gone" ]; then
+  mkdir -p "$data"
   for uid in $wanted $gone; do printf '%s\n' "$uid"; done >"$kept.new"
   mv "$kept.new" "$kept"
 fi

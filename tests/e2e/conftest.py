@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.alerting import Webhook
 from tests.e2e.harness import Home, Meter
 from tests.e2e.minute import Minute
 
@@ -61,3 +62,11 @@ def meter(plug: Callable[[str], Meter]) -> Meter:
 def mark() -> str:
     """Six digits for ids of this test's own."""
     return f"{secrets.randbelow(10**6):06d}"
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    """Something that alerts can be sent to."""
+    made = Webhook()
+    yield made
+    made.close()

@@ -1,0 +1,279 @@
+"""A Grafana that is started as in the stack, what its messages are sent to, and what meters would have written."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socketserver
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exporter import points
+from exporter.config import Limits
+from exporter.derived import Capacity, Peak, Threshold, exporter_thresholds, month_start, thresholds
+from exporter.reading import Zone
+from tests.grafana_server import ROOT, GrafanaServer
+from tests.influx_server import Influx
+
+STEP_MS = 10_000
+LIMITS = Limits(40, 90, 10_000, 5_000, 40, 207, 253, 300)
+
+
+# Where messages go
+
+
+@dataclass(frozen=True)
+class Message:
+    """What came to a webhook."""
+
+    path: str
+    content: Any
+    at: float
+
+    @property
+    def title(self) -> str:
+        return str(self.content["title"])
+
+    @property
+    def words(self) -> str:
+        return str(self.content["message"])
+
+    @property
+    def alerts(self) -> list[tuple[str, str, str]]:
+        """Status, name, and whose it is: meter and phase, or exporter."""
+        found = []
+        for alert in self.content["alerts"]:
+            of = alert["labels"]
+            whose = " ".join(of[name] for name in ("meter_id", "phase", "instance") if name in of)
+            found.append((str(alert["status"]), str(of["alertname"]), whose))
+        return found
+
+
+class Webhook:
+    """Takes messages on this machine's loopback."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        taken = self.messages
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                text = self.rfile.read(int(self.headers["Content-Length"]))
+                taken.append(Message(self.path, json.loads(text), time.monotonic()))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def told(self, status: str, since: int = 0) -> dict[tuple[str, str], Message]:
+        """(name, whose) -> the first message after the first `since` that names it with this status."""
+        found: dict[tuple[str, str], Message] = {}
+        for message in self.messages[since:]:
+            for state, name, whose in message.alerts:
+                if state == status:
+                    found.setdefault((name, whose), message)
+        return found
+
+
+class MailBox:
+    """An SMTP server on this machine's loopback, without TLS: what came in, as sent."""
+
+    def __init__(self) -> None:
+        self.mails: list[str] = []
+        taken = self.mails
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                self.wfile.write(b"220 here\r\n")
+                for line in self.rfile:
+                    word = line[:4].upper()
+                    if word == b"DATA":
+                        self.wfile.write(b"354 go on\r\n")
+                        taken.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+                    self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
+                    if word == b"QUIT":
+                        return
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+# Grafana
+
+
+class StartedGrafana(GrafanaServer):
+    """Grafana as the stack starts it, by start.sh, with HAN_… settings."""
+
+    def __init__(self, home: Path, folder: Path, influx: Influx, **settings: str) -> None:
+        folder.mkdir(parents=True)
+        super().__init__(home, folder, influx)
+        self.own = folder / "start"
+        shutil.copytree(ROOT / "grafana/start", self.own)
+        self._command = ["sh", str(self.own / "start.sh"), *self._command]
+        self.environment |= settings
+
+    def hurry(self) -> None:
+        """Every rule is evaluated every 10 s and has to hold for 10 s only; messages go at once."""
+        rules = self.provisioning / "alerting/rules.yaml"
+        content = yaml.safe_load(rules.read_text("utf-8"))
+        for group in content["groups"]:
+            group["interval"] = "10s"
+            for rule in group["rules"]:
+                rule["for"] = "10s"
+        rules.write_text(yaml.safe_dump(content), "utf-8")
+        policy = self.own / "policy.yaml"
+        content = yaml.safe_load(policy.read_text("utf-8"))
+        content["policies"][0] |= {"group_wait": "1s", "group_interval": "5s"}
+        policy.write_text(yaml.safe_dump(content), "utf-8")
+
+    def contact_points(self) -> dict[str, str]:
+        """uid -> type, of those that have an uid: Grafana's own default has none."""
+        found = self.api("GET", "/api/v1/provisioning/contact-points", user="admin")
+        return {one["uid"]: one["type"] for one in found if one["uid"]}
+
+    def policy(self) -> dict[str, Any]:
+        found = self.api("GET", "/api/v1/provisioning/policies", user="admin")
+        assert isinstance(found, dict)
+        return found
+
+    def alerts(self, state: str = "Alerting") -> set[tuple[str, str]]:
+        """(name, whose) of every alert in a state."""
+        found = set()
+        answer = self.api("GET", "/api/prometheus/grafana/api/v1/rules", user="admin")
+        for group in answer["data"]["groups"]:
+            for rule in group["rules"]:
+                assert rule["health"] in ("ok", "unknown") or state == "any", rule
+                for alert in rule.get("alerts") or []:
+                    of = alert["labels"]
+                    whose = " ".join(of[name] for name in ("meter_id", "phase", "instance") if name in of)
+                    if alert["state"].startswith(state):
+                        found.add((rule["name"], whose))
+        return found
+
+
+# Meters
+
+
+@dataclass(frozen=True)
+class House:
+    """What a meter and its exporter would have written of the last minutes, the same all the time.
+
+    `loads` are % of the main fuse by phase; `power` W, `hour` and `month` Wh (the projected hour, and the projected
+    mean of the month's peaks), `peaks` how many days had one, `step` in W. What is None is not written. `ended_s` ago
+    it fell silent.
+    """
+
+    meter_id: str
+    limits: Limits | None = LIMITS
+    loads: Mapping[str, float] = field(default_factory=lambda: {"L1": 50.0, "L2": 60.0, "L3": 40.0})
+    volts: Mapping[str, float] = field(default_factory=lambda: {"L1": 230.0, "L2": 231.0, "L3": 229.0})
+    power: float = 3_000
+    unbalance: float | None = 20
+    hour: float = 3_000
+    month: float = 4_200
+    peaks: int = 3
+    step: float = 5_000
+    age: float = 4
+    ended_s: int = 0
+
+    def lines(self, now_ms: int, zone: Zone) -> Iterator[str]:
+        """Six minutes of readings up to now, on a grid, so that a later call with other values writes over them."""
+        newest = now_ms - now_ms % STEP_MS - self.ended_s * 1000
+        for ms in range(newest - 36 * STEP_MS, newest + 1, STEP_MS):
+            yield from self._reading(ms)
+        if self.limits is not None:
+            for threshold in thresholds(self.limits):
+                yield points.threshold_line(threshold, newest, self.meter_id)
+        month = month_start(now_ms, zone)
+        if self.peaks:
+            found = Capacity(month, tuple(Peak(month + n * 86_400_000, 4_000) for n in range(self.peaks)), 4_000)
+            yield from points.capacity_lines(self.meter_id, found, [self.step])
+            yield f"capacity_step,meter_id={self.meter_id} value={float(self.step)} {month}"
+
+    def _reading(self, ms: int) -> Iterator[str]:
+        for phase, load in self.loads.items():
+            yield points.fuse_load_line(self.meter_id, phase, load, ms)
+        for phase, volts in self.volts.items():
+            yield f"voltage,meter_id={self.meter_id},obis=1-1:32.7.0,phase={phase} value={volts} {ms}"
+        yield f"active_power,direction=import,meter_id={self.meter_id},obis=1-1:1.7.0 value={float(self.power)} {ms}"
+        if self.unbalance is not None:
+            yield points.phase_unbalance_line(self.meter_id, "current", self.unbalance, ms)
+        yield points.running_hour_line(self.meter_id, "import", "projected", self.hour, ms)
+        yield points.projected_capacity_line(self.meter_id, self.month, ms)
+        yield points.reading_age_line(self.meter_id, self.age, ms)
+
+    def changed(self, **what: Any) -> House:
+        """This house with some values changed."""
+        return replace(self, **what)
+
+
+def exporter_lines(instance: str, now_ms: int, *, outbox_age: float = 0, ended_s: int = 0) -> Iterator[str]:
+    """Ten minutes of an exporter's own points that ended some seconds ago."""
+    newest = now_ms - now_ms % STEP_MS - ended_s * 1000
+    for ms in range(newest - 60 * STEP_MS, newest + 1, STEP_MS):
+        yield points.exporter_line(instance, {"memory": 5e7, "outbox_age": outbox_age}, ms)
+    for threshold in exporter_thresholds(600):
+        assert isinstance(threshold, Threshold)
+        yield points.threshold_line(threshold, newest)
+
+
+class Writing:
+    """Writes what `lines` gives, again every few seconds, until it is closed. InfluxDB may be away."""
+
+    def __init__(self, influx: Influx, lines: Callable[[int], Iterator[str]]) -> None:
+        self.lines = lines
+        self._influx = influx
+        self._stop = threading.Event()
+        self._now = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self.once()
+        self._thread.start()
+
+    def once(self) -> None:
+        """Write it now."""
+        write(self._influx, list(self.lines(int(time.time() * 1000))))
+
+    def change(self, lines: Callable[[int], Iterator[str]]) -> None:
+        """Something else from now on."""
+        self.lines = lines
+        self.once()
+
+    def _go_on(self) -> None:
+        while not self._stop.wait(4):
+            try:
+                self.once()
+            except OSError:
+                continue  # InfluxDB is away
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def write(influx: Influx, lines: list[str]) -> None:
+    """Put lines into InfluxDB, 1.8 or 2. Raises OSError where it cannot be."""
+    url = f"{influx.url}/api/v2/write?org={influx.org}&bucket={influx.bucket}&precision=ms"
+    request = urllib.request.Request(url, "\n".join(lines).encode(), {"Authorization": f"Token {influx.token}"})
+    with urllib.request.urlopen(request, timeout=30):
+        pass

@@ -13,6 +13,7 @@ from grafana.dashboards.influxql import (
     IMPORT,
     METER,
     PHASES,
+    TOTAL,
     WEEK,
     Target,
     above,
@@ -43,6 +44,7 @@ from grafana.dashboards.panels import (
 
 _CURRENT_UNBALANCE: Final = tag("quantity", "current")
 _VOLTAGE_UNBALANCE: Final = tag("quantity", "voltage")
+_HEARD: Final = ("active_power", TOTAL, IMPORT)  # what every meter sends: over it limits are drawn
 _NO_UNBALANCE: Final = "Nothing to compare: this takes two measured phases"
 _NEAR_PERCENT: Final = "80"
 _FINE_PERCENT: Final = Look("percent", 2, soft_min=0)
@@ -88,8 +90,8 @@ def _current() -> Panel:
         CURRENT,
         Target(course("current", PHASES, by="phase", of='max("value")'), "$tag_phase"),
     )
-    limit_line(panel, "current", "Main fuse", query=limit_level("current", "max", "current"))
-    limit_line(panel, "current", "Warning", "warn", query=limit_level("current", "warn", "current"))
+    limit_line(panel, "current", "Main fuse", query=limit_level("current", "max", *_HEARD))
+    limit_line(panel, "current", "Warning", "warn", query=limit_level("current", "warn", *_HEARD))
     return panel
 
 
@@ -111,8 +113,8 @@ def _voltage() -> Panel:
         VOLTAGE,
         Target(course("voltage", PHASES, by="phase"), "$tag_phase"),
     )
-    limit_line(panel, "voltage", "Lowest allowed", "min", query=limit_level("voltage", "min", "voltage"))
-    limit_line(panel, "voltage", "Highest allowed", query=limit_level("voltage", "max", "voltage"))
+    limit_line(panel, "voltage", "Lowest allowed", "min", query=limit_level("voltage", "min", *_HEARD))
+    limit_line(panel, "voltage", "Highest allowed", query=limit_level("voltage", "max", *_HEARD))
     return panel
 
 

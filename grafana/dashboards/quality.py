@@ -113,9 +113,10 @@ def _extremes() -> Panel:
     return panel.override_by_regexp(".*", [model.DynamicConfigValue("custom.minWidth", 60)])
 
 
-def _limits(panel: timeseries.Panel) -> Panel:
-    limit_line(panel, "voltage", "Lowest allowed", "min", query=limit_level("voltage", "min", "voltage"))
-    limit_line(panel, "voltage", "Highest allowed", query=limit_level("voltage", "max", "voltage"))
+def _limits(panel: timeseries.Panel, within: str) -> Panel:
+    heard = ("active_power", TOTAL, IMPORT, within)  # what every meter sends
+    limit_line(panel, "voltage", "Lowest allowed", "min", query=limit_level("voltage", "min", *heard))
+    limit_line(panel, "voltage", "Highest allowed", query=limit_level("voltage", "max", *heard))
     return panel
 
 
@@ -128,7 +129,7 @@ def _ten_minutes() -> Panel:
         Target(_means(10, _MONTH, "$timeFilter"), "$tag_phase"),
     )
     panel.span_nulls(1_800_000)
-    return _limits(panel)
+    return _limits(panel, _MONTH)
 
 
 def _one_minute() -> Panel:
@@ -143,7 +144,7 @@ def _one_minute() -> Panel:
     )
     panel.interval("1m")
     panel.override_by_name("Highest", [model.DynamicConfigValue("custom.fillBelowTo", "Lowest")])
-    return one_colour(_limits(panel))
+    return one_colour(_limits(panel, WEEK))
 
 
 def _power_factor() -> Panel:

@@ -224,5 +224,5 @@ class _Teller:
 
 def _moved_in_words(before: str, now: str | None) -> str:
     stable = stable_path(now)
-    advice = f"write HAN_SOURCE={stable}, which it keeps" if stable else "a restart would not know that"
+    advice = f"write HAN_SOURCE={stable}, which it keeps" if stable else f"after a restart it is looked for as {before}"
     return f"; this is the adapter that was {before}: {advice}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 from grafana_foundation_sdk.builders import common as make
-from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.dashboards.frame import Page, Row
@@ -169,7 +168,7 @@ def _by_day() -> Panel:
         when="time:dd D",
         none=_NONE,
     )
-    return panel.time_from("now/M").show_value(common.VisibilityMode.NEVER)
+    return panel.time_from("now/M")
 
 
 def _by_month() -> Panel:

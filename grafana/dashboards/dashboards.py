@@ -15,11 +15,18 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana.dashboards import balance, consumption, exporter_board, now, quality
+from grafana.dashboards import balance, capacity, consumption, exporter_board, now, quality
 from grafana.dashboards.frame import Page, page
 
 HERE: Final = Path(__file__).parent
-PAGES: Final[tuple[Page, ...]] = (now.PAGE, consumption.PAGE, balance.PAGE, quality.PAGE, exporter_board.PAGE)
+PAGES: Final[tuple[Page, ...]] = (
+    now.PAGE,
+    consumption.PAGE,
+    balance.PAGE,
+    capacity.PAGE,
+    quality.PAGE,
+    exporter_board.PAGE,
+)
 
 
 def dashboards() -> dict[Path, dict[str, Any]]:

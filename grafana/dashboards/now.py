@@ -91,7 +91,8 @@ def _worst_phase() -> Panel:
     return panel
 
 
-def _this_hour() -> Panel:
+def this_hour() -> Panel:
+    """The running hour against its limit; the capacity charge has it too."""
     panel = lying_bars(
         "This hour",
         "Energy of the running clock hour so far, and what it comes to if the power stays; a full bar is your limit.",
@@ -114,7 +115,8 @@ def _day(back_h: int) -> str:
 def _today() -> str:
     """Energy of today: the hours that are over, and the running one."""
     where = f"{IMPORT} AND {METER} AND time > now() -"
-    over = f'SELECT "value" AS "wh" FROM "hour_energy" WHERE {FINAL} AND {where} 24h'
+    # By the hour, since InfluxQL orders by time only what it groups by it: else a day can come in pieces.
+    over = f'SELECT sum("value") AS "wh" FROM "hour_energy" WHERE {FINAL} AND {where} 24h GROUP BY time(1h) fill(none)'
     running = f'SELECT last("value") AS "wh" FROM "hour_energy" WHERE {tag("kind", "so_far")} AND {where} 2m'
     bounds = "time > now() - 24h AND time <= now()"
     return f'SELECT sum("wh") / 1000 FROM ({over}), ({running}) WHERE {bounds} GROUP BY time(1d) fill(0) {LOCAL}'
@@ -172,7 +174,7 @@ def _power_course() -> Panel:
 def _rows() -> list[Row]:
     return [
         (7, [(7, _power_now()), (11, _phases()), (6, _worst_phase())]),
-        (6, [(7, _this_hour()), (7, _days()), (6, _voltages()), (4, _age())]),
+        (6, [(7, this_hour()), (7, _days()), (6, _voltages()), (4, _age())]),
         (8, [(24, _power_course())]),
     ]
 

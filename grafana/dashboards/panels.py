@@ -135,10 +135,16 @@ def _from_limits(*names: str) -> model.DataTransformerConfig:
     return transformed("configFromData", configRefId="limits", applyTo=number, mappings=mappings)
 
 
+def without(panel: Panel, *names: str) -> None:
+    """Leave these fields out: where there is nothing else, a panel would show its limits as if they were values."""
+    panel.with_transformation(transformed("filterFieldsByName", exclude={"names": list(names)}))
+
+
 def with_max(panel: Panel, quantity: str, of: str = 'last("value")', query: str = "") -> None:
     """Let `threshold`, or what `query` finds, set the panel's max, so that its colours go by the owner's limit."""
     panel.with_target(Target(query or limit(quantity, of=of), "max", ref="limits"))
     panel.with_transformation(_from_limits("max"))
+    without(panel, "max")
 
 
 def with_min_and_max(panel: Panel, quantity: str) -> None:
@@ -147,6 +153,7 @@ def with_min_and_max(panel: Panel, quantity: str) -> None:
     both = latest("threshold", tag("quantity", quantity), of='min("value"), max("value")', within="6m")
     panel.with_target(Target(both, table=True, ref="limits"))
     panel.with_transformation(_from_limits("min", "max"))
+    without(panel, "min", "max")
 
 
 def _reduced(calc: str = "lastNotNull") -> make.ReduceDataOptions:
@@ -242,7 +249,6 @@ def side_by_side(
     panel.show_value(common.VisibilityMode.AUTO).bar_width(0.9).group_width(0.8).fill_opacity(80).line_width(0)
     panel.orientation(common.VizOrientation.VERTICAL).x_tick_label_spacing(30).x_tick_label_rotation(0)
     panel.stacking(common.StackingMode.NONE).no_value(none).min(0)
-    panel.text(make.VizTextDisplayOptions().value_size(11))
     legend = make.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST)
     panel.legend(legend.placement(common.LegendPlacement.BOTTOM).show_legend(True).calcs([]))
     panel.tooltip(make.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.NONE))
@@ -340,6 +346,16 @@ def column(panel: table.Panel, name: str, unit: str, decimals: int | None = None
     if decimals is not None:
         found.append(model.DynamicConfigValue("decimals", decimals))
     panel.override_by_name(name, found)
+
+
+def limit_across(panel: barchart.Panel, quantity: str, of: str = 'last("value")') -> None:
+    """Draw the owner's limit, as it is now, as a dashed line over bars that stand side by side."""
+    panel.with_target(Target(limit(quantity, of=of), "limit", ref="limits"))
+    mapping = {"fieldName": "limit", "handlerKey": "threshold1", "reducerId": "lastNotNull"}
+    number = {"id": "byType", "options": "number"}
+    panel.with_transformation(transformed("configFromData", configRefId="limits", applyTo=number, mappings=[mapping]))
+    without(panel, "limit")
+    panel.thresholds_style(make.GraphThresholdsStyleConfig().mode(common.GraphTresholdsStyleMode.DASHED))
 
 
 def rows(title: str, description: str, look: Look, *targets: Target, none: str = "none") -> table.Panel:

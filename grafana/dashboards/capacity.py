@@ -55,7 +55,7 @@ def _of_month(measurement: str, *where: str, of: str = KILO) -> str:
 def _peaks() -> Panel:
     each = _of_month("capacity", '"kind" =~ /^peak/', of='"value" / 1000 AS "kwh", "hour" AS "day", "hour" AS "from"')
     panel = rows(
-        "The three highest days",
+        "Three highest days",
         f"This month's three days with the highest hour, the day's own highest, and when that hour began. {_DATES}",
         ENERGY,
         Target(f'SELECT last("kwh") AS "kWh", "day", "from" FROM ({each}) GROUP BY "kind"', table=True),
@@ -174,7 +174,7 @@ def _by_day() -> Panel:
         f'SELECT max("wh") / 1000 FROM ({over}), ({running}) WHERE $timeFilter GROUP BY time(1d) fill(none) {LOCAL}'
     )
     panel = side_by_side(
-        "Highest hour of each day",
+        "Daily highest hour",
         "The highest hour of each day of this month, today's with the running hour so far: the three highest of these "
         "make the capacity charge. The dashed line is your limit for an hour. With fixed dates chosen at the top: the "
         "days of these.",
@@ -211,7 +211,7 @@ def _months() -> Panel:
         Target(_of_month("capacity", tag("kind", "peak1"), of='"value" / 1000 AS "Highest"'), table=True),
         Target(_of_month("capacity", tag("kind", "mean"), of='"value" / 1000 AS "Mean"'), table=True),
         Target(_of_month("capacity_step", of='"value" / 1000 AS "Step"'), table=True),
-        none="",
+        none="no full hour yet",
     )
     panel.with_transformation(transformed("merge"))
     panel.with_transformation(transformed("organize", indexByName={}, renameByName={"Time": "Month"}, excludeByName={}))

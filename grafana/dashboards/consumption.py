@@ -194,7 +194,7 @@ def _week() -> Panel:
         "the hour from midnight.",
         PLAIN,
         Target(f'{found} GROUP BY "hour", "weekday"', table=True),
-        none="",
+        none=_NONE,
     )
     panel.with_transformation(transformed("groupingToMatrix", columnField="weekday", rowField="hour", valueField="kWh"))
     places = {"hour\\weekday": 0} | {number: int(number) for number in WEEKDAYS}
@@ -218,7 +218,7 @@ def _days() -> Panel:
         PLAIN,
         Target(taken, table=True),
         Target(f'SELECT "Export" FROM ({given}) WHERE "Export" > 0', table=True),
-        none="",
+        none=_NONE,
     )
     panel.with_transformation(transformed("merge"))
     places = {name: place for place, name in enumerate(("Time", "Import", "Export", "Highest", "Hours"))}
@@ -228,6 +228,7 @@ def _days() -> Panel:
     column(panel, "Day", "time:ddd D MMM", width=95)
     for name in ("Import", "Export"):
         column(panel, name, PLAIN.unit, PLAIN.decimals)
+    panel.override_by_name("Export", [model.DynamicConfigValue("noValue", "")])
     column(panel, "Highest", PLAIN.unit, 2)
     column(panel, "Hours", PLAIN.unit, 0)
     return panel.footer(make.TableFooterOptions().show(True).reducer(["sum"]).fields(["Import", "Export"]))

@@ -11,6 +11,8 @@ import pytest
 from tests.e2e.alerting import Webhook
 from tests.e2e.harness import Home, Meter
 from tests.e2e.minute import Minute
+from tests.e2e.overload import Overload
+from tests.grafana_server import find_grafana
 
 IN_REAL_TIME = "test_in_real_time.py"
 
@@ -70,3 +72,13 @@ def webhook() -> Iterator[Webhook]:
     made = Webhook()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def overload(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Overload]:
+    """The simulator's overload, begun with the first test that asks for it."""
+    home = find_grafana()
+    assert home is not None
+    going_on = Overload(home, tmp_path_factory.mktemp("overload"))
+    yield going_on
+    going_on.close()

@@ -16,13 +16,15 @@ import pytest
 from exporter.config import Limits
 from tests.e2e.alerting import House, StartedGrafana, Webhook, Writing, exporter_lines
 from tests.e2e.harness import until
+from tests.e2e.overload import Overload
 from tests.grafana_server import NO_GRAFANA, find_grafana
 from tests.influx_server import Influx
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(700),
     pytest.mark.skipif(find_grafana() is None, reason=NO_GRAFANA),
+    pytest.mark.usefixtures("overload"),  # begins, and is waited for by the last
 ]
 
 OSLO = ZoneInfo("Europe/Oslo")
@@ -158,3 +160,19 @@ def test_every_rule_fires_and_ends_in_an_owners_words_and_a_stopped_influxdb_is_
     finally:
         writing.close()
         grafana.stop()
+
+
+def test_an_overload_in_the_simulator_is_told_within_three_minutes_and_so_is_its_end(overload: Overload) -> None:
+    overload.wait()
+    assert overload.fired is not None
+    assert overload.ended is not None
+    print(f"\nfuse alert {overload.fired_after:.0f} s after the first octet, its end {overload.ended_after:.0f} s")
+    print(*(f"{one.title}: {one.words}" for one in overload.messages), sep="\n")
+    assert overload.fired_after < 180
+    assert overload.fired.title == "Fuse overloaded: L2"
+    assert "L2 carries" in overload.fired.words
+    assert "of the main fuse (40 A)" in overload.fired.words
+    assert overload.ended.title == "Ended: Fuse overloaded: L2"
+    assert "L2 carries" in overload.ended.words
+    assert 300 < overload.ended_after < 480
+    assert not [one for one in overload.messages if "Fuse nearly full" in one.title], "one fault, one alert"

@@ -1,0 +1,80 @@
+"""The simulator's overload, from the meter's octets to the message, with the rules as they are: minutes of real time.
+
+It begins with the first test of alerts and goes on behind the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from tests.e2e.alerting import Message, StartedGrafana, Webhook
+from tests.e2e.harness import Home
+from tests.influx_server import serve
+
+FUSE = "Fuse overloaded"
+
+
+class Overload:
+    """`sim:kamstrup?overload=L2` into an InfluxDB and a Grafana of its own.
+
+    `fired` and `ended` are the messages of the fuse, `fired_after` and `ended_after` seconds from the first octet: the
+    overload begins then, and lasts five minutes.
+    """
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.messages: list[Message] = []
+        self.fired_after = self.ended_after = 0.0
+        self.failed: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._guarded, args=(home, folder), daemon=True)
+        self._thread.start()
+
+    @property
+    def fired(self) -> Message | None:
+        """What came when it began."""
+        return self._message("firing")
+
+    @property
+    def ended(self) -> Message | None:
+        """What came when it was over."""
+        return self._message("resolved")
+
+    def wait(self) -> None:
+        """Until the end has come. Raises what went wrong."""
+        self._thread.join()
+        if self.failed is not None:
+            raise self.failed
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._stop.set()
+        self._thread.join()
+
+    def _message(self, status: str) -> Message | None:
+        return next((one for one in self.messages if (status, FUSE) in {found[:2] for found in one.alerts}), None)
+
+    def _guarded(self, home: Path, folder: Path) -> None:
+        try:
+            self._go(home, folder)
+        except BaseException as failed:  # noqa: BLE001 - `wait` raises it
+            self.failed = failed
+
+    def _go(self, home: Path, folder: Path) -> None:
+        influx, webhook, owner = serve(folder), Webhook(), Home(folder)
+        self.messages = webhook.messages
+        grafana = StartedGrafana(home, folder / "grafana", influx, HAN_ALERT_WEBHOOK=webhook.url)
+        try:
+            grafana.start()
+            owner.run(influx=influx, source="sim:kamstrup?overload=L2").expect("reading")
+            began = time.monotonic()
+            while self.ended is None and time.monotonic() - began < 540 and not self._stop.wait(0.5):
+                pass
+            self.fired_after = self.fired.at - began if self.fired else 0.0
+            self.ended_after = self.ended.at - began if self.ended else 0.0
+        finally:
+            owner.end()
+            grafana.stop()
+            influx.stop()
+            webhook.close()

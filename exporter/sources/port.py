@@ -53,8 +53,8 @@ def open_port(url: SerialUrl, opener: Opener = serial.serial_for_url) -> Port:
 def _open(url: SerialUrl, line: Line, opener: Opener) -> Any:
     # pyserial's RFC 2217 fills a queue from a thread and has no descriptor to wait on: it waits by its timeout.
     timeout = _LOOK if url.scheme == "rfc2217" else 0
-    # What a socket brings first is the meter's: pyserial would throw away what came while it opened.
-    keeps = url.scheme == "socket"
+    # What a network brings first is the meter's: pyserial would throw away what came while it opened.
+    keeps = url.is_network
     try:
         port = opener(
             url.address,

@@ -1,0 +1,262 @@
+"""What happens to ports: permission, other programs, breaks, floods over RFC 2217, a far end with another parity."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import serial
+from serial import rfc2217
+
+from exporter.sources import Happened
+from exporter.sources import port as port_module
+from exporter.sources.serial_url import Line
+from exporter.telemetry import resident_octets
+from tests.e2e.harness import until
+from tests.integration.test_serial_pty import FRAME, Listener, Pty, as_nobody, flooding, pty, server
+from tests.octets import frames_of
+from tests.uart import RECEIVERS, Receiver, heard
+
+__all__ = ["as_nobody", "pty"]  # fixtures
+
+E = Line(parity="E")
+KAMSTRUP = frames_of("kamstrup-1phase-norway")[0]
+
+
+# --- permission
+
+
+def test_permission_that_is_taken_away_is_missed_when_the_port_is_opened_again(
+    pty: Pty, tmp_path: Path, as_nobody: Callable[[], None]
+) -> None:
+    link = tmp_path / "ttyMETER"
+    link.symlink_to(pty.path)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        with suppress(PermissionError):
+            folder.chmod(0o755)
+    os.chmod(pty.path, 0o666)  # noqa: PTH101
+    other = Pty()
+    os.chmod(other.path, 0o060)  # noqa: PTH101
+    as_nobody()
+    with Listener(str(link)) as listener:
+        listener.expect(Happened.OPENED)
+        os.seteuid(0) if os.getuid() == 0 else None
+        os.chmod(pty.path, 0o000)  # noqa: PTH101
+        os.seteuid(65534) if os.getuid() == 0 else None
+        pty.send(FRAME)
+        assert listener.octets(len(FRAME)) == FRAME, "what is open stays open"
+        with suppress(PermissionError):
+            os.seteuid(0)
+        link.unlink()
+        link.symlink_to(other.path)
+        os.seteuid(65534) if os.getuid() == 0 else None
+        pty.close()
+        listener.expect(Happened.LOST)
+        assert "no permission to open" in listener.expect(Happened.MISSING)
+        with suppress(PermissionError):
+            os.seteuid(0)
+        os.chmod(other.path, 0o666)  # noqa: PTH101
+        listener.expect(Happened.OPENED)
+        other.send(FRAME)
+        assert listener.octets(2 * len(FRAME)) == FRAME * 2
+        listener.end()
+        other.close()
+
+
+# --- other programs
+
+
+@contextmanager
+def holding(path: str) -> Iterator[int]:
+    """Another program that has the port open, without asking for a lock, and does not read it; gives its number."""
+    program = "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None
+        other.stdout.readline()
+        yield other.pid
+        other.stdin.close()
+
+
+def test_a_program_that_has_the_port_open_as_well_is_named_when_nothing_comes(pty: Pty) -> None:
+    with holding(pty.path) as number, Listener(f"{pty.path}?silence=1") as listener:
+        listener.expect(Happened.OPENED)
+        words = listener.expect(Happened.SILENT)
+        assert f"(process {number}) has the port open as well: stop it" in words
+
+
+def test_a_program_that_has_the_port_open_as_well_is_named_when_no_frame_checks(pty: Pty) -> None:
+    with holding(pty.path) as number, Listener(pty.path, monotonic=lambda: time.monotonic() * 20) as listener:
+        listener.expect(Happened.OPENED)
+        for _ in range(4):
+            pty.send(b"torn octets")
+            time.sleep(0.3)
+        words = listener.expect(Happened.NO_FRAMES)
+        assert f"(process {number}) has the port open as well, and takes octets away: stop it" in words
+
+
+def test_nobody_else_opens_a_port_that_is_read(
+    pty: Pty, monkeypatch: pytest.MonkeyPatch, as_nobody: Callable[[], None]
+) -> None:
+    monkeypatch.setattr(port_module, "_is_pty", lambda path: False)
+    os.chmod(pty.path, 0o666)  # noqa: PTH101
+    as_nobody()
+    with Listener(pty.path) as listener:
+        listener.expect(Happened.OPENED)
+        with pytest.raises(OSError, match="busy") as refused:
+            os.open(pty.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        assert refused.value.errno == errno.EBUSY
+        with Listener(pty.path) as second:
+            assert "already read by this very process" in second.expect(Happened.MISSING)
+
+
+def test_a_break_does_not_throw_away_what_came_before_it(pty: Pty) -> None:
+    before = os.open(pty.path, os.O_RDWR | os.O_NOCTTY)
+    attributes = termios.tcgetattr(before)
+    attributes[0] |= termios.BRKINT  # as `stty sane` leaves it
+    termios.tcsetattr(before, termios.TCSANOW, attributes)
+    with Listener(pty.path) as listener:
+        listener.expect(Happened.OPENED)
+        assert not termios.tcgetattr(before)[0] & termios.BRKINT
+        os.close(before)
+
+
+# --- over a network
+
+
+class FarEnd:
+    """An RFC 2217 server in front of a UART: what its meter sends with `sent` is heard as the client has set the line.
+
+    `refused` are parities that it does not take.
+    """
+
+    def __init__(self, peer: socket.socket, sent: Line, receiver: Receiver, refused: str = "") -> None:
+        self.device = _Device(refused)
+        self._peer, self._sent, self._receiver = peer, sent, receiver
+        self._manager = rfc2217.PortManager(cast(rfc2217.Serial, self.device), cast(rfc2217.Serial, self))
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def write(self, octets: bytes) -> None:
+        self._peer.sendall(octets)
+
+    def send(self, octets: bytes) -> None:
+        """The meter sends these."""
+        come = heard(octets, self._sent, self.device.line, self._receiver)
+        self.write(b"".join(self._manager.escape(come)))
+
+    def _answer(self) -> None:
+        with suppress(OSError):
+            while data := self._peer.recv(1024):
+                for _ in self._manager.filter(data):
+                    pass
+
+
+class _Device(serial.serial_for_url("loop://", do_not_open=True).__class__):  # type: ignore[misc]
+    """What the server believes to be its serial port."""
+
+    def __init__(self, refused: str) -> None:
+        self._refused = refused
+        self._parity = "N"
+        super().__init__("loop://", timeout=0)
+
+    @property
+    def line(self) -> Line:
+        return Line(self.baudrate, self.bytesize, self.parity, self.stopbits)
+
+    def _reconfigure_port(self) -> None:
+        if self._parity in self._refused:
+            self._parity = "N"
+            raise ValueError("not here")
+        super()._reconfigure_port()
+
+
+@contextmanager
+def far_end(listening: socket.socket, *given: Any) -> Iterator[FarEnd]:
+    """The next client's connection."""
+    peer, _ = listening.accept()
+    with peer:
+        yield FarEnd(peer, *given)
+        with suppress(OSError):
+            peer.shutdown(socket.SHUT_RDWR)  # or it lasts for as long as the other thread waits for it
+
+
+def keep_sending(far: FarEnd, every: float, done: threading.Event) -> None:
+    """A meter in quick motion."""
+    with suppress(OSError):
+        while not done.wait(every):
+            far.send(KAMSTRUP)
+
+
+QUICK = 20
+"""How much faster than in reality time passes for the source: a patience of 25 s takes 1.25 s."""
+
+
+@pytest.mark.parametrize("receiver", [RECEIVERS[0], Receiver(False, "dropped")], ids=str)
+def test_even_parity_is_found_over_rfc2217(receiver: Receiver) -> None:
+    with server() as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        done = threading.Event()
+        with Listener(f"rfc2217://{address}?silence=600", monotonic=lambda: time.monotonic() * QUICK) as listener:
+            with far_end(listening, E, receiver) as far:
+                listener.expect(Happened.OPENED)
+                threading.Thread(target=keep_sending, args=(far, 10 / QUICK, done), daemon=True).start()
+                assert "with 2400 8N1; other settings are tried in turn" in listener.expect(Happened.NO_FRAMES)
+                words = listener.expect(Happened.FOUND)
+                assert (
+                    f"with 2400 8E1: write HAN_SOURCE=rfc2217://{address}?parity=E&silence=600 to start with it"
+                    in words
+                )
+                assert far.device.line == E
+                done.set()
+            listener.expect(Happened.LOST)
+            with far_end(listening, E, receiver) as far:
+                until(lambda: far.device.line == E, what="what was found, kept for the next time,")
+                before = len(listener.octets(0))
+                far.send(KAMSTRUP)
+                assert "(2400 8E1): octets come again" in listener.expect(Happened.OPENED)
+                assert listener.octets(before + len(KAMSTRUP))[before:] == KAMSTRUP
+
+
+def test_a_far_end_that_refuses_a_parity_is_asked_for_the_next_setting() -> None:
+    with server() as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        sent, done = Line(115_200), threading.Event()
+        with (
+            Listener(f"rfc2217://{address}", monotonic=lambda: time.monotonic() * QUICK) as listener,
+            far_end(listening, sent, RECEIVERS[0], "E") as far,
+        ):
+            listener.expect(Happened.OPENED)
+            threading.Thread(target=keep_sending, args=(far, 3 / QUICK, done), daemon=True).start()
+            listener.expect(Happened.NO_FRAMES)
+            assert "check with 115200 8N1" in listener.expect(Happened.FOUND)
+            done.set()
+
+
+def test_a_flood_over_rfc2217_stays_at_the_far_end() -> None:
+    with server() as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with (
+            Listener(f"rfc2217://{address}") as listener,
+            far_end(listening, Line(), RECEIVERS[0]) as far,
+        ):
+            listener.expect(Happened.OPENED)
+            began = resident_octets()
+            with flooding(far.write, b"\x55" * 4096):
+                listener.expect(Happened.NO_FRAMES)
+                used = time.process_time()
+                time.sleep(3)
+                assert (time.process_time() - used) / 3 < 0.5
+                assert resident_octets() - began < 20_000_000
+                assert listener.end() < 3

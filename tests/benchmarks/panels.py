@@ -174,13 +174,13 @@ def at_once(server: Server, requests: Sequence[tuple[PanelQuery, str]], runs: in
 
 def table(found: Iterable[Timed], limit_ms: float) -> None:
     """Print, worst first; what is over the limit has a mark."""
-    print(f"  {'median ms':>9} {'first':>7} {'rows':>7}  where")
+    print(f"  {'median ms':>9} {'least':>8} {'first':>7} {'rows':>7}  where")
     for one in sorted(found, key=lambda one: -one.median):
         mark = "!" if one.median > limit_ms else " "
         where = " · ".join(part for part in (one.dashboard, one.panel, one.ref) if part)
         note = f"   ERROR {one.error}" if one.error else "   (empty)" if not one.rows else ""
         kind = "" if one.kind == "panel" else f"   [{one.kind}]"
-        print(f"{mark} {one.median:9.1f} {one.ms[0]:7.0f} {one.rows:7}  {where}{kind}{note}")
+        print(f"{mark} {one.median:9.1f} {min(one.ms):8.1f} {one.ms[0]:7.0f} {one.rows:7}  {where}{kind}{note}")
 
 
 def shown_of(server: Server, given: argparse.Namespace) -> Shown:

@@ -312,7 +312,7 @@ def main() -> None:
     written, now = 0, start
     for lines in year.lines():
         waiting += lines
-        now += SLOT_MS  # near enough for a word on how far it is
+        now = min(now + SLOT_MS, end)  # near enough for a word on how far it is
         if len(waiting) >= given.batch:
             written += len(waiting)
             sender.post(waiting)

@@ -1,0 +1,235 @@
+"""Crashes at random moments: the installed `han-exporter run`, three meters, a real InfluxDB behind a fault proxy.
+
+A campaign is some rounds of faults with everything healed at its end, and then every frame looked for in InfluxDB.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from exporter.outbox import Outbox, OutboxError, Status
+from tests.e2e.harness import Home, until
+from tests.faults import strikes
+from tests.faults.frames import MAKERS, NOISES, noise
+from tests.faults.meter import FaultyMeter
+from tests.faults.process import Exporter
+from tests.faults.proxy import FaultProxy
+from tests.faults.servers import points_of
+from tests.faults.strikes import PROXY, Strike
+from tests.faults.verdict import Verdict, judge
+from tests.influx_server import Influx
+
+_UNTIL_READ_S: Final = 3.0
+PATIENCE_S: Final = 150.0
+"""Longer than two of the writer's longest waits."""
+
+
+@dataclass(slots=True)
+class Told:
+    """How a campaign went."""
+
+    verdict: Verdict = field(default_factory=Verdict)
+    faults: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    meters: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    rounds: int = 0
+
+    def add(self, other: Told) -> None:
+        """Count another one in."""
+        self.verdict.add(other.verdict)
+        for mine, others in ((self.faults, other.faults), (self.requests, other.requests), (self.meters, other.meters)):
+            mine.update(others)
+        self.starts += other.starts
+        self.rounds += other.rounds
+
+
+class Campaign:
+    """Some rounds on an exporter of their own; `influx` may be used by others before and after."""
+
+    def __init__(self, folder: Path, influx: Influx, seed: int) -> None:
+        self._seed = seed
+        self._influx = influx
+        self._home = Home(folder)
+        self._faults: Counter[str] = Counter()
+        self._errors: list[BaseException] = []
+        self._influx_turn, self._proxy_turn = threading.Lock(), threading.Lock()
+        mark = f"{secrets.randbelow(10**14):014d}"
+        names = folder / "dev/serial/by-id"
+        self._meters = [
+            FaultyMeter(names / f"usb-M-Bus_{maker}-if00-port0", maker, f"7{n}{mark}", random.Random(f"{seed} {maker}"))
+            for n, maker in enumerate(MAKERS)
+        ]
+
+    def run(self, rounds: int) -> Told:
+        """Do it, and hold what was sent beside what InfluxDB has."""
+        with ExitStack() as stack:
+            stack.callback(self._home.end)
+            for meter in self._meters:
+                stack.callback(meter.close)
+            proxy = stack.enter_context(FaultProxy(self._influx.url, random.Random(self._seed)))
+            # A pseudo-terminal has no speed: at this one, octets that come together are as good as of one moment.
+            sources = " ".join(f"{meter.path}?baud=4000000" for meter in self._meters)
+            settings = {"influx_url": proxy.url, "source": sources, "instance": f"faults-{self._seed}"}
+            exporter = Exporter(self._home, self._meters, settings, self._influx)
+            self._begin(exporter)
+            for strikes_ in strikes.plan(self._seed, rounds):
+                self._round(strikes_, exporter, proxy)
+            self._heal(exporter, proxy)
+            return self._told(exporter, proxy, rounds)
+
+    def _begin(self, exporter: Exporter) -> None:
+        """Until each meter has named itself: a list without a name, before any was heard, waits in memory (design)."""
+        exporter.start()
+        for meter in self._meters:
+            meter.begin()
+        until(lambda: len(self._names()) == len(self._meters), 60, "a meter's name in the outbox")
+
+    def _names(self) -> dict[str, str]:
+        try:
+            outbox = Outbox(self._home.outbox, read_only=True)
+        except OutboxError:
+            return {}
+        try:
+            return outbox.states("last_id:")
+        except OutboxError:
+            return {}
+        finally:
+            outbox.close()
+
+    def _round(self, planned: list[Strike], exporter: Exporter, proxy: FaultProxy) -> None:
+        def do(strike: Strike) -> None:
+            try:
+                time.sleep(strike.at)
+                deadline = time.monotonic() + (_UNTIL_READ_S if strike.heard else 0)
+                while self._meters[strike.meter].session is None and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                self._strike(strike, exporter, proxy)
+                self._faults[strike.kind] += 1
+            except BaseException as error:  # noqa: BLE001 - raised below
+                self._errors.append(error)
+
+        threads = [threading.Thread(target=do, args=(strike,), daemon=True) for strike in planned]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+        exporter.look()
+
+    def _strike(self, strike: Strike, exporter: Exporter, proxy: FaultProxy) -> None:
+        if strike.kind.startswith(PROXY):
+            with self._proxy_turn:
+                proxy.set(strike.kind.removeprefix(PROXY))
+                time.sleep(strike.lasts)
+                proxy.set("pass")
+        elif strike.kind == strikes.KILL_INFLUX:
+            with self._influx_turn:
+                self._influx.stop(kill=True)
+                time.sleep(strike.lasts)
+                self._influx.start()
+        elif strike.kind == strikes.FREEZE:
+            exporter.frozen(strike.lasts)
+        elif strike.kind in (strikes.KILL, strikes.STOP):
+            self._end_process(strike, exporter)
+        elif strike.kind == strikes.REPLUG:
+            self._replug(strike, exporter)
+        else:
+            _on_the_wire(strike, self._meters[strike.meter])
+
+    def _end_process(self, strike: Strike, exporter: Exporter) -> None:
+        chance = random.Random(strike.dice)
+        if strike.heard:  # while a frame is on its way through it
+            self._meters[strike.meter].next_frame(1)
+            time.sleep(chance.uniform(0, chance.choice((0.003, 0.02))))
+        if strike.kind == strikes.KILL:
+            exporter.kill()
+        else:
+            exporter.stop(frozen=chance.choice((0, 0, 0.4)))
+        time.sleep(strike.lasts / 2)
+        exporter.start()
+        time.sleep(chance.choice((0.0, 0.3, 0.8)))  # the next fault may come before it reads, or after
+
+    def _replug(self, strike: Strike, exporter: Exporter) -> None:
+        meter = self._meters[strike.meter]
+        with exporter.turn:
+            gone = strike.dice % 2 == 0 and meter.unplug_when_read()
+        if not gone:
+            exporter.frozen(0, meter.unplug)
+        time.sleep(strike.lasts)
+        meter.plug()
+
+    def _heal(self, exporter: Exporter, proxy: FaultProxy) -> None:
+        """Everything is well again; wait until all is read and sent."""
+        proxy.set("pass")
+        if self._seed % 2:  # else the exporter finds out by itself that all is well
+            exporter.stop()
+            exporter.start()
+        self._await(lambda: all(meter.session for meter in self._meters), "a reader of each port", exporter)
+        time.sleep(0.5)
+        for meter in self._meters:
+            meter.finish()
+        self._await(lambda: all(map(self._last_is_there, self._meters)), "the last frames", exporter)
+        self._await(lambda: self._outbox_status().depth_lines == 0, "an empty outbox", exporter)
+        exporter.stop()
+
+    def _await(self, true: Callable[[], bool], what: str, exporter: Exporter) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not true():
+            if time.monotonic() > deadline:
+                exporter.wrong.append(f"{what} did not come within {PATIENCE_S:.0f} s")
+                return
+            time.sleep(0.1)
+
+    def _outbox_status(self) -> Status:
+        outbox = Outbox(self._home.outbox, read_only=True)
+        try:
+            return outbox.status()
+        finally:
+            outbox.close()
+
+    def _last_is_there(self, meter: FaultyMeter) -> bool:
+        session = meter.session
+        if session is None or not session.frames:
+            return True
+        where = f"meter_id = '{meter.ledger.meter_id}' AND value = {session.frames[-1].number} AND time > now() - 1h"
+        return bool(self._influx.query(f"SELECT value FROM active_power WHERE direction = 'import' AND {where}"))
+
+    def _told(self, exporter: Exporter, proxy: FaultProxy, rounds: int) -> Told:
+        told = Told(faults=self._faults, requests=proxy.hits, starts=exporter.starts, rounds=rounds)
+        for meter in self._meters:
+            told.verdict.add(judge(meter.ledger, points_of(self._influx, meter.ledger.meter_id), exporter.pauses))
+            told.meters.update(meter.ledger.counts)
+        told.verdict.wrong += exporter.wrong
+        status = self._outbox_status()
+        if status.depth_lines or status.rejected_lines or status.dropped_lines:
+            told.verdict.wrong.append(f"the outbox is not as it should be: {status}")
+        return told
+
+
+def _on_the_wire(strike: Strike, meter: FaultyMeter) -> None:
+    chance = random.Random(strike.dice)
+    if strike.kind == strikes.NOISE:
+        meter.make_noise(noise(chance.choice(NOISES), 100_000, chance))
+    elif strike.kind == strikes.HALVES:
+        for _ in range(chance.randrange(1, 6)):
+            meter.break_off()
+    elif strike.kind == strikes.PARITY:
+        meter.wrong_parity(strike.dice)
+        time.sleep(strike.lasts)
+        meter.wrong_parity(None)
+    else:
+        assert strike.kind == strikes.QUIET
+        meter.be_quiet(True)
+        time.sleep(strike.lasts)
+        meter.be_quiet(False)

@@ -1,0 +1,120 @@
+"""The exporter's process, which is killed, stopped, frozen and started again."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.e2e.harness import Home, Run, until
+from tests.faults.meter import KILLED, STOPPED, FaultyMeter
+from tests.influx_server import Influx
+
+_BAD_WORDS: Final = ("Traceback", "please report", "are lost", "put aside", "were dropped", "is damaged", "speak on")
+
+Work = Callable[[], None]
+
+
+def _nothing() -> None:
+    """For whoever has no work."""
+
+
+class Exporter:
+    """The process, which is killed, stopped and started again. `pauses` are the times of SIGSTOP, in ms since 1970."""
+
+    def __init__(self, home: Home, meters: list[FaultyMeter], settings: Mapping[str, str], influx: Influx) -> None:
+        self.turn = threading.RLock()
+        self.pauses: list[tuple[float, float]] = []
+        self.wrong: list[str] = []
+        self.starts = 0
+        self._home = home
+        self._meters = meters
+        self._influx = influx
+        self._settings = settings
+        self._run: Run | None = None
+
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        with self.turn:
+            if self._run is None:
+                self.starts += 1
+                self._run = self._home.run(influx=self._influx, **self._settings)
+
+    def kill(self) -> None:
+        """As a power cut."""
+        with self.turn:
+            if self._run is not None:
+                self._run.kill()
+                self._ended(KILLED)
+
+    def stop(self, frozen: float = 0) -> None:
+        """As systemd does; another fault may come in between. `frozen` are seconds of SIGSTOP before it."""
+        run = self._run
+        if run is None:
+            return
+        if frozen:
+            self.frozen(frozen, before_it_goes_on=lambda: self._ask_to_stop(run))
+        else:
+            self._ask_to_stop(run)
+        deadline = time.monotonic() + 15
+        while run.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with self.turn:
+            if self._run is not run:
+                return
+            code = run.process.poll()
+            if code != 0:
+                self.wrong.append(f"SIGTERM: after 15 s it had {'not ended' if code is None else f'ended with {code}'}")
+            run.kill()
+            self._ended(STOPPED if code == 0 else KILLED)
+
+    def _ask_to_stop(self, run: Run) -> None:
+        for meter in self._meters:
+            meter.ask_to_stop()
+        run.process.send_signal(signal.SIGTERM)
+
+    def frozen(self, seconds: float, work: Work = _nothing, before_it_goes_on: Work = _nothing) -> None:
+        """SIGSTOP, work, so many seconds, more work, SIGCONT."""
+        with self.turn:
+            run = self._run
+            if run is not None:
+                began = time.time() * 1000
+                run.process.send_signal(signal.SIGSTOP)
+                until(lambda: run.process.poll() is not None or _is_stopped(run.process.pid), 10, "SIGSTOP")
+            work()
+        time.sleep(seconds)
+        if run is not None:
+            with self.turn:  # not while another one works on what stands still
+                before_it_goes_on()
+                run.process.send_signal(signal.SIGCONT)
+            self.pauses.append((began, time.time() * 1000))
+
+    def look(self) -> None:
+        """It must not have ended by itself."""
+        with self.turn:
+            if self._run is not None and (code := self._run.process.poll()) is not None:
+                self.wrong.append(f"it ended by itself with {code}")
+                self._run.kill()
+                self._ended(KILLED)
+                self.start()
+
+    def _ended(self, how: str) -> None:
+        assert self._run is not None
+        for meter in self._meters:
+            meter.end_session(how)
+        log, self._run = self._run.log, None
+        with (self._home.folder / "exporter.log").open("a", encoding="utf-8") as file:
+            file.write("\n".join([*log, f"--- {how}", ""]))
+        self.wrong += [line for line in log if any(words in line for words in _BAD_WORDS)]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether each of its threads is (proc(5))."""
+    try:
+        states = [task.joinpath("stat").read_text().rpartition(")")[2] for task in Path(f"/proc/{pid}/task").iterdir()]
+    except FileNotFoundError:
+        return False
+    return all(state.split()[0] in "TtZ" for state in states)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import subprocess
 import sys
 import termios
@@ -13,17 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-import serial
-from serial import rfc2217
 
 from exporter.sources import Happened
 from exporter.sources import port as port_module
+from exporter.sources.line_setting import LINES
 from exporter.sources.serial_url import Line
 from exporter.telemetry import resident_octets
 from tests.e2e.harness import until
+from tests.far_end import FarEnd, far_end
 from tests.integration.test_serial_pty import FRAME, Listener, Pty, as_nobody, flooding, pty, server
 from tests.octets import frames_of
 from tests.uart import RECEIVERS, Receiver, heard
@@ -136,62 +134,6 @@ def test_a_break_does_not_throw_away_what_came_before_it(pty: Pty) -> None:
 # --- over a network
 
 
-class FarEnd:
-    """An RFC 2217 server in front of a UART: what its meter sends with `sent` is heard as the client has set the line.
-
-    `refused` are parities that it does not take.
-    """
-
-    def __init__(self, peer: socket.socket, sent: Line, receiver: Receiver, refused: str = "") -> None:
-        self.device = _Device(refused)
-        self._peer, self._sent, self._receiver = peer, sent, receiver
-        self._manager = rfc2217.PortManager(cast(rfc2217.Serial, self.device), cast(rfc2217.Serial, self))
-        threading.Thread(target=self._answer, daemon=True).start()
-
-    def write(self, octets: bytes) -> None:
-        self._peer.sendall(octets)
-
-    def send(self, octets: bytes) -> None:
-        """The meter sends these."""
-        come = heard(octets, self._sent, self.device.line, self._receiver)
-        self.write(b"".join(self._manager.escape(come)))
-
-    def _answer(self) -> None:
-        with suppress(OSError):
-            while data := self._peer.recv(1024):
-                for _ in self._manager.filter(data):
-                    pass
-
-
-class _Device(serial.serial_for_url("loop://", do_not_open=True).__class__):  # type: ignore[misc]
-    """What the server believes to be its serial port."""
-
-    def __init__(self, refused: str) -> None:
-        self._refused = refused
-        self._parity = "N"
-        super().__init__("loop://", timeout=0)
-
-    @property
-    def line(self) -> Line:
-        return Line(self.baudrate, self.bytesize, self.parity, self.stopbits)
-
-    def _reconfigure_port(self) -> None:
-        if self._parity in self._refused:
-            self._parity = "N"
-            raise ValueError("not here")
-        super()._reconfigure_port()
-
-
-@contextmanager
-def far_end(listening: socket.socket, *given: Any) -> Iterator[FarEnd]:
-    """The next client's connection."""
-    peer, _ = listening.accept()
-    with peer:
-        yield FarEnd(peer, *given)
-        with suppress(OSError):
-            peer.shutdown(socket.SHUT_RDWR)  # or it lasts for as long as the other thread waits for it
-
-
 def keep_sending(far: FarEnd, every: float, done: threading.Event) -> None:
     """A meter in quick motion."""
     with suppress(OSError):
@@ -260,3 +202,28 @@ def test_a_flood_over_rfc2217_stays_at_the_far_end() -> None:
                 assert (time.process_time() - used) / 3 < 0.5
                 assert resident_octets() - began < 20_000_000
                 assert listener.end() < 3
+
+
+# --- a speed, which a pseudo-terminal keeps though it has no wire
+
+
+def test_another_speed_is_found_on_a_port(pty: Pty) -> None:
+    sent, done = Line(9600), threading.Event()
+
+    def send() -> None:
+        while not done.wait(3 / QUICK):
+            speed = termios.tcgetattr(pty._meter)[4]
+            baud = next(line.baud for line in LINES if getattr(termios, f"B{line.baud}") == speed)
+            pty.send(heard(KAMSTRUP, sent, Line(baud)))
+
+    with Listener(f"{pty.path}?parity=N", monotonic=lambda: time.monotonic() * QUICK) as listener:
+        listener.expect(Happened.OPENED)
+        meter = threading.Thread(target=send, daemon=True)
+        meter.start()
+        words = listener.expect(Happened.NO_FRAMES)
+        assert "but none with another parity, which HAN_SOURCE fixes" in words
+        words = listener.expect(Happened.FOUND)
+        assert f"check with 9600 8N1: write HAN_SOURCE={pty.path}?baud=9600 to start with it" in words
+        until(lambda: listener.chunks[-1].octet_seconds == 10 / 9600)
+        done.set()
+        meter.join(5)

@@ -1,0 +1,76 @@
+"""A meter that sends with even parity, and a port that is set without: found by `run` and `watch` by themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from exporter.sources.serial_url import Line
+from tests.e2e.harness import HAN, Home, until
+from tests.e2e.made import power
+from tests.e2e.test_check import verdicts
+from tests.far_end import FarEnd, far_end
+from tests.influx_server import Store
+from tests.integration.test_serial_pty import server
+from tests.uart import RECEIVERS
+
+EVEN = Line(parity="E")
+
+
+@contextmanager
+def gateway() -> Iterator[tuple[str, list[FarEnd]]]:
+    """The address of an RFC 2217 gateway with a meter behind it that sends every 2 s with even parity."""
+    ends: list[FarEnd] = []
+    done = threading.Event()
+    with server() as listening:
+
+        def serve() -> None:
+            with suppress(OSError), far_end(listening, EVEN, RECEIVERS[0]) as far:
+                ends.append(far)
+                n = 0
+                while not done.wait(2):
+                    far.send(power(n := n + 1, b"EVEN"))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"rfc2217://127.0.0.1:{listening.getsockname()[1]}", ends
+        finally:
+            done.set()
+            thread.join(5)
+
+
+@pytest.mark.slow
+def test_run_and_watch_find_it(home: Home, store: Store) -> None:
+    with gateway() as (source, ends), gateway() as (other, _):
+        began = time.monotonic()
+        run = home.run(source=source, influx=store)
+        watch = subprocess.Popen(
+            [str(HAN), "watch", "--plain", "--readings", "1", other],
+            env=home.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        run.expect("WARNING octets come from .* with 2400 8N1; other settings are tried in turn", 40)
+        assert time.monotonic() - began > 20
+        found = run.expect(r"frames from .* check with 2400 8E1: write HAN_SOURCE=\S+\?parity=E to start with it", 20)
+        assert " INFO " in found
+        assert time.monotonic() - began < 45
+        assert ends[0].device.line == EVEN
+        until(lambda: store.points("active_power"), what="a reading")
+        until(lambda: any(("kind", "line_found") in point.tags for point in store.points("event")), what="the mark")
+        said = verdicts(home.han("check", influx=store, source=source).stdout)
+        verdict, heard = said[source.removeprefix("rfc2217://")]
+        assert verdict == "ok"
+        assert "check with 2400 8E1: write HAN_SOURCE=" in heard
+        out, err = watch.communicate(timeout=30)
+        assert watch.returncode == 0
+        assert out.count("\n") == 1
+        assert "other settings are tried in turn" in err
+        assert run.stop() < 5

@@ -317,7 +317,7 @@ def limit_line(
             model.DynamicConfigValue("custom.drawStyle", "line"),
             model.DynamicConfigValue("custom.lineWidth", 1),
             model.DynamicConfigValue(
-                "custom.lineStyle", {"fill": "dash", "dash": [2, 8] if bound == "warn" else [10, 10]}
+                "custom.lineStyle", {"fill": "dash", "dash": [2, 5] if bound == "warn" else [10, 10]}
             ),
             model.DynamicConfigValue("custom.fillOpacity", 0),
             model.DynamicConfigValue("custom.spanNulls", True),

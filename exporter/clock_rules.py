@@ -147,6 +147,13 @@ class ClockRules:
         changed, self._changed = self._changed, set()
         return {self._KEY + meter_id: self._meters[meter_id].text() for meter_id in changed}
 
+    def forget(self, meter_id: str) -> None:
+        """Learn this meter's clock anew."""
+        for known in (self._meters, self._shown, self._row):
+            known.pop(meter_id, None)
+        self._changed.discard(meter_id)
+        self._said.discard(meter_id)
+
     def clock(self, reading: Reading, meter_id: str, near: datetime | None) -> datetime | None:
         """The reading's clock in UTC by the rule in force for this meter."""
         if reading.meter_clock is None:

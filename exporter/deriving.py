@@ -187,6 +187,16 @@ class Deriver:
             finals = self._finals(meter_id, direction, month_start(start, self._zone))
             yield points.projected_capacity_line(meter_id, with_running(finals, start, expected, self._zone), now)
 
+    def forget(self, meter_id: str) -> None:
+        """Let go of what is remembered of a meter."""
+        self._book.forget(meter_id)
+        self._touched = {one for one in self._touched if one[0] != meter_id}
+        self._running = {key: hour for key, hour in self._running.items() if key[0] != meter_id}
+        self._running_changed &= self._running.keys()
+        self._months.clear()
+        for known in (self._heard, self._last, self._told, self._days):
+            known.pop(meter_id, None)
+
     # --- state ------------------------------------------------------------------------------------------------------
 
     def new_state(self) -> dict[str, str]:

@@ -67,6 +67,12 @@ class HourBook:
         self._changed.clear()
         self._months.clear()
 
+    def forget(self, meter_id: str) -> None:
+        """Let go of what was read or entered of a meter."""
+        self._months = {key: month for key, month in self._months.items() if key.rsplit(":", 2)[0] != meter_id}
+        self._changed &= self._months.keys()
+        self._seen = {who: seen for who, seen in self._seen.items() if who[0] != meter_id}
+
     def enter(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> dict[int, float]:
         """Enter the register at a full hour (ms); the hours that have a final energy by it: start -> Wh.
 

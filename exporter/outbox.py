@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from exporter.outbox_file import OutboxError, OutboxFile, OutboxLockedError
+from exporter.outbox_rows import drop_oldest, give_back, pragma, remove, take_out, take_out_rejected, used_bytes
 from exporter.outbox_salvage import state_crc
 
 __all__ = ["ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
@@ -148,9 +149,9 @@ class Outbox:
         """Drop the oldest rows until so many octets fit; return how many lines went."""
         dropped = 0
         # Half as much again as the body, and some pages: page heads, ends of pages, the other tables.
-        need = octets + octets // 2 + 8 * _pragma(db, "page_size")
-        while _used_bytes(db) + need > self._max_bytes:
-            lines = _drop_oldest(db, rows=8)
+        need = octets + octets // 2 + 8 * pragma(db, "page_size")
+        while used_bytes(db) + need > self._max_bytes:
+            lines = drop_oldest(db, rows=8)
             if lines is None:
                 break
             dropped += lines
@@ -160,10 +161,10 @@ class Outbox:
         self, db: sqlite3.Connection, lines: Sequence[str], state: Mapping[str, str | None]
     ) -> int:
         """The disk is full before the outbox is: the pages of the oldest rows are used again for the new ones."""
-        need = sum(map(len, lines)) * 3 // 2 + 8 * _pragma(db, "page_size")
+        need = sum(map(len, lines)) * 3 // 2 + 8 * pragma(db, "page_size")
         dropped = 0
-        while _pragma(db, "freelist_count") * _pragma(db, "page_size") < need:
-            gone = _drop_oldest(db, rows=8)
+        while pragma(db, "freelist_count") * pragma(db, "page_size") < need:
+            gone = drop_oldest(db, rows=8)
             if gone is None:
                 break
             dropped += gone
@@ -252,9 +253,9 @@ class Outbox:
 
         def work(db: sqlite3.Connection) -> int:
             if batch.generation == self._file.generation:
-                _remove(db, batch, kept)
+                remove(db, batch, kept)
             dropped = self._put_aside(db, aside)
-            _give_back(db)
+            give_back(db)
             return dropped
 
         with self._file.in_words():
@@ -307,6 +308,22 @@ class Outbox:
             moved = self._file.write(work)
         self.wake()
         return moved
+
+    def take_out(self, doomed: Callable[[str], bool], mark: str) -> tuple[int, int]:
+        """Remove each line that contains `mark` and is `doomed`: how many waited, and how many were put aside.
+
+        Some rows at a time, so that nobody waits long; what comes in meanwhile stays. A batch that was taken before
+        holds its lines still: `delete` may put those it keeps back.
+        """
+        waited, after = 0, 0
+        with self._file.in_words():
+            last = self._file.read(lambda db: db.execute("SELECT max(id) FROM chunk").fetchone()[0] or 0)
+            while after < last:
+                done, upto = self._file.write(lambda db, after=after: take_out(db, doomed, mark, after, last))  # type: ignore[misc]
+                waited, after = waited + done, upto
+            aside = self._file.write(lambda db: take_out_rejected(db, doomed, mark))
+            self._file.write(give_back)
+        return waited, aside
 
     # --- asking and waiting ---------------------------------------------------------------------------------
 
@@ -363,43 +380,3 @@ class Outbox:
         )
         self._dropped_unsaid = 0
         self._next_word = now + 60
-
-
-def _remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
-    """Delete a batch's rows; a row with kept lines stays with these, marked as sent."""
-    start = 0
-    for row, count in batch.rows:
-        again = [batch.lines[place] for place in range(start, start + count) if place in kept]
-        start += count
-        if again:
-            body = "\n".join(again).encode()
-            change = "UPDATE chunk SET lines = ?, sent = 1, crc = ?, body = ? WHERE id = ?"
-            db.execute(change, (len(again), zlib.crc32(body), body, row))
-        else:
-            db.execute("DELETE FROM chunk WHERE id = ?", (row,))
-
-
-def _drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
-    """Delete the oldest rows and count their lines as dropped; return how many, None when there was no row."""
-    gone = db.execute("SELECT id, lines, sent FROM chunk ORDER BY id LIMIT ?", (rows,)).fetchall()
-    if not gone:
-        return None
-    lost = sum(int(lines) for _, lines, sent in gone if not sent)
-    db.executemany("DELETE FROM chunk WHERE id = ?", [(row,) for row, _, _ in gone])
-    db.execute("UPDATE tally SET dropped = dropped + ?", (lost,))
-    return lost
-
-
-def _give_back(db: sqlite3.Connection) -> None:
-    """Let the file shrink after a backlog, a bounded piece at a time; a little is kept for the next rows."""
-    free = _pragma(db, "freelist_count")
-    for _ in range(min(free - 1024, 256)):
-        db.execute("PRAGMA incremental_vacuum(1)")  # one by one: sqlite3 steps a statement without columns once
-
-
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _used_bytes(db: sqlite3.Connection) -> int:
-    return (_pragma(db, "page_count") - _pragma(db, "freelist_count")) * _pragma(db, "page_size")

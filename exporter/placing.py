@@ -142,6 +142,12 @@ class Placer:
         """What has to outlive a restart and changed since this was last asked: key -> text."""
         return self._names.new_state() | self._rules.new_state()
 
+    def forget(self, meter_id: str) -> None:
+        """Let go of what is known of a meter; lists that name none are no longer its own."""
+        self._names.forget(meter_id)
+        self._rules.forget(meter_id)
+        self._unsure = [named for named in self._unsure if named[1] != meter_id]
+
     def _placed(self, timed: _Timed, meter_id: str, *, unsure: bool = False) -> Placed:
         reading, time = timed.reading, timed.time
         if time is None:
@@ -247,6 +253,11 @@ class _Names:
         self._alternating_until = None
         self._heard = {self.last: at} if self.last else {}
         return False
+
+    def forget(self, meter_id: str) -> None:
+        if self.last == meter_id:
+            self.last = self._kept = None
+        self._heard.pop(meter_id, None)
 
     def expired(self, now: int | None) -> list[tuple[_Timed, str]]:
         first = next((timed.time for timed in self.waiting if timed.time is not None), None)

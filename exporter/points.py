@@ -5,7 +5,8 @@ Measurement = quantity; tags meter_id, obis, phase, direction; one float field `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -50,6 +51,18 @@ def meter_line(meter_id: str, timezone: str, day: int) -> str:
     kind = "simulated" if meter_id.startswith(SIMULATED) else "real"
     zone = timezone.translate(_FIELD_ESCAPES)
     return f'meter,{_tag("meter_id", meter_id)},{_tag(kind, meter_id)} value=1.0,timezone="{zone}" {day}'
+
+
+def meter_tag(meter_id: str) -> str:
+    """What stands in every line of a meter, and hardly in any other."""
+    return f",{_tag('meter_id', meter_id)}"
+
+
+def is_of(meter_id: str) -> Callable[[str], bool]:
+    """Tells whether a line is of this meter: by its tag, not by what a text in it says."""
+    # Measurement and tags end with the first blank that has no backslash before it.
+    series = re.compile(rf"(?:[^\\ ]|\\.)*?{re.escape(meter_tag(meter_id))}(?=[ ,])")
+    return lambda line: series.match(line) is not None
 
 
 def clock_offset_lines(placed: Placed) -> Iterator[str]:

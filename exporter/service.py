@@ -13,7 +13,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -22,6 +23,7 @@ from typing import Any, Final
 from exporter import __version__, points
 from exporter.config import Settings
 from exporter.deriving import Deriver, backlog_threshold_lines, last_heard, limit_lines
+from exporter.forgetting import forget, state_of
 from exporter.host_clock import HostTime
 from exporter.influx.client import Client
 from exporter.influx.writer import Writer
@@ -32,6 +34,7 @@ from exporter.outbox import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer, to_ms
 from exporter.sources import Chunk, Source, SourceError, SourceEvent
 from exporter.status_socket import StatusServer
+from exporter.straight import Straight
 from exporter.telemetry import Link, ReadingAges, exporter_fields
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,9 @@ class Reader:
     the simulator's backfill) can be had again, and go in together, to spare the disk.
     """
 
-    def __init__(self, source: Source, link: Link, outbox: Outbox, settings: Settings) -> None:
+    def __init__(
+        self, source: Source, link: Link, outbox: Outbox, settings: Settings, straight: Straight | None = None
+    ) -> None:
         self.source = source
         self.link = link
         self.failed: str | None = None
@@ -68,6 +73,7 @@ class Reader:
         self._waiting_since: float | None = None
         self._gathered: list[str] = []
         self._unkept: dict[str, str] = {}
+        self._straight = straight
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop`, or until the source has an end."""
@@ -122,6 +128,18 @@ class Reader:
         with self._lock:
             return list(self._deriver.now(now_ms))
 
+    @contextmanager
+    def forgetting(self, meter_id: str) -> Iterator[None]:
+        """Let go of all that is known of a meter, and of its lines that were gathered; nothing is read meanwhile."""
+        with self._lock:
+            doomed = points.is_of(meter_id)
+            self._gathered = [line for line in self._gathered if not doomed(line)]
+            for key in state_of(self._unkept, meter_id):
+                del self._unkept[key]
+            for room in (self._placer, self._deriver, self.link):
+                room.forget(meter_id)
+            yield
+
     def look_at_waiting(self, now: float) -> None:
         """Let those go that were gathered, or that wait for a meter's name since 60 s; `now` is monotonic."""
         with self._lock:
@@ -157,6 +175,10 @@ class Reader:
             self._deriver.kept()
         except OutboxError as error:
             self._unkept = state  # what was learnt is still true when there is room again
+            if self._straight is not None:
+                self.link.counts.lost_lines += self._straight.put(lines, str(error))
+                self._outbox.wake()
+                return
             self.link.counts.lost_lines += len(lines)
             log.error("%d lines are lost, since the outbox takes none: %s", len(lines), error)
 
@@ -182,9 +204,10 @@ class Service:
         self._limits_told = 0
         self._started = datetime.now(UTC)
         self._outbox = Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
+        self._straight = Straight() if settings.influx_url is not None else None
         _name_apart(sources)
         self.readers = [
-            Reader(source, Link(source.name, url), self._outbox, settings)
+            Reader(source, Link(source.name, url), self._outbox, settings, self._straight)
             for source, url in zip(sources, settings.sources, strict=True)
         ]
         self._writer = self._make_writer(settings)
@@ -213,7 +236,7 @@ class Service:
             ca_cert=settings.influx_ca_cert,
         )
         log.info("writing to %s, bucket %s", client.address, settings.influx_bucket)
-        return Writer(self._outbox, client, replaced=points.REPLACED_MEASUREMENTS)
+        return Writer(self._outbox, client, replaced=points.REPLACED_MEASUREMENTS, straight=self._straight)
 
     def _send(self, writer: Writer) -> None:
         """The writer's thread: what breaks it is said, and it goes on."""
@@ -238,7 +261,7 @@ class Service:
         if self._writer is not None:
             sender = threading.Thread(target=self._send, args=(self._writer,), name="writer", daemon=True)
             sender.start()
-        status = StatusServer(self._outbox.path, self.status)
+        status = StatusServer(self._outbox.path, self.status, {"forget": self.forget})
         self._event("start", f"han-exporter {__version__} started")
         for thread in threads:
             thread.start()
@@ -346,7 +369,17 @@ class Service:
         try:
             self._outbox.append(lines)
         except OutboxError as error:
-            log.error("the exporter's own metrics are lost: %s", error)
+            if self._straight is not None:
+                self._straight.put(lines, str(error))
+                self._outbox.wake()
+
+    def forget(self, meter_id: str) -> dict[str, Any]:
+        """Remove what is kept of a meter, for `forget`: what was removed, or `error` in words."""
+        self._ages.forget(meter_id)
+        try:
+            return {"forgotten": asdict(forget(self._outbox, meter_id, self.readers, self._writer))}
+        except OutboxError as error:
+            return {"error": str(error)}
 
     def status(self) -> dict[str, Any]:
         """What `check` and the container's health check ask for."""

@@ -1,6 +1,7 @@
 """How a running service is asked: a local socket beside the outbox that gives out one JSON object.
 
-`check` must not open a port that `run` holds, and a health check must be cheap.
+`check` must not open a port that `run` holds, and a health check must be cheap. Who asks may say one line of JSON
+first, `{"forget": "METER"}`: then that is done, and the answer says how. Whoever may use the socket may use the outbox.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,13 @@ log = logging.getLogger(__name__)
 
 _LONGEST_NAME: Final = 64
 """Octets of an outbox's name that fit a socket's address behind `/proc/self/fd/N/`."""
+
+
+_MOST_SAID: Final = 4096
+_SAYING_S: Final = 1.0
+"""Whoever says nothing for so long wants to know the status."""
+
+Command = Callable[[str], Mapping[str, Any]]
 
 
 class NotRunning(Exception):  # noqa: N818 - an answer, not a fault
@@ -49,11 +58,17 @@ def _short(path: Path) -> Iterator[str]:
 
 
 class StatusServer:
-    """Answers every connection with `status()` as JSON, in a thread of its own, until `close`."""
+    """Answers every connection with `status()` as JSON, in a thread of its own, until `close`.
 
-    def __init__(self, outbox: Path, status: Callable[[], Mapping[str, Any]]) -> None:
+    `commands` are what else may be asked for: name -> what does it and gives the answer, in a thread of its own.
+    """
+
+    def __init__(
+        self, outbox: Path, status: Callable[[], Mapping[str, Any]], commands: Mapping[str, Command] | None = None
+    ) -> None:
         self._path = socket_path(outbox)
         self._status = status
+        self._commands = commands or {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The outbox is locked, so whoever left this behind is gone.
         self._path.unlink(missing_ok=True)
@@ -70,12 +85,38 @@ class StatusServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return  # closed
-            with connection:
-                connection.settimeout(2)
-                try:
-                    connection.sendall(json.dumps(self._status()).encode())
-                except OSError as error:
-                    log.debug("whoever asked for the status went away: %s", error)
+            command = self._asked(connection)
+            if command is None:
+                self._answer(connection, self._status)
+            else:
+                work = threading.Thread(target=self._answer, args=(connection, command), name="command", daemon=True)
+                work.start()
+
+    def _asked(self, connection: socket.socket) -> Callable[[], Mapping[str, Any]] | None:
+        """What a connection asks to be done; None when it is the status that it wants."""
+        said, until = b"", time.monotonic() + _SAYING_S
+        with contextlib.suppress(OSError):
+            while b"\n" not in said and len(said) < _MOST_SAID and (left := until - time.monotonic()) > 0:
+                connection.settimeout(left)
+                if not (more := connection.recv(_MOST_SAID)):
+                    break
+                said += more
+        try:
+            ((name, what),) = json.loads(said or b"{}").items()
+            command = self._commands[name]
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            return None
+        return lambda: command(str(what))
+
+    def _answer(self, connection: socket.socket, give: Callable[[], Mapping[str, Any]]) -> None:
+        with connection:
+            connection.settimeout(2)
+            try:
+                connection.sendall(json.dumps(give()).encode())
+            except OSError as error:
+                log.debug("whoever asked went away: %s", error)
+            except Exception:  # whoever asked sees no answer; the service goes on
+                log.exception("what was asked for broke; please report this")
 
     def close(self) -> None:
         """Stop answering."""
@@ -85,13 +126,16 @@ class StatusServer:
         self._path.unlink(missing_ok=True)
 
 
-def ask(outbox: Path, timeout: float = 5.0) -> dict[str, Any]:
-    """The status of the service that holds this outbox. Raises NotRunning."""
+def ask(outbox: Path, timeout: float = 5.0, command: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The status of the service that holds this outbox, or its answer to a command. Raises NotRunning."""
     path = socket_path(outbox)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, _short(path) as name:
             client.settimeout(timeout)
             client.connect(name)
+            if command is not None:
+                client.sendall(json.dumps(command).encode() + b"\n")
+            client.shutdown(socket.SHUT_WR)
             parts = []
             while part := client.recv(65536):
                 parts.append(part)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -57,6 +57,11 @@ class Straight:
             for _ in range(min(count - (self._gone - mark), len(self._lines))):
                 self._lines.popleft()
                 self._gone += 1
+
+    def drop(self, doomed: Callable[[str], bool]) -> None:
+        """Remove such lines; not between `first` and `done`."""
+        with self._lock:
+            self._lines = deque(line for line in self._lines if not doomed(line))
 
     def __len__(self) -> int:
         return len(self._lines)

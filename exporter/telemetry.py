@@ -29,6 +29,8 @@ _METERS: Final = 1024
 """Meters whose last reading is remembered, for its age."""
 _AGE_TOLD_S: Final = 24 * 3600.0
 """A meter that was not heard for so long is no more."""
+_AHEAD_S: Final = 60.0
+"""A clock that is set back by less is being kept right."""
 _SWAPPED_AFTER_S: Final = 600.0
 """Two meters that speak in turn on a source change places all the time; one not heard for so long is news."""
 
@@ -272,6 +274,7 @@ class ReadingAges:
 
     def __init__(self, before: Mapping[str, int]) -> None:
         self._before = dict(before)
+        self._lock = threading.Lock()
 
     def of(self, links: Sequence[Link], now_ms: int) -> dict[str, float]:
         """Meter id -> s. One that was heard before the restart, and none in its place, is told by the clock."""
@@ -279,20 +282,22 @@ class ReadingAges:
         for link in links:
             ages = link.reading_ages()
             for meter_id in {*ages, *link.replaced}:
-                self._before.pop(meter_id, None)
+                self.forget(meter_id)
             heard |= {meter_id: age for meter_id, age in ages.items() if meter_id == link.meter}
         ages = self.missed(now_ms) | heard
         return {meter_id: age for meter_id, age in ages.items() if age <= _AGE_TOLD_S}
 
     def missed(self, now_ms: int) -> dict[str, float]:
         """Those of them that were not heard since the restart."""
-        ages = {meter_id: (now_ms - at) / 1000 for meter_id, at in self._before.items()}
+        with self._lock:
+            ages = {meter_id: (now_ms - at) / 1000 for meter_id, at in self._before.items()}
         # A time still to come was kept under another clock: nothing is told before it is over.
-        return {meter_id: age for meter_id, age in ages.items() if 0 <= age <= _AGE_TOLD_S}
+        return {meter_id: max(age, 0.0) for meter_id, age in ages.items() if -_AHEAD_S <= age <= _AGE_TOLD_S}
 
     def forget(self, meter_id: str) -> None:
         """Nothing more of this meter before it is heard again."""
-        self._before.pop(meter_id, None)
+        with self._lock:
+            self._before.pop(meter_id, None)
 
 
 class _Minute:

@@ -152,6 +152,8 @@ class Writer:
         with self._turn:
             now = self._rounds
             over = self._turn.wait_for(lambda: not self._in_round or self._rounds != now, patience_s)
+            if not self._in_round:
+                self._straight.drop(doomed)
             if self._witness is not None and doomed(self._witness):
                 self._witness = None
             return over

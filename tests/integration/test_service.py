@@ -311,26 +311,18 @@ def test_who_is_not_missed_after_a_restart(now: datetime, service_of: Callable[.
     assert set(ages(service)) == {"A"} - {"A" if name != b"A" else ""}
 
 
-def test_events_of_a_port_and_of_lost_lines(
-    now: datetime, service_of: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_of_an_exchanged_meter_and_of_lost_lines(now: datetime, service_of: Callable[..., Service]) -> None:
     service = service_of(Given([], name="one"))
     reader = service.readers[0]
     reader.take(chunk(power(1, b"A"), now))
-    with monkeypatch.context() as broken:
-
-        def refuse(*_: object) -> None:
-            raise OutboxError("the disk is full: free some room")
-
-        broken.setattr(service._outbox, "append", refuse)
-        reader.take(chunk(power(2, b"B"), now))
-    lost = reader.link.counts.lost_lines
-    (event,) = told(service, "event")
-    assert event.startswith("event,instance=")
-    assert event.endswith(f',kind=dropped text="{lost} lines are lost, since the outbox or its disk was full"')
-    assert told(service, "event") == []
+    reader.take(chunk(power(2, b"B"), now))
     (source,) = service._source_marks
     assert [tuple(mark) for mark in source.new()] == [("meter_changed", "one: meter B in place of A")]
+    reader.link.counts.lost_lines += 7
+    (event,) = told(service, "event")
+    assert event.startswith("event,instance=")
+    assert event.endswith(',kind=dropped text="7 lines are lost, since the outbox or its disk was full"')
+    assert told(service, "event") == []
 
 
 # --- is it well? ------------------------------------------------------------------------------------------------------
@@ -434,6 +426,47 @@ def test_who_asks_and_goes_away_or_says_nothing_keeps_nobody_waiting(tmp_path: P
         one.close()
     server.close()
     assert not any(thread.name == "status" and thread.is_alive() for thread in _ended())
+
+
+def test_a_command_is_done_and_the_status_told_meanwhile(tmp_path: Path) -> None:
+    outbox = tmp_path / "outbox.sqlite"
+    over = threading.Event()
+
+    def command(what: str) -> dict[str, Any]:
+        over.wait(10)
+        if what == "break":
+            raise RuntimeError("a bug")
+        return {"done": what}
+
+    server = StatusServer(outbox, lambda: {"well": True}, {"forget": command})
+    answers: list[dict[str, Any]] = []
+    name = 'O\'Hara "1" ø\n'
+    asking = threading.Thread(target=lambda: answers.append(ask(outbox, 20, {"forget": name})))
+    asking.start()
+    assert ask(outbox) == {"well": True}
+    assert answers == []
+    over.set()
+    asking.join(10)
+    assert answers == [{"done": name}]
+    for nonsense in ({"no such": "command"}, {"forget": "x", "and": "more"}, {}):
+        assert ask(outbox, command=nonsense) == {"well": True}
+    with pytest.raises(NotRunning):
+        ask(outbox, command={"forget": "break"})
+    assert ask(outbox) == {"well": True}
+    server.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.0\r\n\r\n", b"[" * 5000, b'{"forget": '])
+def test_who_says_something_else_is_told_the_status(tmp_path: Path, said: bytes) -> None:
+    """Also who says nothing and waits: an older version asks so."""
+    outbox = tmp_path / "outbox.sqlite"
+    server = StatusServer(outbox, lambda: {"well": True}, {"forget": lambda what: {"done": what}})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        client.connect(str(socket_path(outbox)))
+        client.sendall(said)
+        assert client.recv(100) == b'{"well": true}'
+    server.close()
 
 
 def _ended() -> list[threading.Thread]:

@@ -139,7 +139,8 @@ def test_ages_end_after_a_day_with_and_without_a_restart(link: Link, time: Time)
 def test_a_time_still_to_come_is_no_age(link: Link) -> None:
     """This computer's clock is wrong now, or was then."""
     ages = ReadingAges({"A": NOW})
-    assert ages.of([link], NOW - 1) == {}
+    assert ages.of([link], NOW - 60_001) == {}
+    assert ages.of([link], NOW - 60_000) == {"A": 0}
     assert ages.of([link], NOW + 1000) == {"A": 1}
 
 

@@ -1,0 +1,94 @@
+"""What is kept of a meter in the outbox, and how all of it is removed (`forget`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from exporter import points
+from exporter.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+
+class Memory(Protocol):
+    """Who remembers something of a meter, and adds to the outbox."""
+
+    def forgetting(self, meter_id: str) -> AbstractContextManager[None]:
+        """Let go of the meter, and do nothing until the context is over."""
+        ...
+
+
+class Sender(Protocol):
+    """Who has lines on their way."""
+
+    def let_go(self, doomed: Callable[[str], bool]) -> bool:
+        """Be done with these lines; False when that takes too long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was removed: lines that waited, lines that were put aside, entries of the state.
+
+    `settled` is False when a batch is still on its way that may hold lines of the meter.
+    """
+
+    lines: int
+    rejected: int
+    entries: int
+    settled: bool = True
+
+
+def forget(outbox: Outbox, meter_id: str, memories: Sequence[Memory] = (), sender: Sender | None = None) -> Forgotten:
+    """Remove all that is kept of a meter, in memory too. Raises OutboxError; it can be done again then.
+
+    The lines first: as long as there is state, it is known that there is something to forget. Then memory and state
+    at one moment, so that neither is made again from the other. Then what a batch on its way put back, until no batch
+    can hold a line of the meter.
+    """
+    doomed, mark = points.is_of(meter_id), points.meter_tag(meter_id)
+    lines, rejected = outbox.take_out(doomed, mark)
+    with ExitStack() as still:
+        for memory in memories:
+            still.enter_context(memory.forgetting(meter_id))
+        keys = state_of(outbox.states(""), meter_id)
+        outbox.append([], dict.fromkeys(keys))
+    settled, more = True, 1
+    while settled and more:
+        settled = sender is None or sender.let_go(doomed)
+        more, more_rejected = outbox.take_out(doomed, mark)
+        rejected += more_rejected
+    log.info("meter %s is forgotten: %d lines, %d entries of the state", meter_id, lines, len(keys))
+    return Forgotten(lines, rejected, len(keys), settled)
+
+
+def meter_of(key: str, value: str) -> str | None:
+    """The meter that an entry of the state is about; None for one of another kind.
+
+    Keys: `last_id:SOURCE` (placing.py; the meter is its value), `clock:METER` (clock_rules.py),
+    `running:DIRECTION:METER` (deriving.py), `registers:` and `imported:METER:DIRECTION:MONTH` (hour_book.py).
+    """
+    kind, _, rest = key.partition(":")
+    if kind == "last_id":
+        return value
+    if kind == "clock":
+        return rest
+    if kind == "running":
+        return rest.partition(":")[2]
+    if kind in ("registers", "imported"):
+        return rest.rsplit(":", 2)[0]
+    return None
+
+
+def state_of(state: Mapping[str, str], meter_id: str) -> list[str]:
+    """The keys of the entries that are about a meter."""
+    return [key for key, value in state.items() if meter_of(key, value) == meter_id]
+
+
+def meters_of(state: Mapping[str, str]) -> set[str]:
+    """The meters that a state knows."""
+    return {meter_id for key, value in state.items() if (meter_id := meter_of(key, value))}

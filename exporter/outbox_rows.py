@@ -1,0 +1,90 @@
+"""What is done to the rows of the outbox, each on an open connection and as a part of a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from exporter.outbox import Batch
+
+__all__ = ["drop_oldest", "give_back", "pragma", "remove", "take_out", "take_out_rejected", "used_bytes"]
+
+_ROWS_AT_ONCE: Final = 64
+
+
+def remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
+    """Delete a batch's rows; a row with kept lines stays with these, marked as sent."""
+    start = 0
+    for row, count in batch.rows:
+        again = [batch.lines[place] for place in range(start, start + count) if place in kept]
+        start += count
+        if again:
+            body = "\n".join(again).encode()
+            change = "UPDATE chunk SET lines = ?, sent = 1, crc = ?, body = ? WHERE id = ?"
+            db.execute(change, (len(again), zlib.crc32(body), body, row))
+        else:
+            db.execute("DELETE FROM chunk WHERE id = ?", (row,))
+
+
+def drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
+    """Delete the oldest rows and count their lines as dropped; return how many, None when there was no row."""
+    gone = db.execute("SELECT id, lines, sent FROM chunk ORDER BY id LIMIT ?", (rows,)).fetchall()
+    if not gone:
+        return None
+    lost = sum(int(lines) for _, lines, sent in gone if not sent)
+    db.executemany("DELETE FROM chunk WHERE id = ?", [(row,) for row, _, _ in gone])
+    db.execute("UPDATE tally SET dropped = dropped + ?", (lost,))
+    return lost
+
+
+def give_back(db: sqlite3.Connection) -> None:
+    """Let the file shrink after a backlog, a bounded piece at a time; a little is kept for the next rows."""
+    free = pragma(db, "freelist_count")
+    for _ in range(min(free - 1024, 256)):
+        db.execute("PRAGMA incremental_vacuum(1)")  # one by one: sqlite3 steps a statement without columns once
+
+
+def take_out(
+    db: sqlite3.Connection, doomed: Callable[[str], bool], mark: str, after: int, last: int
+) -> tuple[int, int]:
+    """Remove doomed lines from the next rows behind `after`, up to `last`; how many, and where to go on.
+
+    Rows that were damaged are left: they are met where they are sent.
+    """
+    query = "SELECT id, crc, body FROM chunk WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+    rows = db.execute(query, (after, last, _ROWS_AT_ONCE)).fetchall()
+    removed = 0
+    for row, crc, body in rows:
+        if mark.encode() not in body or zlib.crc32(body) != crc:
+            continue
+        lines = str(body, "utf-8").split("\n")
+        left = [line for line in lines if not doomed(line)]
+        removed += len(lines) - len(left)
+        if not left:
+            db.execute("DELETE FROM chunk WHERE id = ?", (row,))
+        elif len(left) < len(lines):
+            rest = "\n".join(left).encode()
+            change = "UPDATE chunk SET lines = ?, crc = ?, body = ? WHERE id = ?"
+            db.execute(change, (len(left), zlib.crc32(rest), rest, row))
+    return removed, rows[-1][0] if rows else last
+
+
+def take_out_rejected(db: sqlite3.Connection, doomed: Callable[[str], bool], mark: str) -> int:
+    """Remove doomed lines from those that were put aside; how many."""
+    found = db.execute("SELECT id, line FROM rejected WHERE instr(line, ?)", (mark,)).fetchall()
+    gone = [(row,) for row, line in found if doomed(line)]
+    db.executemany("DELETE FROM rejected WHERE id = ?", gone)
+    return len(gone)
+
+
+def pragma(db: sqlite3.Connection, name: str) -> int:
+    """A number that SQLite tells."""
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """How much of the file is in use."""
+    return (pragma(db, "page_count") - pragma(db, "freelist_count")) * pragma(db, "page_size")

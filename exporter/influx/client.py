@@ -16,10 +16,13 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from exporter.influx.answers import Outcome, Verdict, clean, judge, words_of
 
-__all__ = ["Answer", "Client", "Http", "Outcome", "QueryError", "Series", "Unreachable", "Verdict"]
+__all__ = ["Answer", "Client", "Http", "Outcome", "QueryError", "Series", "Unreachable", "Verdict", "quoted"]
 
 NOTHING = "\n"
 """The body of a write that asks whether a write would be allowed, and leaves nothing behind."""
+
+_EARLIEST, _LATEST = "1677-09-22T00:00:00Z", "2262-04-11T00:00:00Z"  # that a time in ns can be
+_DELETING_S = 600.0
 
 
 class Unreachable(Exception):  # noqa: N818 - it is not always an error: the server may just not be up yet
@@ -76,6 +79,7 @@ class Http:
         if ca_cert is not None and not ca_cert.is_file():
             raise ValueError(f"there is no certificate at {ca_cert}: mend HAN_INFLUX_CA_CERT")
         self._token = token
+        self._seconds = timeout
         self._timeout = urllib3.Timeout(connect=timeout, read=timeout)
         self._pool = urllib3.PoolManager(
             retries=False, cert_reqs="CERT_REQUIRED", ca_certs=None if ca_cert is None else str(ca_cert)
@@ -89,8 +93,12 @@ class Http:
         query: Mapping[str, str] | None = None,
         content: Any = None,
         token: str | None = None,
+        read_timeout: float | None = None,
     ) -> Answer:
-        """Ask; `content` is sent as JSON. `token` is used in place of this door's. Raises Unreachable."""
+        """Ask; `content` is sent as JSON. `token` is used in place of this door's. Raises Unreachable.
+
+        `read_timeout` in seconds, for an answer that may take longer than others.
+        """
         import urllib3
 
         used = self._token if token is None else token
@@ -103,7 +111,7 @@ class Http:
                 self.url + path + (f"?{urlencode(query)}" if query else ""),
                 body=None if content is None else json.dumps(content).encode(),
                 headers=headers,
-                timeout=self._timeout,
+                timeout=self._timeout if read_timeout is None else urllib3.Timeout(self._seconds, read_timeout),
             )
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as problem:
             raise unreachable(problem, self.address) from problem
@@ -226,10 +234,41 @@ class Client:
             raise QueryError(f"InfluxDB at {self.address} does not answer the query: {answer.status} ({said})")
         return _series(content)
 
+    def delete(self, tag: str, value: str) -> None:
+        """Delete every point, of all times, whose `tag` has this value.
+
+        InfluxDB 2 has an API for that; 1.8 answers 404 to it, and drops the series (of a database's every retention
+        policy). Of 2.8 it was seen that SHOW TAG VALUES names the value still, unless it is asked WHERE some tag is
+        not ''. Raises QueryError.
+        """
+        predicate = {"start": _EARLIEST, "stop": _LATEST, "predicate": f"{tag}={quoted(value, chr(34))}"}
+        query = {"org": self._org, "bucket": self.bucket}
+        try:
+            answer = self._http.request(
+                "POST", "/api/v2/delete", query=query, content=predicate, read_timeout=_DELETING_S
+            )
+            if answer.status == 404 and not words_of(answer.body)[1]:
+                drop = f'DROP SERIES FROM /.*/ WHERE "{tag}" = {quoted(value)}'
+                query = {"db": self.bucket.partition("/")[0], "q": drop}
+                answer = self._http.request("POST", "/query", query=query, read_timeout=_DELETING_S)
+        except Unreachable as problem:
+            raise QueryError(problem.words) from problem
+        if not 200 <= answer.status < 300:
+            said, _ = words_of(answer.body)
+            raise QueryError(f"InfluxDB at {self.address} does not delete: {answer.status} ({said})")
+        content = answer.json()
+        if isinstance(content, dict):
+            _series(content)
+
     def close(self) -> None:
         """Let go of the connections."""
         self._http.close()
         self._influx.close()
+
+
+def quoted(text: str, mark: str = "'") -> str:
+    """A text as InfluxQL, or with `"` the delete API, takes it."""
+    return mark + text.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
 
 
 def _series(content: Mapping[str, Any]) -> list[Series]:

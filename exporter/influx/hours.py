@@ -20,11 +20,11 @@ class StoredHours:
 
     def __call__(self, meter_id: str, direction: str, start: int, end: int) -> dict[int, float]:
         """The final hours from `start` to before `end` (ms): start of the hour -> Wh; none if it cannot be asked."""
-        from exporter.influx.client import QueryError
+        from exporter.influx.client import QueryError, quoted
 
         if not self._readable:
             return {}
-        where = f"meter_id = {_quoted(meter_id)} AND direction = {_quoted(direction)} AND kind = 'final'"
+        where = f"meter_id = {quoted(meter_id)} AND direction = {quoted(direction)} AND kind = 'final'"
         query = f"SELECT value FROM hour_energy WHERE {where} AND time >= {start}ms AND time < {end}ms"
         try:
             found = self._client.query(query)
@@ -37,8 +37,3 @@ class StoredHours:
             )
             return {}
         return {int(row[0]): float(row[1]) for series in found for row in series.rows}
-
-
-def _quoted(text: str) -> str:
-    # InfluxQL escapes by backslash; a meter id has none of its own (meters.safe_text)
-    return "'" + text.replace("'", "\\'") + "'"

@@ -141,7 +141,7 @@ def test_each_secret_is_mounted_by_init_and_by_who_needs_it() -> None:
     assert by_volume == {
         "influxdb-data": {"influxdb"},
         "influxdb-config": {"influxdb"},
-        "exporter-data": {"exporter"},
+        "exporter-data": {"exporter", "admin"},
         "grafana-data": {"grafana"},
         "secrets-operator": {"init", "admin"},
         "secrets-exporter": {"init", "exporter"},
@@ -276,3 +276,12 @@ def test_admin_is_never_started_by_up_and_may_read() -> None:
     assert admin["restart"] == "no"
     assert admin["command"] == ["report"]
     assert "secrets-operator" in mounts(admin)
+
+
+def test_admin_reaches_the_outbox_as_the_exporter_does() -> None:
+    """`forget` finds its socket and its lock where the exporter has them, and may use them."""
+    admin, exporter = services()["admin"], services()["exporter"]
+    assert mounts(admin)["exporter-data"] == mounts(exporter)["exporter-data"] == ("/var/lib/han-exporter", False)
+    assert admin["user"] == exporter["user"]
+    assert "HAN_OUTBOX=/var/lib/han-exporter/" in (ROOT / "exporter" / "Dockerfile").read_text("utf-8")
+    assert "HAN_OUTBOX" not in {*admin["environment"], *exporter["environment"]}

@@ -64,7 +64,7 @@ def _highest() -> Panel:
 def _shares() -> Panel:
     return shares(
         "Share of the load",
-        "Each measured phase's part of the current in the time range, with its mean current. Evenly is 33 % each.",
+        "Each measured phase's part of the current in the time range, with its mean current: the more alike, the better.",
         CURRENT,
         Target(f'SELECT mean("value") FROM "current" WHERE {METER} AND $timeFilter GROUP BY "phase"', "$tag_phase"),
     )
@@ -86,7 +86,8 @@ def _time_near() -> Panel:
 def _current() -> Panel:
     panel = graph(
         "Current, highest",
-        "The highest current of each measured phase in each interval: it trips the fuse, and a mean would hide it.",
+        "The highest current of each measured phase in each interval: it trips the fuse, and a mean would hide it. "
+        "Many meters on IT nets do not measure L2.",
         CURRENT,
         Target(course("current", PHASES, by="phase", of='max("value")'), "$tag_phase"),
     )

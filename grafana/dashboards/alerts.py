@@ -97,6 +97,8 @@ FUSE_WARN: Final = Rule(
     panel=("han-now", "Phases and main fuse"),
 )
 
+# By the minute, and 0 for a minute without a reading: after a start the first minute is no mean of five.
+_POWER: Final = recent("active_power", TOTAL, IMPORT, of='mean("value") / 1000 AS "power"', every="1m")
 _TAKES: Final = (
     f"The house takes {number('power')} kW, the mean of five minutes; your limit is {number('limit')} kW. {_METER}"
 )
@@ -106,7 +108,7 @@ HIGH_LOAD: Final = Rule(
     title="High load",
     after="30s",
     asks=(
-        Ask("A", "power", recent("active_power", TOTAL, IMPORT, of='mean("value") / 1000'), 5 * MINUTE_S),
+        Ask("A", "power", f'SELECT mean("power") FROM ({_POWER} fill(0)) GROUP BY "meter_id"', 5 * MINUTE_S),
         limit("active_power", per=1000),
     ),
     condition="$power > $limit",
@@ -215,12 +217,12 @@ NO_READING: Final = Rule(
 )
 
 # The points of each minute of a day are counted, 0 where there are none, and the mean taken of the last minutes: 0 when
-# six minutes, the running one among them, had nothing. An exporter that was not heard for a day is forgotten.
-_POINTS: Final = recent("exporter", of='moving_average(count("memory"), 6) AS "points"', by=("instance",), every="1m")
+# five minutes, the running one among them, had nothing. An exporter that was not heard for a day is forgotten.
+_POINTS: Final = recent("exporter", of='moving_average(count("memory"), 5) AS "points"', by=("instance",), every="1m")
 EXPORTER: Final = Rule(
     uid="han-exporter-silent",
     title="Exporter silent",
-    after="2m",  # InfluxDB that comes back hears from the exporter within a minute
+    after="90s",  # InfluxDB that comes back hears from the exporter within a minute
     asks=(Ask("A", "points", f'SELECT last("points") FROM ({_POINTS} fill(0)) GROUP BY "instance"', DAY_S),),
     condition="$points == 0",
     severity="warning",

@@ -1,0 +1,192 @@
+"""Dashboards in a real browser: opened, waited for, and asked whether a panel has an error.
+
+Needs playwright (`pip install -e '.[browser]'`) and a Chromium or Chrome that is on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from playwright.sync_api import Browser, Page, Request, Response, sync_playwright
+
+ROW: Final = 38
+"""Pixels of a row of Grafana's grid, with the gap below it."""
+_PHONE: Final = 769
+"""Below so many pixels Grafana puts every panel below the one before."""
+_QUIET_S: Final = 1.0
+_PATIENCE_S: Final = 60.0
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# What is drawn, what still loads, and which panels show an error: selectors of Grafana 9.3, then of 10 to 12.
+_STATE: Final = """() => {
+  const panelOf = e => { const p = e.closest('[data-panelid], [data-viz-panel-key]');
+                         return p ? (p.dataset.panelid || p.dataset.vizPanelKey) : '?'; };
+  const all = s => [...document.querySelectorAll(s)];
+  const NOTHING = /(^|\\n)\\s*(No data|Data is missing|Data does not|No numeric|Unable to|Panel plugin not found)/;
+  const panels = all('[data-panelid], [data-viz-panel-key]');
+  return {
+    panels: panels.length,
+    drawn: all('canvas, svg, table, [role=table], [data-testid*="Bar gauge"]').filter(e => panelOf(e) !== '?').length,
+    loading: all('.panel-loading__spinner, [aria-label="Panel loading bar"]').length,
+    errors: all('.panel-info-corner--error, [aria-label="Panel status"], [data-testid*="Panel status error"]')
+      .map(panelOf),
+    empty: panels.filter(p => NOTHING.test(p.innerText)).map(panelOf),
+    bottom: Math.max(0, ...panels.map(p => p.getBoundingClientRect().bottom)),
+    higher: Math.max(0, ...all('.scrollbar-view, .view, #page-scrollbar').map(e => e.scrollHeight - e.clientHeight)),
+  };
+}"""
+
+
+@dataclass
+class Seen:
+    """A dashboard as it was shown: what is wrong, in words, and the panels (titles) that say that they have no data."""
+
+    wrong: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    panels: int = 0
+    seconds: float = 0.0
+
+
+def find_chromium() -> str | None:
+    """The program: HAN_TEST_CHROMIUM, or a Chromium or Chrome on PATH; None without."""
+    given = os.environ.get("HAN_TEST_CHROMIUM")
+    return given or next((found for name in _NAMES if (found := shutil.which(name))), None)
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser without a window. Raises LookupError where there is none."""
+    program = find_chromium()
+    if program is None:
+        raise LookupError("there is no browser: install chromium, or let HAN_TEST_CHROMIUM name one")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=["--disable-gpu"])
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+class Dashboard:
+    """One dashboard of the Grafana at `base`, as anybody sees it, `width` pixels wide and as high as it gets."""
+
+    def __init__(self, base: str, uid: str) -> None:
+        self.base = base.rstrip("/")
+        with urllib.request.urlopen(f"{self.base}/api/dashboards/uid/{uid}", timeout=30) as answer:
+            told = json.load(answer)
+        self.path = str(told["meta"]["url"])
+        self.board: Mapping[str, Any] = told["dashboard"]
+        self.titles = {str(panel["id"]): str(panel["title"]) for panel in self.board["panels"]}
+
+    def look(
+        self,
+        browser: Browser,
+        *,
+        meter: str = "",
+        width: int = 1400,
+        theme: str = "dark",
+        picture: Path | None = None,
+        height: int = 0,
+    ) -> Seen:
+        """Show it for one meter until every panel is there; `picture` is written as PNG, cut at `height` if that is given."""
+        places = [panel["gridPos"] for panel in self.board["panels"]]
+        rows = sum(at["h"] for at in places) if width < _PHONE else max(at["y"] + at["h"] for at in places)
+        context = browser.new_context(viewport={"width": width, "height": rows * ROW + 80}, reduced_motion="reduce")
+        try:
+            page = context.new_page()
+            query = {"orgId": "1", "theme": theme} | ({"var-meter": meter} if meter else {})
+            return _Visit(page, self.titles).go(f"{self.base}{self.path}?{urlencode(query)}&kiosk", picture, height)
+        finally:
+            context.close()
+
+
+class _Visit:
+    """One page that is loaded, with the requests that it makes."""
+
+    def __init__(self, page: Page, titles: Mapping[str, str]) -> None:
+        self._page, self._titles = page, titles
+        self._open: set[Request] = set()
+        self._came: list[Response] = []
+        self._said: list[str] = []
+        page.on("request", self._asked)
+        page.on("requestfinished", self._answered)
+        page.on("requestfailed", self._answered)
+        page.on("response", self._got)
+        page.on("pageerror", lambda error: self._said.append(f"the page fails: {error}"))
+
+    def _asked(self, request: Request) -> None:
+        if "/api/ds/query" in request.url or "/api/datasources/" in request.url:
+            self._open.add(request)
+
+    def _answered(self, request: Request) -> None:
+        self._open.discard(request)
+
+    def _got(self, answer: Response) -> None:
+        self._came.append(answer)  # its body cannot be asked for in here
+
+    def go(self, url: str, picture: Path | None, height: int) -> Seen:
+        begun = time.monotonic()
+        self._page.goto(url, wait_until="domcontentloaded")
+        state = self._until_quiet()
+        seen = Seen(self._said, panels=state["panels"], seconds=time.monotonic() - begun - _QUIET_S)
+        for answer in self._came:
+            seen.wrong += _errors(answer)
+        seen.wrong += [f"panel {self._title(panel)} has an error" for panel in state["errors"]]
+        seen.empty = [self._title(panel) for panel in state["empty"]]
+        if state["panels"] < len(self._titles):
+            seen.wrong.append(f"{state['panels']} of {len(self._titles)} panels are there")
+        if picture is not None:
+            self._picture(picture, height or round(state["bottom"]) + 8)
+        return seen
+
+    def _until_quiet(self) -> dict[str, Any]:
+        """Wait until nothing is asked or drawn any more, growing to the dashboard's height."""
+        since: float | None = None
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            self._page.wait_for_timeout(100)
+            state: dict[str, Any] = self._page.evaluate(_STATE)
+            if state["higher"] > 8 and state["drawn"]:
+                size = self._page.viewport_size or {"width": 1400, "height": 0}
+                self._page.set_viewport_size({"width": size["width"], "height": size["height"] + state["higher"]})
+                since = None
+            elif self._open or state["loading"] or not state["drawn"]:
+                since = None
+            elif since is None:
+                since = time.monotonic()
+            elif time.monotonic() - since >= _QUIET_S:
+                return state
+        raise TimeoutError(f"{self._page.url} still loads after {_PATIENCE_S:g} s")
+
+    def _title(self, panel: str) -> str:
+        number = panel.removeprefix("panel-")
+        return self._titles.get(number, number)
+
+    def _picture(self, picture: Path, height: int) -> None:
+        size = self._page.viewport_size or {"width": 1400, "height": 800}
+        self._page.mouse.move(size["width"] - 1, 1)
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height)}
+        self._page.screenshot(path=picture, clip=clip)  # type: ignore[arg-type]
+
+
+def _errors(answer: Response) -> list[str]:
+    """What the answer to a query complains of."""
+    if "/api/" not in answer.url:
+        return []
+    if answer.status >= 400:
+        return [f"{answer.status} {answer.url}"]
+    if "query" not in answer.url:
+        return []
+    content = answer.json()
+    results = content.get("results", []) if isinstance(content, dict) else []
+    each = results.values() if isinstance(results, dict) else results
+    return [f"{one['error']} {answer.url}" for one in each if isinstance(one, dict) and one.get("error")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from tests.faults.verdict import figures
 def main() -> int:
     """Campaign after campaign, each with a seed one higher; figures at the end, and after a Ctrl-C."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="han-faults-"))
     influx = server(folder / "influxd", options.influxd)
     print(f"{HAN}, InfluxDB {influx.client().version() or '?'}, seed {options.seed}, in {folder}", flush=True)
@@ -40,7 +42,7 @@ def main() -> int:
         print("interrupted; so far:")
     finally:
         influx.stop()
-    print(report(told, time.monotonic() - began), flush=True)
+    print(f"{report(told)}\nin {time.monotonic() - began:.0f} s", flush=True)
     if not told.verdict.wrong:
         shutil.rmtree(folder)
     return bool(told.verdict.wrong)
@@ -72,11 +74,11 @@ def _say(seed: int, one: Told, told: Told) -> None:
         )
 
 
-def report(told: Told, seconds: float) -> str:
+def report(told: Told) -> str:
     """All figures as text."""
     counts = dict.fromkeys(("missing", "doubled", "strange", "wrong time"), 0) | told.verdict.counts
     parts = {
-        f"{told.rounds} rounds in {seconds:.0f} s; the exporter was started {told.starts} times. Faults": told.faults,
+        f"{told.rounds} rounds; the exporter was started {told.starts} times. Faults": told.faults,
         "requests at the proxy": told.requests,
         "on the wire": told.meters,
         "frames": counts,

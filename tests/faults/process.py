@@ -66,7 +66,8 @@ class Exporter:
             if self._run is not run:
                 return
             code = run.process.poll()
-            if code != 0:
+            # Before it is ready for the signal, and reads, the signal just ends it.
+            if code != 0 and not (code == -signal.SIGTERM and _has_not_begun(run)):
                 self.wrong.append(f"SIGTERM: after 15 s it had {'not ended' if code is None else f'ended with {code}'}")
             run.kill()
             self._ended(STOPPED if code == 0 else KILLED)
@@ -109,6 +110,11 @@ class Exporter:
         with (self._home.folder / "exporter.log").open("a", encoding="utf-8") as file:
             file.write("\n".join([*log, f"--- {how}", ""]))
         self.wrong += [line for line in log if any(words in line for words in _BAD_WORDS)]
+
+
+def _has_not_begun(run: Run) -> bool:
+    run.wait()  # for the last of its log
+    return all(line == "(the end)" or "writing to" in line for line in run.log)
 
 
 def _is_stopped(pid: int) -> bool:

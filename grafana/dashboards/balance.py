@@ -64,7 +64,7 @@ def _highest() -> Panel:
 def _shares() -> Panel:
     return shares(
         "Share of the load",
-        "Each measured phase's part of the current in the time range, with its mean current: the more alike, the better.",
+        "Each measured phase's part of the current in the time range, with its mean: the more alike, the better.",
         CURRENT,
         Target(f'SELECT mean("value") FROM "current" WHERE {METER} AND $timeFilter GROUP BY "phase"', "$tag_phase"),
     )

@@ -39,7 +39,7 @@ KW: Final = Look("suffix:kW", 2, soft_min=0)
 THIS_MONTH: Final = "now/M"
 KILO: Final = 'last("value") / 1000'
 
-_NONE: Final = "no full hour yet this month"
+_NONE: Final = "no full hour yet"
 _DATES: Final = "With fixed dates chosen at the top: the last month that begins within these."
 _NO_STEP: Final = 1000
 """What a full bar is, in kW, where no step could end: in a month's first hour, and above the last step."""
@@ -139,14 +139,14 @@ def _next_step() -> Panel:
     )
     panel.reduce_options(make.ReduceDataOptions().calcs(["lastNotNull"]).fields("/^over$/").values(False))
     words: list[model.ValueMapping] = [
-        _between(None, -100_000, "no higher step", FINE),
+        _between(-1e12, -100_000, "no higher step", FINE),
         _between(-100_000, -0.0000001, "the step stays", FINE),
-        _between(0, None, "the step rises", OVER),
+        _between(0, 1e12, "the step rises", OVER),
     ]
     return panel.mappings(words).time_from(THIS_MONTH)
 
 
-def _between(low: float | None, high: float | None, text: str, colour: str) -> model.RangeMap:
+def _between(low: float, high: float, text: str, colour: str) -> model.RangeMap:
     result = model.ValueMappingResult(text=text, color=colour)
     return model.RangeMap(model.DashboardRangeMapOptions(from_val=low, to=high, result=result))
 
@@ -188,18 +188,22 @@ def _by_day() -> Panel:
     return panel.time_from(THIS_MONTH)
 
 
+def _of_months(measurement: str, *where: str, of: str) -> str:
+    """What stands at the starts of the last 24 months, whatever time is chosen."""
+    return f'SELECT {of} FROM "{measurement}" WHERE {" AND ".join((*where, METER, "time > now() - 731d"))}'
+
+
 def _by_month() -> Panel:
     panel = side_by_side(
         "Month by month",
-        "The mean of each month's three highest days, over 24 months. With fixed dates chosen at the top: the months "
-        "that begin within these.",
+        "The mean of each month's three highest days, over 24 months.",
         KW,
-        Target(_of_month("capacity", tag("kind", "mean"), of='"value" / 1000'), "Mean"),
+        Target(_of_months("capacity", tag("kind", "mean"), of='"value" / 1000'), "Mean"),
         when="time:MMM YY",
         none=_NONE,
     )
     one_colour(panel)
-    return panel.time_from("24M")
+    return panel
 
 
 def _months() -> Panel:
@@ -207,21 +211,21 @@ def _months() -> Panel:
         "Months",
         "Each month's highest hour, the mean of its three highest days and the end of the step that this falls into, "
         "over 24 months: what the bill's capacity charge was made of.",
-        PLAIN,
-        Target(_of_month("capacity", tag("kind", "peak1"), of='"value" / 1000 AS "Highest"'), table=True),
-        Target(_of_month("capacity", tag("kind", "mean"), of='"value" / 1000 AS "Mean"'), table=True),
-        Target(_of_month("capacity_step", of='"value" / 1000 AS "Step"'), table=True),
-        none="no full hour yet",
+        Look("none"),
+        Target(_of_months("capacity", tag("kind", "peak1"), of='"value" / 1000 AS "Highest"'), table=True),
+        Target(_of_months("capacity", tag("kind", "mean"), of='"value" / 1000 AS "Mean"'), table=True),
+        Target(_of_months("capacity_step", of='"value" / 1000 AS "Step"'), table=True),
+        none=_NONE,
     )
     panel.with_transformation(transformed("merge"))
     panel.with_transformation(transformed("organize", indexByName={}, renameByName={"Time": "Month"}, excludeByName={}))
     column(panel, "Month", "time:MMMM YYYY", width=120)
     column(panel, "Highest", ENERGY.unit, 2, width=80)
     column(panel, "Mean", KW.unit, 2, width=80)
-    column(panel, "Step", "prefix:up to ", 0, width=80)
+    column(panel, "Step", "prefix:up to ", width=80)
     above = {_ABOVE: {"text": "above the last"}}
     panel.override_by_name("Step", [model.DynamicConfigValue("mappings", [{"type": "value", "options": above}])])
-    return panel.time_from("24M")
+    return panel
 
 
 def _rows() -> list[Row]:

@@ -73,11 +73,17 @@ def _sums() -> Panel:
 
 
 def _earlier(title: str, shift: str, words: str) -> Panel:
+    """Nothing where less than nine tenths of the hours were read: a sum of a few hours is not what to compare with.
+
+    (A month can be a tenth shorter than the one that it is compared with.)
+    """
+    found = f'SELECT sum("value") / 1000 AS "kwh", count("value") AS "hours" FROM "hour_energy" WHERE {IMPORT}'
+    enough = '"hours" * 4000000 >= ${__to} - ${__from}'
     panel = _sized(
         title,
         f"Import in the same time range {words}: of a month that is not over, up to the same day and hour.",
         ENERGY_ROUGH,
-        Target(_sum(IMPORT), "Import"),
+        Target(f'SELECT "kwh" FROM ({found} AND {IN_RANGE}) WHERE {enough}', "Import"),
         none="not read then",
     )
     panel.time_shift(shift)
@@ -126,7 +132,7 @@ def _day_before() -> str:
     without energy, which none but a missing one is, gives no value.
     """
     hours = '(moving_average(sum("value"), 25) * 25 - moving_average(sum("value"), 24) * 24) / 1000'
-    where = f"{FINAL} AND {IMPORT} AND {METER} AND time >= ${{__from}}ms - 3d AND time <= ${{__to}}ms"
+    where = f"{FINAL} AND {IMPORT} AND {METER} AND time > now() - 3d AND time <= now()"
     found = f'SELECT {hours} AS "kwh" FROM "hour_energy" WHERE {where} GROUP BY time(1h) fill(0)'
     return f'SELECT "kwh" FROM ({found}) WHERE "kwh" > 0.0005'
 
@@ -139,7 +145,7 @@ def _hours() -> Panel:
     panel = bars(
         "Hour by hour",
         "Energy of each hour today, the running one so far, against your limit; the dashed line is the same hour a day "
-        "before. With fixed dates chosen at the top: the hours of these.",
+        "before. With fixed dates chosen at the top: the hours of these, without that line.",
         ENERGY,
         Target(_by_hour(IMPORT), "Import"),
         Target(_running(), "Running hour"),

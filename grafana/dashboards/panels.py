@@ -247,7 +247,7 @@ def side_by_side(
     described(panel, title, description)
     _looking(panel, look, targets)
     panel.show_value(common.VisibilityMode.AUTO).bar_width(0.9).group_width(0.8).fill_opacity(80).line_width(0)
-    panel.orientation(common.VizOrientation.VERTICAL).x_tick_label_spacing(30).x_tick_label_rotation(0)
+    panel.orientation(common.VizOrientation.VERTICAL).x_tick_label_spacing(40).x_tick_label_rotation(0)
     panel.stacking(common.StackingMode.NONE).no_value(none).min(0)
     legend = make.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST)
     panel.legend(legend.placement(common.LegendPlacement.BOTTOM).show_legend(True).calcs([]))
@@ -335,6 +335,7 @@ def cells(panel: table.Panel, names: Sequence[str]) -> None:
             model.DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
             model.DynamicConfigValue("custom.align", "center"),
             model.DynamicConfigValue("custom.minWidth", 40),
+            model.DynamicConfigValue("noValue", ""),
         ],
     )
     panel.thresholds(thresholds(HEAT))

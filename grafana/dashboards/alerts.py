@@ -41,11 +41,11 @@ RETIRED: Final[tuple[str, ...]] = ()
 _METER: Final = f"(meter {label('meter_id')})"
 _PHASE: Final = label("phase")
 
-# Fuse: the middle value of the last 40 s, three to four readings. One odd reading (a motor that starts, a frame that
-# is lost) neither raises it nor hides it.
+# Fuse: the middle one of the last 40 s' three or four readings (of four, the lower of the two in the middle). One odd
+# reading, as of a motor that starts, neither raises it nor hides it, and a lost frame or two make no gap.
 _FUSE_WINDOW_S: Final = 40
 _BY_PHASE: Final = ("meter_id", "phase")
-_LOAD: Final = Ask("A", "load", recent("fuse_load", of='median("value")', by=_BY_PHASE), _FUSE_WINDOW_S)
+_LOAD: Final = Ask("A", "load", recent("fuse_load", of='percentile("value", 50)', by=_BY_PHASE), _FUSE_WINDOW_S)
 _FUSE: Final = limit("current", name="fuse", ref="F")
 _AMPERES: Final = ("amperes", "$load * $fuse / 100")
 _CARRIES: Final = f"{_PHASE} carries {number('amperes')} A"

@@ -32,7 +32,7 @@ from exporter.marks import LineMarks, SourceMarks
 from exporter.meters import safe_text
 from exporter.outbox import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer, to_ms
-from exporter.sources import Chunk, Source, SourceError, SourceEvent
+from exporter.sources import Chunk, Happened, Learns, Source, SourceError, SourceEvent
 from exporter.status_socket import StatusServer
 from exporter.straight import Straight
 from exporter.telemetry import Link, ReadingAges, exporter_fields
@@ -74,6 +74,8 @@ class Reader:
         self._gathered: list[str] = []
         self._unkept: dict[str, str] = {}
         self._straight = straight
+        if isinstance(source, Learns):
+            source.learnt = outbox.get_state(f"line:{source.name}") or ""
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop`, or until the source has an end."""
@@ -101,6 +103,9 @@ class Reader:
 
     def _report(self, event: SourceEvent) -> None:
         self.link.happened(event)
+        if event.what is Happened.FOUND and isinstance(self.source, Learns):
+            with self._lock:  # kept with the frame that it was found by
+                self._unkept[f"line:{self.source.name}"] = self.source.learnt
 
     def take(self, chunk: Chunk) -> None:
         """Bring one chunk into the outbox."""

@@ -55,17 +55,20 @@ class Wire:
     def open(self, address: str, **settings: Any) -> WirePort:
         return WirePort(self, settings)
 
-    def run(self, setting: str = "/dev/none/ttyUSB0", until: float = 600.0) -> Iterator[tuple[float, Chunk]]:
+    def run(
+        self, setting: str = "/dev/none/ttyUSB0", until: float = 600.0, learnt: str = ""
+    ) -> Iterator[tuple[float, Chunk]]:
         """Chunks and when they came, until that time."""
-        source = SerialSource(
+        self.source = SerialSource(
             setting,
             opener=self.open,
             now=lambda: BEGIN + timedelta(seconds=self.time),
             monotonic=lambda: self.time,
             pause=self._pause,
         )
+        self.source.learnt = learnt
         self._until = until
-        for chunk in source.chunks(self.stop, lambda event: self.events.append((self.time, event))):
+        for chunk in self.source.chunks(self.stop, lambda event: self.events.append((self.time, event))):
             yield self.time, chunk
 
     def go(self, until: float) -> None:

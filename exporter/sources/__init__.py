@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +75,13 @@ class Source(Protocol):
     def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
         """Yield octets as they come."""
         ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A source that finds out what it should know again after a restart, as text in `learnt`; empty at first.
+
+    It is set before `chunks`, and read when the source has reported FOUND.
+    """
+
+    learnt: str

@@ -6,10 +6,11 @@ The owner is told when that begins, when everything was tried, and what was foun
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Final
 
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.sources import Happened, Report, SourceEvent
+from exporter.sources import Happened, Report, SourceError, SourceEvent
 from exporter.sources.flood import RATE, Flood
 from exporter.sources.line_setting import LineSetting, lines_to_try
 from exporter.sources.port import Port
@@ -36,6 +37,17 @@ class LineFinder:
     def line(self) -> Line:
         """The line in use."""
         return self._setting.line
+
+    @property
+    def learnt(self) -> str:
+        """What `remember` takes after a restart: the query of the line that gave frames, empty for the one set."""
+        home = self._setting.home
+        return "" if home == self._url.line else home.query or "baud=2400"
+
+    def remember(self, learnt: str) -> None:
+        """Begin with the line that gave frames before this process, if the setting allows it."""
+        with suppress(SourceError):  # kept by another version
+            self._setting.remember(SerialUrl.parse(f"{self._url.name}?{learnt}").line)
 
     def opened(self, now: float) -> Line:
         """The port is about to be opened: the line to open it with."""

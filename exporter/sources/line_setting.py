@@ -77,6 +77,12 @@ class LineSetting:
         """How many lines there are to try, `home` among them."""
         return len(self._lines)
 
+    def remember(self, line: Line) -> None:
+        """Begin with `line`, which gave frames before this process; without effect if it is none to try."""
+        if line in self._lines:
+            self.home = line
+            self._keep_home(0.0)
+
     def opened(self, now: float) -> Line:
         """The port is about to be opened: the line to open it with."""
         self._begin(self.home, now)

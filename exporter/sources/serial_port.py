@@ -67,6 +67,16 @@ class SerialSource:
         self._monotonic = monotonic
         self._pause = pause
 
+    @property
+    def learnt(self) -> str:
+        """The line that was found, as the query of a setting; empty while it is the one that is set."""
+        return self._finder.learnt
+
+    @learnt.setter
+    def learnt(self, learnt: str) -> None:
+        if learnt:
+            self._finder.remember(learnt)
+
     def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
         """Yield octets until `stop` is set. Raises SourceError for a directory and whatever else cannot mend itself."""
         tell = _Teller(report)

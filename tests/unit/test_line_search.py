@@ -11,6 +11,7 @@ from exporter.simulator.meter import MAKERS, SimulatedMeter
 from exporter.sources import Happened
 from exporter.sources.flood import ALLOWED, RATE
 from exporter.sources.line_setting import PROVEN
+from exporter.sources.serial_port import SerialSource
 from exporter.sources.serial_url import Line
 from tests.octets import frames_of
 from tests.uart import RECEIVERS, Receiver, bits, heard
@@ -21,10 +22,12 @@ KAMSTRUP = frames_of("kamstrup-1phase-norway")[0]
 NOISE = bytes(n * 37 % 251 for n in range(240))
 
 
-def frames(wire: Wire, setting: str = "/dev/none/ttyUSB0", until: float = 400.0, most: int = 10**9) -> list[float]:
+def frames(
+    wire: Wire, setting: str = "/dev/none/ttyUSB0", until: float = 400.0, most: int = 10**9, learnt: str = ""
+) -> list[float]:
     """When frames came that check, as a reader of the source sees it; `most` of them are enough."""
     deframer, came = Deframer(), []
-    for at, chunk in wire.run(setting, until):
+    for at, chunk in wire.run(setting, until, learnt):
         came += [at for found in deframer.feed(chunk.octets) if isinstance(found, Frame)]
         if len(came) >= most:
             break
@@ -217,3 +220,41 @@ def test_frames_at_any_speed_are_no_flood() -> None:
     assert len(came) == 12_000
     assert wire.time < 6
     assert told(wire)[1:] == []
+
+
+# --- remembered
+
+
+def source(setting: str = "/dev/none/ttyUSB0", learnt: str = "") -> SerialSource:
+    made = SerialSource(setting)
+    made.learnt = learnt
+    return made
+
+
+def test_what_was_found_is_known_after_a_restart() -> None:
+    wire = Wire(lists("kaifa", E, 60), E)
+    assert frames(wire, most=1)
+    assert wire.source.learnt == "parity=E"
+    wire = Wire(lists("kaifa", E, 60), E)
+    (first,) = frames(wire, most=1, learnt="parity=E")
+    assert first < 3
+    assert told(wire)[0][1].startswith("/dev/none/ttyUSB0 (2400 8E1) is open")
+
+
+@pytest.mark.parametrize(
+    ("setting", "learnt", "kept"),
+    [
+        ("/dev/ttyUSB0", "", ""),
+        ("/dev/ttyUSB0", "baud=115200", "baud=115200"),
+        ("/dev/ttyUSB0?parity=E", "baud=9600&parity=E", "baud=9600&parity=E"),
+        ("/dev/ttyUSB0?parity=E", "baud=9600", ""),
+        ("/dev/ttyUSB0?baud=9600&parity=E", "baud=115200", ""),
+        ("/dev/ttyUSB0", "parity=X", ""),
+        ("/dev/ttyUSB0", "speed=1", ""),
+        ("/dev/ttyUSB0", "baud=300", ""),
+        ("rfc2217://gw:2217", "parity=E", "parity=E"),
+        ("socket://gw:2217", "parity=E", ""),
+    ],
+)
+def test_only_what_the_setting_allows_is_remembered(setting: str, learnt: str, kept: str) -> None:
+    assert source(setting, learnt).learnt == kept

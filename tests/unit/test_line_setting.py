@@ -219,3 +219,18 @@ def test_with_one_line_there_is_nothing_to_change_to() -> None:
     meter.go_on(500)
     assert meter.changes == []
     assert meter.setting.failed > 1
+
+
+def test_what_gave_frames_before_a_restart_comes_first() -> None:
+    meter = listening(right=E)
+    meter.setting.remember(E)
+    assert meter.setting.opened(0.0) == E
+    meter.go_on(100)
+    assert meter.changes == []
+    meter = listening(right=N)
+    meter.setting.remember(E)
+    meter.go_on(60)
+    assert [line for _, line in meter.changes] == [N], "and the one that is set next"
+    fixed = listening("/dev/ttyUSB0?parity=N")
+    fixed.setting.remember(E)
+    assert fixed.setting.opened(0.0) == N, "what the setting says counts more"

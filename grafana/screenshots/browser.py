@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from playwright.sync_api import Browser, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, Request, Response, ViewportSize, sync_playwright
 
 ROW: Final = 38
 """Pixels of a row of Grafana's grid, with the gap below it."""
@@ -97,7 +97,7 @@ class Dashboard:
         picture: Path | None = None,
         height: int = 0,
     ) -> Seen:
-        """Show it for one meter until every panel is there; `picture` is written as PNG, cut at `height` if that is given."""
+        """Show it for one meter until every panel is there; `picture` is written as PNG, cut at `height` if given."""
         places = [panel["gridPos"] for panel in self.board["panels"]]
         rows = sum(at["h"] for at in places) if width < _PHONE else max(at["y"] + at["h"] for at in places)
         context = browser.new_context(viewport={"width": width, "height": rows * ROW + 80}, reduced_motion="reduce")
@@ -148,6 +148,12 @@ class _Visit:
             self._picture(picture, height or round(state["bottom"]) + 8)
         return seen
 
+    @property
+    def _size(self) -> ViewportSize:
+        size = self._page.viewport_size
+        assert size is not None, "the context was given one"
+        return size
+
     def _until_quiet(self) -> dict[str, Any]:
         """Wait until nothing is asked or drawn any more, growing to the dashboard's height."""
         since: float | None = None
@@ -156,7 +162,7 @@ class _Visit:
             self._page.wait_for_timeout(100)
             state: dict[str, Any] = self._page.evaluate(_STATE)
             if state["higher"] > 8 and state["drawn"]:
-                size = self._page.viewport_size or {"width": 1400, "height": 0}
+                size = self._size
                 self._page.set_viewport_size({"width": size["width"], "height": size["height"] + state["higher"]})
                 since = None
             elif self._open or state["loading"] or not state["drawn"]:
@@ -172,10 +178,10 @@ class _Visit:
         return self._titles.get(number, number)
 
     def _picture(self, picture: Path, height: int) -> None:
-        size = self._page.viewport_size or {"width": 1400, "height": 800}
+        size = self._size
         self._page.mouse.move(size["width"] - 1, 1)
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], height)}
-        self._page.screenshot(path=picture, clip=clip)  # type: ignore[arg-type]
+        clip = FloatRect(x=0, y=0, width=size["width"], height=min(size["height"], height))
+        self._page.screenshot(path=picture, clip=clip)
 
 
 def _errors(answer: Response) -> list[str]:

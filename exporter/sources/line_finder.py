@@ -100,7 +100,8 @@ class LineFinder:
         if line == self._url.line:
             return f"frames from {self._url.name} check again, with {line}"
         setting = self._url.with_line(line).setting
-        return f"frames from {self._url.name} check with {line}: write HAN_SOURCE={setting} to start with it at once"
+        advice = f"write HAN_SOURCE={setting} so that every command starts with it"
+        return f"frames from {self._url.name} check with {line}: {advice}"
 
     def _doubted(self, line: Line, octets: int) -> str:
         """Octets and no frame: what now?"""

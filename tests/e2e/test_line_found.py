@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 import time
@@ -30,11 +31,12 @@ def gateway() -> Iterator[tuple[str, list[FarEnd]]]:
     with server() as listening:
 
         def serve() -> None:
-            with suppress(OSError), far_end(listening, EVEN, RECEIVERS[0]) as far:
-                ends.append(far)
-                n = 0
-                while not done.wait(2):
-                    far.send(power(n := n + 1, b"EVEN"))
+            n = 0
+            while not done.is_set():
+                with suppress(OSError), far_end(listening, EVEN, RECEIVERS[0]) as far:
+                    ends.append(far)
+                    while not done.wait(2):
+                        far.send(power(n := n + 1, b"EVEN"))
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -42,7 +44,9 @@ def gateway() -> Iterator[tuple[str, list[FarEnd]]]:
             yield f"rfc2217://127.0.0.1:{listening.getsockname()[1]}", ends
         finally:
             done.set()
-            thread.join(5)
+            with suppress(OSError):
+                listening.shutdown(socket.SHUT_RDWR)  # wakes accept()
+    thread.join(5)
 
 
 @pytest.mark.slow
@@ -59,7 +63,10 @@ def test_run_and_watch_find_it(home: Home, store: Store) -> None:
         )
         run.expect("WARNING octets come from .* with 2400 8N1; other settings are tried in turn", 40)
         assert time.monotonic() - began > 20
-        found = run.expect(r"frames from .* check with 2400 8E1: write HAN_SOURCE=\S+\?parity=E to start with it", 20)
+        found = run.expect(
+            r"frames from .* check with 2400 8E1: write HAN_SOURCE=\S+\?parity=E so that every command starts with it",
+            20,
+        )
         assert " INFO " in found
         assert time.monotonic() - began < 45
         assert ends[0].device.line == EVEN
@@ -73,4 +80,8 @@ def test_run_and_watch_find_it(home: Home, store: Store) -> None:
         assert watch.returncode == 0
         assert out.count("\n") == 1
         assert "other settings are tried in turn" in err
+        assert run.stop() < 5
+        run = home.run(source=source, influx=store)
+        run.expect(r"\(2400 8E1\) is open")
+        run.expect("reading ", 10)
         assert run.stop() < 5

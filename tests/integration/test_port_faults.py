@@ -156,10 +156,8 @@ def test_even_parity_is_found_over_rfc2217(receiver: Receiver) -> None:
                 threading.Thread(target=keep_sending, args=(far, 10 / QUICK, done), daemon=True).start()
                 assert "with 2400 8N1; other settings are tried in turn" in listener.expect(Happened.NO_FRAMES)
                 words = listener.expect(Happened.FOUND)
-                assert (
-                    f"with 2400 8E1: write HAN_SOURCE=rfc2217://{address}?parity=E&silence=600 to start with it"
-                    in words
-                )
+                setting = f"HAN_SOURCE=rfc2217://{address}?parity=E&silence=600"
+                assert f"with 2400 8E1: write {setting} so that every command starts with it" in words
                 assert far.device.line == E
                 done.set()
             listener.expect(Happened.LOST)
@@ -223,7 +221,9 @@ def test_another_speed_is_found_on_a_port(pty: Pty) -> None:
         words = listener.expect(Happened.NO_FRAMES)
         assert "but none with another parity, which HAN_SOURCE fixes" in words
         words = listener.expect(Happened.FOUND)
-        assert f"check with 9600 8N1: write HAN_SOURCE={pty.path}?baud=9600 to start with it" in words
+        assert (
+            f"check with 9600 8N1: write HAN_SOURCE={pty.path}?baud=9600 so that every command starts with it" in words
+        )
         until(lambda: listener.chunks[-1].octet_seconds == 10 / 9600)
         done.set()
         meter.join(5)

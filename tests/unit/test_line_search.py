@@ -78,7 +78,7 @@ def test_even_parity_is_found_within_forty_seconds(maker: str, receiver: Receive
         assert told(wire)[1][1].endswith("of them with 2400 8N1; other settings are tried in turn")
         assert told(wire)[2][1] == (
             "frames from ttyUSB0 check with 2400 8E1: write HAN_SOURCE=/dev/none/ttyUSB0?parity=E "
-            "to start with it at once"
+            "so that every command starts with it"
         )
     else:  # this receiver and no parity give whole frames all the same
         assert first < 11

@@ -65,10 +65,11 @@ class Campaign:
         self._influx_turn, self._proxy_turn = threading.Lock(), threading.Lock()
         mark = f"{secrets.randbelow(10**14):014d}"
         names = folder / "dev/serial/by-id"
-        self._meters = [
-            FaultyMeter(names / f"usb-M-Bus_{maker}-if00-port0", maker, f"7{n}{mark}", random.Random(f"{seed} {maker}"))
-            for n, maker in enumerate(MAKERS)
-        ]
+        self._exporter = Exporter(self._home, influx)
+        for n, maker in enumerate(MAKERS):
+            path, chance = names / f"usb-M-Bus_{maker}-if00-port0", random.Random(f"{seed} {maker}")
+            self._exporter.meters.append(FaultyMeter(path, maker, f"7{n}{mark}", chance, self._exporter.heard))
+        self._meters = self._exporter.meters
 
     def run(self, rounds: int) -> Told:
         """Do it, and hold what was sent beside what InfluxDB has."""
@@ -79,17 +80,16 @@ class Campaign:
             proxy = stack.enter_context(FaultProxy(self._influx.url, random.Random(self._seed)))
             # A pseudo-terminal has no speed: at this one, octets that come together are as good as of one moment.
             sources = " ".join(f"{meter.path}?baud=4000000" for meter in self._meters)
-            settings = {"influx_url": proxy.url, "source": sources, "instance": f"faults-{self._seed}"}
-            exporter = Exporter(self._home, self._meters, settings, self._influx)
-            self._begin(exporter)
+            self._exporter.settings = {"influx_url": proxy.url, "source": sources, "instance": f"faults-{self._seed}"}
+            self._begin()
             for strikes_ in strikes.plan(self._seed, rounds):
-                self._round(strikes_, exporter, proxy)
-            self._heal(exporter, proxy)
-            return self._told(exporter, proxy, rounds)
+                self._round(strikes_, proxy)
+            self._heal(proxy)
+            return self._told(proxy, rounds)
 
-    def _begin(self, exporter: Exporter) -> None:
+    def _begin(self) -> None:
         """Until each meter has named itself: a list without a name, before any was heard, waits in memory (design)."""
-        exporter.start()
+        self._exporter.start()
         for meter in self._meters:
             meter.begin()
         until(lambda: len(self._names()) == len(self._meters), 60, "a meter's name in the outbox")
@@ -106,14 +106,14 @@ class Campaign:
         finally:
             outbox.close()
 
-    def _round(self, planned: list[Strike], exporter: Exporter, proxy: FaultProxy) -> None:
+    def _round(self, planned: list[Strike], proxy: FaultProxy) -> None:
         def do(strike: Strike) -> None:
             try:
                 time.sleep(strike.at)
                 deadline = time.monotonic() + (_UNTIL_READ_S if strike.heard else 0)
                 while self._meters[strike.meter].session is None and time.monotonic() < deadline:
                     time.sleep(0.01)
-                self._strike(strike, exporter, proxy)
+                self._strike(strike, proxy)
                 self._faults[strike.kind] += 1
             except BaseException as error:  # noqa: BLE001 - raised below
                 self._errors.append(error)
@@ -125,9 +125,9 @@ class Campaign:
             thread.join()
         if self._errors:
             raise self._errors[0]
-        exporter.look()
+        self._exporter.look()
 
-    def _strike(self, strike: Strike, exporter: Exporter, proxy: FaultProxy) -> None:
+    def _strike(self, strike: Strike, proxy: FaultProxy) -> None:
         if strike.kind.startswith(PROXY):
             with self._proxy_turn:
                 proxy.set(strike.kind.removeprefix(PROXY))
@@ -139,55 +139,55 @@ class Campaign:
                 time.sleep(strike.lasts)
                 self._influx.start()
         elif strike.kind == strikes.FREEZE:
-            exporter.frozen(strike.lasts)
+            self._exporter.frozen(strike.lasts)
         elif strike.kind in (strikes.KILL, strikes.STOP):
-            self._end_process(strike, exporter)
+            self._end_process(strike)
         elif strike.kind == strikes.REPLUG:
-            self._replug(strike, exporter)
+            self._replug(strike)
         else:
             _on_the_wire(strike, self._meters[strike.meter])
 
-    def _end_process(self, strike: Strike, exporter: Exporter) -> None:
+    def _end_process(self, strike: Strike) -> None:
         chance = random.Random(strike.dice)
         if strike.heard:  # while a frame is on its way through it
             self._meters[strike.meter].next_frame(1)
             time.sleep(chance.uniform(0, chance.choice((0.003, 0.02))))
         if strike.kind == strikes.KILL:
-            exporter.kill()
+            self._exporter.kill()
         else:
-            exporter.stop(frozen=chance.choice((0, 0, 0.4)))
+            self._exporter.stop(frozen=chance.choice((0, 0, 0.4)))
         time.sleep(strike.lasts / 2)
-        exporter.start()
+        self._exporter.start()
         time.sleep(chance.choice((0.0, 0.3, 0.8)))  # the next fault may come before it reads, or after
 
-    def _replug(self, strike: Strike, exporter: Exporter) -> None:
+    def _replug(self, strike: Strike) -> None:
         meter = self._meters[strike.meter]
-        with exporter.turn:
+        with self._exporter.turn:
             gone = strike.dice % 2 == 0 and meter.unplug_when_read()
         if not gone:
-            exporter.frozen(0, meter.unplug)
+            self._exporter.frozen(0, meter.unplug)
         time.sleep(strike.lasts)
         meter.plug()
 
-    def _heal(self, exporter: Exporter, proxy: FaultProxy) -> None:
+    def _heal(self, proxy: FaultProxy) -> None:
         """Everything is well again; wait until all is read and sent."""
         proxy.set("pass")
         if self._seed % 2:  # else the exporter finds out by itself that all is well
-            exporter.stop()
-            exporter.start()
-        self._await(lambda: all(meter.session for meter in self._meters), "a reader of each port", exporter)
+            self._exporter.stop()
+            self._exporter.start()
+        self._await(lambda: all(meter.session for meter in self._meters), "a reader of each port")
         time.sleep(0.5)
         for meter in self._meters:
             meter.finish()
-        self._await(lambda: all(map(self._last_is_there, self._meters)), "the last frames", exporter)
-        self._await(lambda: self._outbox_status().depth_lines == 0, "an empty outbox", exporter)
-        exporter.stop()
+        self._await(lambda: all(map(self._last_is_there, self._meters)), "the last frames")
+        self._await(lambda: self._outbox_status().depth_lines == 0, "an empty outbox")
+        self._exporter.stop()
 
-    def _await(self, true: Callable[[], bool], what: str, exporter: Exporter) -> None:
+    def _await(self, true: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not true():
             if time.monotonic() > deadline:
-                exporter.wrong.append(f"{what} did not come within {PATIENCE_S:.0f} s")
+                self._exporter.wrong.append(f"{what} did not come within {PATIENCE_S:.0f} s")
                 return
             time.sleep(0.1)
 
@@ -205,12 +205,12 @@ class Campaign:
         where = f"meter_id = '{meter.ledger.meter_id}' AND value = {session.frames[-1].number} AND time > now() - 1h"
         return bool(self._influx.query(f"SELECT value FROM active_power WHERE direction = 'import' AND {where}"))
 
-    def _told(self, exporter: Exporter, proxy: FaultProxy, rounds: int) -> Told:
-        told = Told(faults=self._faults, requests=proxy.hits, starts=exporter.starts, rounds=rounds)
+    def _told(self, proxy: FaultProxy, rounds: int) -> Told:
+        told = Told(faults=self._faults, requests=proxy.hits, starts=self._exporter.starts, rounds=rounds)
         for meter in self._meters:
-            told.verdict.add(judge(meter.ledger, points_of(self._influx, meter.ledger.meter_id), exporter.pauses))
+            told.verdict.add(judge(meter.ledger, points_of(self._influx, meter.ledger.meter_id), self._exporter.pauses))
             told.meters.update(meter.ledger.counts)
-        told.verdict.wrong += exporter.wrong
+        told.verdict.wrong += self._exporter.wrong
         status = self._outbox_status()
         if status.depth_lines or status.rejected_lines or status.dropped_lines:
             told.verdict.wrong.append(f"the outbox is not as it should be: {status}")

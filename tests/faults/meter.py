@@ -1,12 +1,14 @@
 """A meter on a pseudo-terminal that knows what it sent, and what of it was there for the exporter to take.
 
 A session is a time in which the port was open and read by one process. Its frames, in the order of the stream, are
-those that were sent whole while it lasted. When it ends, `handed` is how far into the stream the kernel had handed
-octets over: what it still held is counted by reading it here, when nobody else reads.
+those that were sent whole while it lasted. It begins when the reader itself says that it hears; when it ends, `handed`
+is how far into the stream the kernel had handed octets over: what it still held is counted by reading it here, when
+nobody else reads, up to a mark. How soon the kernel's worker brings octets from one end to the other says nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -25,10 +27,11 @@ from typing import Final
 
 from tests.faults.frames import Lists, Made, framing_errors, half, parity_as_bit_7
 
-_SETTLED: Final = 5
-"""So many looks in a row without an octet, 4 ms apart: the kernel's worker has brought all there is."""
-_KNOCKS: Final = 3
-"""A port that took so many frames is read: opening it throws away what waits, but only once."""
+_QUIET_S: Final = 0.1
+"""For so long nothing is written and nothing waits: all has been read."""
+_DRAIN_S: Final = 10.0
+_HEARD_TWICE: Final = 2
+"""The first time could still be what came before the port was plugged."""
 _GARBLES: Final[tuple[Callable[[bytes], bytes], ...]] = (framing_errors, parity_as_bit_7)
 
 
@@ -36,6 +39,10 @@ KILLED: Final = "killed"
 STOPPED: Final = "stopped"
 UNPLUGGED: Final = "unplugged"
 """How a session ends. What the process had read and not kept dies with it when it is killed, and then only."""
+
+
+Heard = Callable[[str], tuple[int, int] | None]
+"""Asks the reader of a port, by its name: which process it is, and how many octets it has heard; None: no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +86,17 @@ class Ledger:
 class FaultyMeter:
     """A meter that talks in a thread of its own, at `path`, a name that stays while the port's number changes."""
 
-    def __init__(self, path: Path, maker: str, meter_id: str, chance: random.Random) -> None:
+    def __init__(self, path: Path, maker: str, meter_id: str, chance: random.Random, heard: Heard) -> None:
         self.path = path
+        self._heard = heard
         self.ledger = Ledger(meter_id)
         self.session: Session | None = None
         self._before: Session | None = None  # that the process which reads now had before
         self._lists = Lists(maker, meter_id, chance)
         self._chance = chance
         self._lock = threading.RLock()
-        self._taken = 0  # knocks in a row
+        self._heard_before: tuple[int, int] | None = None
+        self._knocks = 0  # heard in a row
         self._written = 0
         self._garble: Callable[[bytes], bytes] | None = None
         self._errands: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -127,10 +136,10 @@ class FaultyMeter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.symlink_to(os.ttyname(self._port))
 
-    def unplug(self) -> None:
-        """Gone. Whoever reads the port must be stopped, or have read all, so that what was handed over is known."""
+    def unplug(self, *, all_read: bool = False) -> None:
+        """Gone. Whoever reads the port must be frozen, or have read all, so that what was handed over is known."""
         with self._lock:
-            self.end_session(UNPLUGGED)
+            self._end_session(UNPLUGGED, 0 if all_read else self._drain())
             self.path.unlink()
             self._next = os.openpty()  # while the old one is there: its number is not free
             os.close(self._port)
@@ -142,10 +151,12 @@ class FaultyMeter:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             with self._lock:
-                time.sleep(0.01)  # no octet comes while we look
                 if self._waiting() == 0:
-                    self.unplug()
-                    return True
+                    time.sleep(_QUIET_S)
+                    if self._waiting() == 0:
+                        self.unplug(all_read=True)
+                        return True
+            time.sleep(0.005)
         return False
 
     def close(self) -> None:
@@ -160,16 +171,18 @@ class FaultyMeter:
     def end_session(self, how: str) -> None:
         """Nobody reads any more: count what the kernel still holds."""
         with self._lock:
-            held = self._drain()
-            self._taken = 0
-            if self.session is not None:
-                asked = self.session.asked if how == STOPPED else 0
-                self.session.how, self.session.handed = how, max(self._written - held, asked)
-                self._before, self.session = self.session, None
-            elif how == KILLED and self._before is not None:
-                self._before.how = KILLED
-            if how != UNPLUGGED:
-                self._before = None
+            self._end_session(how, self._drain())
+
+    def _end_session(self, how: str, held: int) -> None:
+        self._heard_before, self._knocks = None, 0
+        if self.session is not None:
+            asked = self.session.asked if how == STOPPED else 0
+            self.session.how, self.session.handed = how, max(self._written - held, asked)
+            self._before, self.session = self.session, None
+        elif how == KILLED and self._before is not None:
+            self._before.how = KILLED
+        if how != UNPLUGGED:
+            self._before = None
 
     def ask_to_stop(self) -> None:
         """What is in the port now is still to be read."""
@@ -245,17 +258,21 @@ class FaultyMeter:
         self._push(octets, frames)
 
     def _knock(self) -> None:
-        """Send to a port that may not be open, and see whether someone takes it."""
-        before = self._written
+        """Send to a port that may not be open, and ask whether someone hears it."""
+        plugged = self._plugged
         made = self._lists.short()
         self._push(made.octets, [(len(made.octets), made)])
         if self._end.wait(0.015):
             return
+        heard = self._heard(self.path.name)
         with self._lock:
-            taken = self._port != -1 and self._written > before and self._waiting() == 0
-            self._taken = self._taken + 1 if taken else 0
-            if self._taken >= _KNOCKS:
-                self._taken = 0
+            if self._port == -1 or self._plugged != plugged:
+                return
+            before, self._heard_before = self._heard_before, heard
+            more = heard is not None and before is not None and heard[0] == before[0] and heard[1] > before[1]
+            self._knocks = self._knocks + 1 if more else self._knocks
+            if self._knocks >= _HEARD_TWICE:
+                self._knocks = 0
                 self.session = Session()
                 self.ledger.sessions.append(self.session)
 
@@ -324,16 +341,20 @@ class FaultyMeter:
             return b""
 
     def _drain(self) -> int:
-        """Read what the kernel holds; it may hold more than it offers at a time (tty_buffer.c)."""
-        count = looks = 0
-        while self._port != -1 and looks < _SETTLED:
-            if octets := self._read():
-                count += len(octets)
-                looks = 0
-            else:
-                looks += 1
-                time.sleep(0.004)
-        return count
+        """Read what the kernel holds, up to a mark that is written behind it; it is never offered all at once."""
+        if self._port == -1:
+            return 0
+        mark = left = self._chance.randbytes(16)
+        held, deadline = b"", time.monotonic() + _DRAIN_S
+        while left or not held.endswith(mark):
+            assert time.monotonic() < deadline, f"somebody still reads {self.path}, or the kernel brings nothing"
+            with contextlib.suppress(BlockingIOError):
+                left = left[os.write(self._meter, left) :]
+            octets = self._read()
+            held += octets
+            if not octets:
+                time.sleep(0.001)
+        return len(held) - len(mark)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from exporter.status_socket import NotRunning, ask
 from tests.e2e.harness import Home, Run, until
 from tests.faults.meter import KILLED, STOPPED, FaultyMeter
 from tests.influx_server import Influx
@@ -25,23 +26,31 @@ def _nothing() -> None:
 class Exporter:
     """The process, which is killed, stopped and started again. `pauses` are the times of SIGSTOP, in ms since 1970."""
 
-    def __init__(self, home: Home, meters: list[FaultyMeter], settings: Mapping[str, str], influx: Influx) -> None:
+    def __init__(self, home: Home, influx: Influx) -> None:
         self.turn = threading.RLock()
         self.pauses: list[tuple[float, float]] = []
         self.wrong: list[str] = []
         self.starts = 0
         self._home = home
-        self._meters = meters
+        self.meters: list[FaultyMeter] = []
+        self.settings: Mapping[str, str] = {}
         self._influx = influx
-        self._settings = settings
         self._run: Run | None = None
+
+    def heard(self, source: str) -> tuple[int, int] | None:
+        """Which process reads, and how many octets of a source it has heard by its own word; None: no answer."""
+        try:
+            status = ask(self._home.outbox, timeout=0.5)
+        except NotRunning:
+            return None
+        return next((status["pid"], one["octets"]) for one in status["sources"] if one["name"] == source)
 
     def start(self) -> None:
         """Start it, unless it runs."""
         with self.turn:
             if self._run is None:
                 self.starts += 1
-                self._run = self._home.run(influx=self._influx, **self._settings)
+                self._run = self._home.run(influx=self._influx, **self.settings)
 
     def kill(self) -> None:
         """As a power cut."""
@@ -73,7 +82,7 @@ class Exporter:
             self._ended(STOPPED if code == 0 else KILLED)
 
     def _ask_to_stop(self, run: Run) -> None:
-        for meter in self._meters:
+        for meter in self.meters:
             meter.ask_to_stop()
         run.process.send_signal(signal.SIGTERM)
 
@@ -104,7 +113,7 @@ class Exporter:
 
     def _ended(self, how: str) -> None:
         assert self._run is not None
-        for meter in self._meters:
+        for meter in self.meters:
             meter.end_session(how)
         log, self._run = self._run.log, None
         with (self._home.folder / "exporter.log").open("a", encoding="utf-8") as file:

@@ -85,9 +85,17 @@ def test_what_is_no_frame_gives_none() -> None:
 # --- the meter --------------------------------------------------------------------------------------------------------
 
 
+readers: list[Reader] = []
+
+
+def heard(_: str) -> tuple[int, int] | None:
+    return (len(readers), len(readers[-1].octets)) if readers else None
+
+
 @pytest.fixture
 def meter(tmp_path: Path) -> Iterator[FaultyMeter]:
-    made = FaultyMeter(tmp_path / "port", "kaifa", METER, random.Random(1))
+    readers.clear()
+    made = FaultyMeter(tmp_path / "port", "kaifa", METER, random.Random(1), heard)
     made.begin()
     yield made
     made.end_session(KILLED)
@@ -104,6 +112,7 @@ class Reader:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
+        readers.append(self)
 
     def _read(self) -> None:
         while not self._stop.is_set():

@@ -31,17 +31,18 @@ class SourceMarks:
         self._monotonic = monotonic
         self._well: bool | None = None  # as it was told; None before it was well
         self._lost_at = float("-inf")
+        self._readings = 0
 
     def new(self) -> Iterator[Mark]:
         """What is new since this was last asked; ask every second."""
         yield from (Mark("meter_changed", words) for words in self._link.exchanges())
         yield from (Mark("line_found", words) for words in self._link.findings())
-        now, state = self._monotonic(), self._link.state
-        if state is LinkState.OK:
+        now, state, readings = self._monotonic(), self._link.state, self._link.counts.readings
+        if state is LinkState.OK or readings > self._readings:  # it may have been well between two looks
             if self._well is False:
                 yield Mark("reconnect", f"{self._link.name} is back after {_duration(now - self._lost_at)}")
-            self._well = True
-        elif state in _DOWN and self._well and now - self._lost_at >= _LOST_AGAIN_S:
+            self._well, self._readings = True, readings
+        if state in _DOWN and self._well and now - self._lost_at >= _LOST_AGAIN_S:
             self._well, self._lost_at = False, now
             yield Mark("reconnect", f"{self._link.name} is lost: {self._link.words}")
 

@@ -290,9 +290,7 @@ class Service:
             now = time.monotonic()
             for reader in self.readers:
                 reader.look_at_waiting(now)
-            for source in self._source_marks:
-                for mark in source.new():
-                    self._event(*mark)
+            self._mark()
             if now >= next_metrics:
                 next_metrics = now + METRICS_EVERY_S
                 self._write_metrics()
@@ -308,6 +306,7 @@ class Service:
         deadline = time.monotonic() + _STOP_SOURCES_S
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._mark()
         self._event("stop", "han-exporter stopped")
         self._stop_writer.set()
         self._outbox.wake()
@@ -365,6 +364,11 @@ class Service:
             points.exporter_line(self._instance, fields, ms),
             *(points.event_line(self._instance, *mark, ms) for mark in marks),
         ]
+
+    def _mark(self) -> None:
+        for source in self._source_marks:
+            for mark in source.new():
+                self._event(*mark)
 
     def _event(self, kind: str, text: str) -> None:
         if self._writer is not None:

@@ -281,6 +281,12 @@ def test_a_port_that_comes_later_goes_and_comes_back(home: Home, store: Store, p
         run.expect(f"{path} is gone: unplugged", times=number)
     assert run.stop() < STOP
     assert_same(of_meters(store.points()), points_of_lists(store.points(), f"BACK-{mark}", frames))
+    events = [
+        (dict(p.tags)["kind"], dict(p.fields)["text"]) for p in sorted(store.points("event"), key=lambda p: p.time)
+    ]
+    assert [kind for kind, _ in events] == ["start", "reconnect", "reconnect", "stop"], "one pair in five minutes"
+    assert f"ttyHAN7 is lost: {path} is gone" in events[1][1]
+    assert "ttyHAN7 is back after" in events[2][1]
 
 
 def test_two_meters_and_one_source_that_is_dead(home: Home, store: Store, plug: Plug, mark: str) -> None:

@@ -82,6 +82,20 @@ def test_what_stays_lost_after_coming_and_going_is_said_in_the_end(link: Link, t
     assert list(marks.new()) == [LOST]
 
 
+def test_a_source_that_spoke_between_two_looks_was_well(link: Link, time: Time) -> None:
+    marks = SourceMarks(link, time)
+    well(link)
+    link.read("A")
+    gone(link)
+    assert list(marks.new()) == [LOST]
+    time.now += 5
+    well(link)
+    link.read("A")
+    gone(link)
+    assert list(marks.new()) == [Mark("reconnect", "ttyUSB0 is back after 5 s")]
+    assert list(marks.new()) == []
+
+
 def changed(marks: SourceMarks) -> list[str]:
     return [mark.text for mark in marks.new() if mark.kind == "meter_changed"]
 

@@ -46,6 +46,7 @@ class MeterSettings(BaseModel):
     limit_power_w: Positive | None = None
     limit_hour_wh: Positive | None = None
     limit_unbalance_pct: Percent | None = None
+    unbalance_from_pct: Percent | None = None
     voltage_min: Positive | None = None
     voltage_max: Positive | None = None
     limit_silence_s: Positive | None = None
@@ -53,13 +54,14 @@ class MeterSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What counts as too much for one meter: A, %, W, Wh, %, V, V, s."""
+    """What counts as too much for one meter: A, %, W, Wh, %, %, V, V, s."""
 
     main_fuse_a: float
     fuse_warn_pct: float
     limit_power_w: float
     limit_hour_wh: float
     limit_unbalance_pct: float
+    unbalance_from_pct: float
     voltage_min: float
     voltage_max: float
     limit_silence_s: float
@@ -92,6 +94,8 @@ class Settings(BaseSettings):
     limit_hour_wh: Positive = 5_000
     """Upper bound of the capacity step that the house is to stay in; Norway's 2-5 kW."""
     limit_unbalance_pct: Percent = 40
+    unbalance_from_pct: Percent = 50
+    """A phase must take so much of the main fuse for unbalance to matter: at rest every house is unbalanced."""
     voltage_min: Positive = 207
     """EN 50160: 230 V less 10 %."""
     voltage_max: Positive = 253

@@ -136,7 +136,7 @@ def _known(obis: ObisCode, unit: str) -> Quantity | None:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A limit that alerts and threshold lines read: `quantity` is a measurement, `bound` is min, max or warn."""
+    """A limit that alerts and threshold lines read: `quantity` is a measurement, `bound` is min, max, warn or from."""
 
     quantity: str
     bound: str
@@ -153,6 +153,7 @@ def thresholds(limits: Limits) -> tuple[Threshold, ...]:
         Threshold("active_power", "max", limits.limit_power_w),
         Threshold("hour_energy", "max", limits.limit_hour_wh),
         Threshold("phase_unbalance", "max", limits.limit_unbalance_pct),
+        Threshold("phase_unbalance", "from", limits.unbalance_from_pct),
         Threshold("voltage", "min", limits.voltage_min),
         Threshold("voltage", "max", limits.voltage_max),
         Threshold("reading_age", "max", limits.limit_silence_s),

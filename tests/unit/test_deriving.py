@@ -234,6 +234,7 @@ DEFAULTS = {
     ("active_power", "max"): 10_000.0,
     ("hour_energy", "max"): 5_000.0,
     ("phase_unbalance", "max"): 40.0,
+    ("phase_unbalance", "from"): 50.0,
     ("voltage", "min"): 207.0,
     ("voltage", "max"): 253.0,
     ("reading_age", "max"): 300.0,

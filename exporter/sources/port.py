@@ -164,6 +164,10 @@ class Port:
     def close(self) -> None:
         """Give the port back."""
         self._bound(_ANY)  # so that the thread that reads ahead comes to its end
+        if self._poll is not None and self._url.path is not None:
+            # Who had it open before us would keep it closed to us, too, when we open it again.
+            with suppress(OSError, ValueError, TypeError):
+                fcntl.ioctl(self._port.fileno(), termios.TIOCNXCL)
         try:
             self._port.close()
         except (OSError, termios.error) as error:

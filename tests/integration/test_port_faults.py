@@ -118,6 +118,7 @@ def test_nobody_else_opens_a_port_that_is_read(
         assert refused.value.errno == errno.EBUSY
         with Listener(pty.path) as second:
             assert "already read by this very process" in second.expect(Happened.MISSING)
+    os.close(os.open(pty.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
 
 
 def test_a_break_does_not_throw_away_what_came_before_it(pty: Pty) -> None:

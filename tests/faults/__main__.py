@@ -25,7 +25,10 @@ def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="han-faults-"))
-    influx = server(folder / "influxd", options.influxd)
+    try:
+        influx = server(folder / "influxd", options.influxd)
+    except LookupError as missing:
+        raise SystemExit(str(missing)) from None
     print(f"{HAN}, InfluxDB {influx.client().version() or '?'}, seed {options.seed}, in {folder}", flush=True)
     told, began = Told(), time.monotonic()
     try:

@@ -31,14 +31,15 @@ _STATE: Final = """() => {
   const panelOf = e => { const p = e.closest('[data-panelid], [data-viz-panel-key]');
                          return p ? (p.dataset.panelid || p.dataset.vizPanelKey) : '?'; };
   const all = s => [...document.querySelectorAll(s)];
-  const NOTHING = /(^|\\n)\\s*(No data|Data is missing|Data does not|No numeric|Unable to|Panel plugin not found)/;
+  const NOTHING = /(^|\\n)\\s*(No data|Data is missing|Data does not|No numeric)/;
+  const BROKEN = /(^|\\n)\\s*(Panel plugin not found|Plugin not found|Error loading|Unable to)/;
   const panels = all('[data-panelid], [data-viz-panel-key]');
   return {
     panels: panels.length,
     drawn: all('canvas, svg, table, [role=table], [data-testid*="Bar gauge"]').filter(e => panelOf(e) !== '?').length,
     loading: all('.panel-loading__spinner, [aria-label="Panel loading bar"]').length,
     errors: all('.panel-info-corner--error, [aria-label="Panel status"], [data-testid*="Panel status error"]')
-      .map(panelOf),
+      .concat(panels.filter(p => BROKEN.test(p.innerText))).map(panelOf),
     empty: panels.filter(p => NOTHING.test(p.innerText)).map(panelOf),
     bottom: Math.max(0, ...panels.map(p => p.getBoundingClientRect().bottom)),
     higher: Math.max(0, ...all('.scrollbar-view, .view, #page-scrollbar').map(e => e.scrollHeight - e.clientHeight)),

@@ -249,3 +249,23 @@ def test_no_panel_has_an_error(stack: Stack, name: str, width: int) -> None:
             assert seen.wrong == [], meter
             assert seen.panels == len(file(name)["panels"])
             assert not (name == "now" and seen.empty), (meter, seen.empty)
+
+
+@with_grafana
+@pytest.mark.skipif(bool(no_browser()), reason=no_browser())
+def test_a_panel_with_an_error_is_seen(grafana: StartedGrafana) -> None:
+    """So that the test above means something."""
+    from grafana.screenshots.browser import Dashboard, browser
+
+    broken = file("now")
+    wrong, missing = broken["panels"][0], broken["panels"][1]
+    wrong["targets"][0]["query"] = 'SELECT nothing("value" FROM'
+    missing["type"] = "no-such-panel"
+    grafana.stop()
+    (grafana.dashboards / "now.json").write_text(json.dumps(broken), "utf-8")
+    grafana.start()
+    with browser() as program:
+        seen = Dashboard(grafana.url, "han-now").look(program, meter=TN.meter_id)
+    assert any(wrong["title"] in words for words in seen.wrong), seen
+    assert any("error parsing query" in words or "/query" in words for words in seen.wrong), seen
+    assert any(missing["title"] in words for words in seen.wrong), seen

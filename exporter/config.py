@@ -54,17 +54,17 @@ class MeterSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What counts as too much for one meter: A, %, W, Wh, %, %, V, V, s."""
+    """What counts as too much for one meter: A, %, W, Wh, %, V, V, s, %."""
 
     main_fuse_a: float
     fuse_warn_pct: float
     limit_power_w: float
     limit_hour_wh: float
     limit_unbalance_pct: float
-    unbalance_from_pct: float
     voltage_min: float
     voltage_max: float
     limit_silence_s: float
+    unbalance_from_pct: float = 50
 
 
 class Settings(BaseSettings):

@@ -9,9 +9,7 @@ Windows are long enough for a lost frame or two, and short enough that a series 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -78,12 +76,12 @@ FUSE_WARN: Final = Rule(
     asks=(
         _LOAD,
         limit("fuse_load", "warn"),
-        Ask("B", "least", recent("fuse_load", of='min("value")', by=_BY_PHASE), MINUTE_S),
+        Ask("B", "lowest", recent("fuse_load", of='min("value")', by=_BY_PHASE), MINUTE_S),
         limit("fuse_load", name="full", ref="M"),
         _FUSE,
     ),
     also=(_AMPERES,),
-    condition="$load > $limit && $least <= $full",
+    condition="$load > $limit && $lowest <= $full",
     severity="warning",
     area="fuse",
     words=Words(
@@ -178,14 +176,16 @@ UNBALANCE: Final = Rule(
     asks=(
         Ask("A", "unbalance", recent("phase_unbalance", tag("quantity", "current"), of='mean("value")'), MINUTE_S),
         limit("phase_unbalance"),
+        Ask("F", "highest", recent("fuse_load", of='max("value")'), MINUTE_S),
+        limit("phase_unbalance", "from", name="floor", ref="M"),
     ),
-    condition="$unbalance > $limit",
+    condition="$unbalance > $limit && $highest >= $floor",
     severity="warning",
     area="balance",
     words=Words(
         title="Phases out of balance",
         summary=f"One phase has been far from the mean of the phases for fifteen minutes, now {number('unbalance')} %; "
-        f"your limit is {number('limit')} %. {_METER}",
+        f"your limit is {number('limit')} %. The highest phase takes {number('highest')} % of the main fuse. {_METER}",
         advice="Move something large to another phase (an electrician can move a whole circuit). "
         "The dashboard Phase balance shows which phase.",
         resolved=f"Unbalance is {number('unbalance')} %; your limit is {number('limit')} %. {_METER}",
@@ -320,7 +320,7 @@ GROUPS: Final = (
 )
 
 _HEADER: Final = """\
-# Alert rules. Written by grafana/dashboards/dashboards.py: change grafana/dashboards/alerts.py and run that.
+# Alert rules. Written by grafana/dashboards/dashboards.py: change alerts.py beside it and run that.
 # Grafana shows them as provisioned and lets nobody change them there. README, "Alerts", has how to make one's own.
 """
 
@@ -337,14 +337,3 @@ def text(dashboards: Iterable[Mapping[str, Any]]) -> str:
     """The text of rules.yaml."""
     dumped: str = yaml.safe_dump(rules(dashboards), sort_keys=False, width=1000, allow_unicode=True)
     return _HEADER + dumped
-
-
-def main() -> None:
-    """Write rules.yaml, by the dashboards as they stand beside this file."""
-    here = Path(__file__).parent
-    found = [json.loads(path.read_text("utf-8")) for path in here.glob("*.json")]
-    (here.parent / "provisioning/alerting/rules.yaml").write_text(text(found), "utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana.dashboards import balance, capacity, consumption, exporter_board, now, quality
+from grafana.dashboards import alerts, balance, capacity, consumption, exporter_board, now, quality
 from grafana.dashboards.frame import Page, page
 
 HERE: Final = Path(__file__).parent
+RULES: Final = HERE.parent / "provisioning" / "alerting" / "rules.yaml"
 PAGES: Final[tuple[Page, ...]] = (
     now.PAGE,
     consumption.PAGE,
@@ -43,10 +44,12 @@ def dashboards() -> dict[Path, dict[str, Any]]:
 
 def files() -> dict[Path, str]:
     """Every generated file: where it is -> its text."""
-    return {
+    boards = dashboards()
+    texts = {
         path: json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-        for path, content in dashboards().items()
+        for path, content in boards.items()
     }
+    return texts | {RULES: alerts.text(boards.values())}
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ WRITTEN: dict[str, dict[str, Any]] = {rule["uid"]: rule for group in CONTENT["gr
 TAGS = {"meter_id", "phase", "instance"}
 COUNTED = {"han-exporter-silent", "han-influxdb"}
 """Rules that hold nothing against a limit."""
-LIMITS = ("limit", "low", "high", "full", "step", "fuse")
+LIMITS = ("limit", "floor", "low", "high", "full", "step", "fuse")
 each = pytest.mark.parametrize("rule", RULES, ids=[rule.uid for rule in RULES])
 
 
@@ -49,7 +50,7 @@ def test_rules_are_told_apart() -> None:
 
 def test_every_limit_of_the_owner_is_read_by_a_rule() -> None:
     """All that the exporter writes, but the fuse's warning in A: a line in graphs, and the same as that in %."""
-    owner = Limits(1, 1, 1, 1, 1, 1, 2, 1)
+    owner = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 1.0))
     there = {(one.quantity, one.bound) for one in (*thresholds(owner), *exporter_thresholds(1))}
     pattern = re.compile(r"FROM \"threshold\" WHERE \"quantity\" = '(\w+)' AND \"bound\" = '(\w+)'")
     read = {found for rule in RULES for ask in rule.asks for found in pattern.findall(ask.query)}

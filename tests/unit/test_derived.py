@@ -168,6 +168,7 @@ def test_every_limit_is_a_threshold() -> None:
         voltage_min=210,
         voltage_max=250,
         limit_silence_s=120,
+        unbalance_from_pct=45,
     )
     assert thresholds(limits) == (
         Threshold("fuse_load", "max", 100),
@@ -177,6 +178,7 @@ def test_every_limit_is_a_threshold() -> None:
         Threshold("active_power", "max", 9000),
         Threshold("hour_energy", "max", 4500),
         Threshold("phase_unbalance", "max", 35),
+        Threshold("phase_unbalance", "from", 45),
         Threshold("voltage", "min", 210),
         Threshold("voltage", "max", 250),
         Threshold("reading_age", "max", 120),

@@ -26,8 +26,8 @@ from tests.influx_server import Influx, free_port
 
 ROOT = Path(__file__).parents[1]
 NO_GRAFANA = (
-    "There is no Grafana to try this on: put grafana-server on PATH, or let HAN_TEST_GRAFANA_HOME name the folder of an "
-    "unpacked release (9.3 or newer)."
+    "There is no Grafana to try this on: put grafana-server on PATH, or let HAN_TEST_GRAFANA_HOME name the folder of "
+    "an unpacked release (9.3 or newer)."
 )
 _UP_S = 90.0
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^${}]*))?\}")

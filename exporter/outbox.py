@@ -15,13 +15,24 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from exporter.outbox_file import OutboxError, OutboxFile, OutboxLockedError
-from exporter.outbox_rows import drop_oldest, give_back, pragma, remove, take_out, take_out_rejected, used_bytes
+from exporter.outbox_rows import (
+    Ranges,
+    drop_oldest,
+    drop_overtaken,
+    give_back,
+    pragma,
+    rejected_in,
+    remove,
+    take_out,
+    take_out_rejected,
+    used_bytes,
+)
 from exporter.outbox_salvage import state_crc
 
-__all__ = ["ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
+__all__ = ["DAMAGED_ROW", "ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,7 +40,8 @@ T = TypeVar("T")
 ROW_LINES = 1000
 """The most lines in one row: what one `append` brings is cut into rows of so many, in one transaction."""
 
-_DAMAGED_ROW = "the outbox file was damaged here (the checksum is wrong): not sent"
+DAMAGED_ROW: Final = "the outbox file was damaged here (the checksum is wrong): not sent"
+"""Words for a line that may not be what was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +252,15 @@ class Outbox:
         *,
         rejected: Mapping[int, str] | None = None,
         keep: Iterable[int] = (),
+        replaces: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Remove a batch that InfluxDB has taken, in one transaction.
 
         `rejected` maps the place of a line in `batch.lines` to InfluxDB's words: these are put aside. `keep` names
         places whose lines were taken but must be sent once more when their turn in the order of time comes (a point
         that is replaced as time goes on: its older version may still wait, and the newest must be the last to
-        arrive). Raises OutboxError and changes nothing.
+        arrive). Of a point whose newer version was taken (`replaces` knows its line) no older one stays put aside.
+        Raises OutboxError and changes nothing.
         """
         aside = [(batch.lines[place], words) for place, words in sorted((rejected or {}).items())]
         kept = set(keep)
@@ -254,6 +268,7 @@ class Outbox:
         def work(db: sqlite3.Connection) -> int:
             if batch.generation == self._file.generation:
                 remove(db, batch, kept)
+            drop_overtaken(db, (line for n, line in enumerate(batch.lines) if n not in (rejected or {})), replaces)
             dropped = self._put_aside(db, aside)
             give_back(db)
             return dropped
@@ -280,34 +295,66 @@ class Outbox:
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany("DELETE FROM chunk WHERE id = ?", [(row.id,) for row in rows])
-            self._put_aside(db, [(line, _DAMAGED_ROW) for line in lines])
+            self._put_aside(db, [(line, DAMAGED_ROW) for line in lines])
 
         self._file.write(work)
         log.error("%d lines in the outbox %s were damaged; they are put aside", len(lines), self.path)
 
-    def rejected(self, limit: int = 100) -> list[Rejected]:
-        """The lines that were put aside, newest first."""
-        query = "SELECT id, at, line, words FROM rejected ORDER BY id DESC LIMIT ?"
-        return self._ask(lambda db: [Rejected(*row) for row in db.execute(query, (limit,))])
+    def rejected(self, limit: int = 100, below: int = 1 << 62) -> list[Rejected]:
+        """The lines that were put aside, newest first; those whose id is below a number, to go on from there."""
+        query = "SELECT id, at, line, words FROM rejected WHERE id < ? ORDER BY id DESC LIMIT ?"
+        return self._ask(lambda db: [Rejected(*row) for row in db.execute(query, (below, limit))])
 
-    def retry_rejected(self, ids: Iterable[int] | None = None) -> int:
-        """Put rejected lines (all of them for None) back into the queue; return how many. One transaction."""
-        wanted = None if ids is None else list(ids)
+    def retry_rejected(self, ids: Ranges, *, but: Callable[[str], bool] = lambda _: False) -> int:
+        """Put rejected lines, but some, back into the queue, a thousand a transaction; return how many."""
+        return self._each(ids, but, lambda db, lines: self._insert(db, lines, {}))
 
-        def work(db: sqlite3.Connection) -> int:
-            rows = wanted
-            if rows is None:
-                rows = [row for (row,) in db.execute("SELECT id FROM rejected ORDER BY id")]
-            found = [db.execute("SELECT line FROM rejected WHERE id = ?", (row,)).fetchone() for row in rows]
-            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row in rows])
-            lines = [line for (line,) in filter(None, found)]
-            self._insert(db, lines, {})
-            return len(lines)
+    def drop_rejected(self, ids: Ranges) -> int:
+        """Remove rejected lines for good, a thousand a transaction; return how many."""
+        return self._each(ids, lambda _: False, lambda _db, _lines: 0)
+
+    def retry_replaced(self, ids: Ranges, replaces: Callable[[str], bool]) -> tuple[int, int]:
+        """As retry_rejected, of the lines only that `replaces` knows; return how many, and how many were left.
+
+        They are left when anything waits: that may hold a newer version of the same point, and would come before.
+        """
+
+        def work(db: sqlite3.Connection) -> tuple[int, int, int]:
+            rows = [row for row in rejected_in(db, ids) if replaces(row[1])]
+            if db.execute("SELECT depth FROM tally").fetchone()[0]:
+                return 0, len(rows), 0
+            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _ in rows])
+            return len(rows), 0, self._insert(db, [line for _, line in rows], {})
 
         with self._file.in_words():
-            moved = self._file.write(work)
+            moved, left, dropped = self._file.write(work)
+        self._say_dropped(dropped)
         self.wake()
-        return moved
+        return moved, left
+
+    def _each(
+        self, ids: Ranges, but: Callable[[str], bool], work: Callable[[sqlite3.Connection, list[str]], int]
+    ) -> int:
+        """Take rejected lines out, each transaction with its `work`, which tells how many waiting ones it dropped."""
+
+        def piece(db: sqlite3.Connection, first: int, last: int) -> tuple[int, int, int]:
+            rows = rejected_in(db, [(first, last)], ROW_LINES)
+            wanted = [(row, line) for row, line in rows if not but(line)]
+            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _ in wanted])
+            dropped = work(db, [line for _, line in wanted])
+            give_back(db)
+            return len(wanted), dropped, rows[-1][0] + 1 if rows else last + 1
+
+        gone = 0
+        with self._file.in_words():
+            for start, last in ids:
+                first = start
+                while first <= last:
+                    some, dropped, first = self._file.write(lambda db, a=first, b=last: piece(db, a, b))  # type: ignore[misc]
+                    gone += some
+                    self._say_dropped(dropped)
+        self.wake()
+        return gone
 
     def take_out(self, doomed: Callable[[str], bool], mark: str) -> tuple[int, int]:
         """Remove each line that contains `mark` and is `doomed`: how many waited, and how many were put aside.

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from exporter.outbox import Batch
 
-__all__ = ["drop_oldest", "give_back", "pragma", "remove", "take_out", "take_out_rejected", "used_bytes"]
+__all__ = [
+    "Ranges",
+    "drop_oldest",
+    "drop_overtaken",
+    "give_back",
+    "pragma",
+    "rejected_in",
+    "remove",
+    "take_out",
+    "take_out_rejected",
+    "used_bytes",
+]
 
 _ROWS_AT_ONCE: Final = 64
+
+Ranges = Sequence[tuple[int, int]]
+"""Ids of rejected lines: first and last of each range."""
 
 
 def remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
@@ -78,6 +93,30 @@ def take_out_rejected(db: sqlite3.Connection, doomed: Callable[[str], bool], mar
     gone = [(row,) for row, line in found if doomed(line)]
     db.executemany("DELETE FROM rejected WHERE id = ?", gone)
     return len(gone)
+
+
+def rejected_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> list[tuple[int, str]]:
+    """Id and line of those that were put aside under these ids, oldest first in each range; no limit for -1."""
+    query = "SELECT id, line FROM rejected WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+    return [row for first, last in ids for row in db.execute(query, (first, last, limit)).fetchall()]
+
+
+def drop_overtaken(db: sqlite3.Connection, taken: Iterable[str], replaces: Callable[[str], bool]) -> None:
+    """Remove the older versions, put aside, of points whose newer version was taken: they must not come back."""
+    if not db.execute("SELECT rejected FROM tally").fetchone()[0]:
+        return
+    newer = {_point(line) for line in taken if replaces(line)}
+    if not newer:
+        return
+    aside = db.execute("SELECT id, line FROM rejected").fetchall()
+    gone = [(row,) for row, line in aside if replaces(line) and _point(line) in newer]
+    db.executemany("DELETE FROM rejected WHERE id = ?", gone)
+
+
+def _point(line: str) -> tuple[str, str]:
+    """Series and time of a line that this program made: a tag's blank has a backslash before it."""
+    series = re.match(r"(?:[^\\ ]|\\.)*", line)
+    return series[0] if series else "", line.rpartition(" ")[2]
 
 
 def pragma(db: sqlite3.Connection, name: str) -> int:

@@ -114,8 +114,17 @@ REPLACED_MEASUREMENTS: Final = frozenset({"hour_energy", "day_energy", "month_en
 
 A final hour is one too: a capture that is imported later can have a register that was heard better.
 """
+_HOUR_MS: Final = 3_600_000
 ABOVE_STEPS: Final = -1.0
 """Value of capacity_step above the last step: the bound is infinite, and what stood there must be overwritten."""
+
+
+def is_replaced(line: str) -> bool:
+    """Whether a line is a version of a point that others follow: such a point is stamped at an hour's start."""
+    if line.partition(",")[0] not in REPLACED_MEASUREMENTS:
+        return False
+    stamp = line.rpartition(" ")[2]
+    return stamp.isdecimal() and int(stamp) % _HOUR_MS == 0
 
 
 def figure_lines(placed: Placed, main_fuse_a: float) -> Iterator[str]:

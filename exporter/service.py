@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Any, Final
 
-from exporter import __version__, points
+from exporter import __version__, points, rejects
 from exporter.config import Settings
 from exporter.deriving import Deriver, backlog_threshold_lines, last_heard, limit_lines
 from exporter.forgetting import forget, state_of
@@ -266,7 +266,7 @@ class Service:
         if self._writer is not None:
             sender = threading.Thread(target=self._send, args=(self._writer,), name="writer", daemon=True)
             sender.start()
-        status = StatusServer(self._outbox.path, self.status, {"forget": self.forget})
+        status = StatusServer(self._outbox.path, self.status, {"forget": self.forget} | rejects.commands(self._outbox))
         self._event("start", f"han-exporter {__version__} started")
         for thread in threads:
             thread.start()

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "init": "Prepare a fresh InfluxDB 2.",
     "check": "Try each thing that must work and say what to do.",
     "report": "Print hours, days and the month beside the bill.",
+    "rejected": "Show what InfluxDB refused; send it again.",
     "forget": "Remove everything of a meter.",
 }
 _MODULES: Final = {"import": "import_"}

@@ -99,3 +99,11 @@ def influx_options(command: F) -> F:
         if name.startswith("--influx") or name in ("--meter-id", "--timezone", "--outbox"):
             command = click.option(name, default=None, metavar="TEXT", help=words)(command)
     return command
+
+
+def outbox_options(command: F) -> F:
+    """Only the options that say where the outbox is, and what its times are in."""
+    for name, words in reversed(_OPTIONS):
+        if name in ("--timezone", "--outbox"):
+            command = click.option(name, default=None, metavar="TEXT", help=words)(command)
+    return command

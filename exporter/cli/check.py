@@ -90,7 +90,9 @@ def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) ->
     outbox = status["outbox"]
     verdicts.ok("outbox", f"{outbox['path']}: {outbox['depth_lines']} lines wait")
     if outbox["rejected_lines"]:
-        verdicts.note("outbox", f"InfluxDB rejected {outbox['rejected_lines']} lines; they are kept aside")
+        verdicts.note(
+            "outbox", f"InfluxDB rejected {outbox['rejected_lines']} lines; `han-exporter rejected` shows them"
+        )
     if outbox["dropped_lines"]:
         verdicts.note("outbox", f"{outbox['dropped_lines']} lines were dropped since it was full")
     for words in faults(status):

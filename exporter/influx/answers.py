@@ -91,9 +91,15 @@ def words_of(body: str) -> tuple[str, bool]:
 
 
 def clean(text: str, longest: int = 500) -> str:
-    """One line of printable text, cut to `longest` characters."""
+    """One line of printable text of about `longest` characters: of a longer one beginning and end.
+
+    InfluxDB quotes a line that it cannot parse before it says why.
+    """
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return line if len(line) <= longest else f"{line[:longest]}…"
+    if len(line) <= longest:
+        return line
+    end = longest // 3
+    return f"{line[: longest - end]}…{line[-end:]}"
 
 
 def _advice(status: int, said: str, is_influx: bool, target: str, address: str) -> str:

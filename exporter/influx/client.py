@@ -197,6 +197,8 @@ class Client:
                 _request_timeout=(millis, millis),
             )
             text = ""
+            if status == 204 and not _names_influx(headers):
+                return self._unnamed()
         except ApiException as answer:
             if not answer.status:
                 return _not_sent(unreachable(answer, self.address))
@@ -207,6 +209,24 @@ class Client:
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as problem:
             return _not_sent(unreachable(problem, self.address))
         return judge(status, text, headers.get("Retry-After"), target=target, address=self.address)
+
+    def _unnamed(self) -> Outcome:
+        """What a 204 means that does not say who it is from.
+
+        InfluxDB 1.8.10 and 2.8.0 name themselves in every answer. By its documents InfluxDB 3 may not, but it does in
+        its answer to a ping. Anything else that says 204 (a router that wants a log-in, a web hook) kept no line.
+        """
+        try:
+            named = bool(self.version())
+        except Unreachable as problem:
+            return _not_sent(problem)
+        if named:
+            return Outcome(Verdict.TAKEN)
+        words = (
+            f"{self.address} answers 204 as no InfluxDB does: is HAN_INFLUX_URL right (host, port), and is no log-in "
+            "page or proxy in between?"
+        )
+        return Outcome(Verdict.MISCONFIGURED, words)
 
     def version(self) -> str:
         """The server's version by its `/ping`, "" when it does not say. Raises Unreachable."""
@@ -281,6 +301,10 @@ def _series(content: Mapping[str, Any]) -> list[Series]:
             rows = tuple(tuple(row) for row in one.get("values", []))
             found.append(Series(one.get("name", ""), one.get("tags", {}), tuple(one["columns"]), rows))
     return found
+
+
+def _names_influx(headers: Mapping[str, str]) -> bool:
+    return any(name.lower().startswith("x-influxdb-") for name in headers)
 
 
 def _not_sent(problem: Unreachable) -> Outcome:

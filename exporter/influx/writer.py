@@ -24,6 +24,7 @@ from typing import Protocol
 
 import tenacity
 
+from exporter import points
 from exporter.influx.answers import Outcome, Verdict, clean
 from exporter.outbox import Batch, Outbox, OutboxError
 from exporter.straight import Straight
@@ -232,8 +233,9 @@ class Writer:
         keep: list[int] = []
         if batch.out_of_order and self._replaced:
             keep = [place for place, line in enumerate(batch.lines) if self._is_replaced(line)]
-        self._outbox.delete(batch, rejected=round_.bad, keep=[place for place in keep if place not in round_.bad])
-        self._say_rejected(batch.lines, round_, "they are put aside")
+        keep = [place for place in keep if place not in round_.bad]
+        self._outbox.delete(batch, rejected=round_.bad, keep=keep, replaces=points.is_replaced)
+        self._say_rejected(batch.lines, round_, "they are put aside, and `han-exporter rejected` shows them")
         return Outcome(Verdict.TAKEN)
 
     def _straight_on(self, time_left: Callable[[], float]) -> Outcome:

@@ -137,9 +137,9 @@ def test_rejected_lines_are_put_aside_with_the_words_and_can_be_sent_again(path:
     assert (first.line, first.words, first.at) == (line(1), "field type conflict", clock.now)
     assert last.words == "æøå"
     assert outbox.rejected(1) == [last]
-    assert outbox.retry_rejected([first.id, 999]) == 1
+    assert outbox.retry_rejected([(first.id, first.id), (999, 999)]) == 1
     assert taken(outbox).lines == (line(1),)
-    assert outbox.retry_rejected() == 1
+    assert outbox.retry_rejected([(1, 999)]) == 1
     assert outbox.status().rejected_lines == 0
     assert outbox.status().depth_lines == 2
 

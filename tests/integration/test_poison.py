@@ -1,0 +1,279 @@
+"""Lines that a real InfluxDB refuses, and servers that refuse all: what is put aside, what is kept, what is said."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from exporter import points, rejects
+from exporter.derived import EnergySum
+from exporter.influx.client import Client, Http
+from exporter.influx.writer import Writer, WriterState
+from exporter.outbox import Outbox
+from tests.influx_server import Influx, LocalInflux, serve
+from tests.integration.test_writer import answering, count, empty, http, running, until
+
+NOW = int(time.time() * 1000)
+LIMIT = 5
+ALL = [(1, 10**9)]
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+    """InfluxDB 1.8 that allows few values of a tag, with a policy that keeps an hour."""
+    if os.environ.get("HAN_TEST_INFLUX_URL"):
+        pytest.skip("this needs an InfluxDB of its own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFLUXDB_DATA_MAX_VALUES_PER_TAG", str(LIMIT))
+        server = serve(tmp_path_factory.mktemp("limited"))
+    assert isinstance(server, LocalInflux)
+    server.admin(f"CREATE RETENTION POLICY short ON {server.bucket} DURATION 1h REPLICATION 1")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with closing(Outbox(tmp_path / "outbox.db")) as outbox:
+        yield outbox
+
+
+@pytest.fixture
+def name() -> str:
+    return f"power_{time.time_ns()}"
+
+
+def sent(outbox: Outbox, client: Client) -> Writer:
+    writer = Writer(outbox, client, pause=lambda _: 0.05)
+    with running(writer, outbox):
+        until(empty(outbox))
+    return writer
+
+
+def words(outbox: Outbox) -> dict[str, str]:
+    return {one.line: one.words for one in outbox.rejected()}
+
+
+def rows(influx: Influx, question: str) -> list[tuple[object, ...]]:
+    return [row for series in influx.query(question) for row in series.rows]
+
+
+def change(influx: Influx, statement: str) -> None:
+    """Mend something in its database."""
+    Http(influx.url, influx.token).request("POST", "/query", query={"q": statement, "db": influx.bucket})
+
+
+def among(bad: str, name: str) -> list[str]:
+    """A bad line in the midst of good ones."""
+    good = [f"{name} value={n} {NOW + n}" for n in range(40)]
+    return [*good[:23], bad, *good[23:]]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (f'NAME value="text" {NOW}', "field type conflict"),
+        (f"NAME value=1 {NOW} beyond", "unable to parse"),
+        ("NAME value=1 -9223372036854775", "time outside range"),
+        (f"NAME,tag={'x' * 70_000} value=1 {NOW}", "max key length exceeded"),
+    ],
+)
+def test_one_bad_line_is_put_aside_with_the_words(
+    limited: Influx, outbox: Outbox, name: str, bad: str, said: str
+) -> None:
+    line = bad.replace("NAME", name)
+    outbox.append([f"{name} value=1 {NOW - 1}"])
+    sent(outbox, limited.client())
+    outbox.append(among(line, name))
+    writer = sent(outbox, limited.client())
+    assert list(words(outbox)) == [line]
+    assert said in words(outbox)[line]
+    assert count(limited, name) == 41
+    assert writer.status().state is WriterState.OK
+
+
+def test_a_type_conflict_goes_in_when_it_is_mended(
+    limited: Influx, outbox: Outbox, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody wrote a text where numbers belong; when that is removed, the readings are sent again."""
+    assert not limited.client().write([f'{name} value="a text" {NOW - 60_000}']).words
+    outbox.append([f"{name} value={n} {NOW + n}" for n in range(10)] + [f"{name}_other value=1 {NOW}"])
+    sent(outbox, limited.client())
+    assert count(limited, f"{name}_other") == 1
+    assert all("type conflict" in said for said in words(outbox).values())
+    assert outbox.status().rejected_lines == 10
+    assert "`han-exporter rejected` shows them" in caplog.text
+    change(limited, f"DROP MEASUREMENT {name}")
+    assert rejects.retry(outbox, ALL).lines == 10
+    sent(outbox, limited.client())
+    assert rows(limited, f"SELECT value FROM {name}") == [(NOW + n, float(n)) for n in range(10)]
+    assert outbox.status().rejected_lines == 0
+
+
+def test_what_is_out_of_retention_goes_in_when_more_is_kept(limited: Influx, outbox: Outbox, name: str) -> None:
+    short = limited.client(bucket=f"{limited.bucket}/short")
+    old = [f"{name} value={n} {NOW - 2 * 3_600_000 + n}" for n in range(7)]
+    outbox.append([*old, f"{name} value=7 {NOW}"])
+    sent(outbox, short)
+    assert sorted(words(outbox)) == sorted(old)
+    assert all("beyond retention policy" in said for said in words(outbox).values())
+    limited.admin(f"ALTER RETENTION POLICY short ON {limited.bucket} DURATION 1d")
+    try:
+        assert rejects.retry(outbox, ALL).lines == 7
+        sent(outbox, short)
+        policy = f"{limited.bucket}.short.{name}"
+        assert [row[1] for row in rows(limited, f"SELECT value FROM {policy}")] == [float(n) for n in range(8)]
+    finally:
+        limited.admin(f"ALTER RETENTION POLICY short ON {limited.bucket} DURATION 1h")
+
+
+def test_over_a_limit_goes_in_when_there_is_room(limited: Influx, outbox: Outbox, name: str) -> None:
+    outbox.append([f"{name},house=h{n} value={n} {NOW}" for n in range(LIMIT)])
+    sent(outbox, limited.client())
+    more = [f"{name},house=more{n} value={n} {NOW}" for n in range(3)]
+    outbox.append([*more, f"{name},house=h0 value=9 {NOW + 1}"])
+    sent(outbox, limited.client())
+    assert sorted(words(outbox)) == more
+    assert all("max-values-per-tag limit exceeded" in said for said in words(outbox).values())
+    assert count(limited, name) == LIMIT + 1
+    change(limited, f"DROP SERIES FROM {name} WHERE house =~ /h[2-4]/")
+    assert rejects.retry(outbox, ALL).lines == 3
+    sent(outbox, limited.client())
+    assert count(limited, name) == LIMIT + 1
+    assert outbox.status().rejected_lines == 0
+
+
+def test_what_is_not_mended_comes_back(limited: Influx, outbox: Outbox, name: str) -> None:
+    outbox.append(among("nonsense", name))
+    sent(outbox, limited.client())
+    (before,) = outbox.rejected()
+    assert rejects.retry(outbox, ALL).lines == 1
+    outbox.append([f"{name} value=1 {NOW + 100}"])
+    sent(outbox, limited.client())
+    (after,) = outbox.rejected()
+    assert (after.line, after.words) == (before.line, before.words)
+    assert after.id != before.id
+
+
+def test_an_old_sum_does_not_come_back_over_a_newer_one(limited: Influx, outbox: Outbox) -> None:
+    day, house = 1_790_000_000_000 // 3_600_000 * 3_600_000, f"house{NOW}"
+
+    def total(hours: int) -> str:
+        return points.day_energy_line(house, "import", EnergySum(float(hours), hours), day)
+
+    client = limited.client()
+    assert not client.write([f'day_energy,direction=import,meter_id={house} value="x" {day - 1}']).words
+    outbox.append([total(1), total(2), f"other{NOW} value=1 {NOW}"])
+    sent(outbox, client)
+    assert outbox.status().rejected_lines == 2
+    change(limited, "DROP MEASUREMENT day_energy")
+    outbox.append([total(3)])
+    assert rejects.retry(outbox, ALL) == rejects.Retried(0, 2), "a newer one may wait"
+    sent(outbox, client)
+    assert outbox.status().rejected_lines == 0, "it was overtaken"
+    assert rejects.retry(outbox, ALL) == rejects.Retried(0, 0)
+    sent(outbox, client)
+    assert rows(limited, "SELECT value, hours FROM day_energy") == [(day, 3.0, 3.0)]
+
+
+# Servers that say no, or yes, to everything
+
+
+class Says(BaseHTTPRequestHandler):
+    """An ordinary web server: the same answer to everything."""
+
+    status, body, kind = 200, b"<html><body>It works!</body></html>", "text/html"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(self.status)
+        self.send_header("Content-Type", self.kind)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_GET = do_POST  # noqa: N815 - the library's name
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def web_server(status: int, body: bytes, kind: str) -> Iterator[str]:
+    handler = type("Answer", (Says,), {"status": status, "body": body, "kind": kind})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join(5)
+
+
+PROXY = b"<html><head><title>400 Bad Request</title></head><body>unable to parse 'the request'</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (200, b"<html>It works!</html>", "text/html", "answers 200 as no InfluxDB does"),
+        (200, b'{"ok": true}', "application/json", "answers 200 as no InfluxDB does"),
+        (204, b"", "text/html", "answers 204 as no InfluxDB does"),
+        (201, b"", "text/plain", "answers 201 as no InfluxDB does"),
+        (400, PROXY, "text/html", "answers 400 as no InfluxDB does"),
+        (400, b'{"error": "unable to parse \'x\': missing fields"}', "application/json", "refuses every line"),
+        (400, b'{"message": "no"}', "application/json", "mend the HAN_INFLUX_"),
+        (422, b'{"message": "partial write: field type conflict"}', "application/json", "refuses every line"),
+        (405, b"<html>Not Allowed</html>", "text/html", "answers 405 as no InfluxDB does"),
+    ],
+)
+def test_a_server_that_answers_all_alike_drains_nothing(
+    outbox: Outbox,
+    name: str,
+    status: int,
+    body: bytes,
+    kind: str,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    outbox.append([f"{name} value={n} {NOW + n}" for n in range(100)])
+    with web_server(status, body, kind) as url:
+        writer = Writer(outbox, Client(url, bucket="han", token="secret"), pause=lambda _: 0.01)
+        with running(writer, outbox):
+            until(lambda: writer.status().retries > 3)
+    assert outbox.status().depth_lines == 100
+    assert outbox.status().rejected_lines == 0
+    assert writer.status().state is WriterState.MISCONFIGURED
+    assert said in caplog.text
+    assert "100 lines are kept and tried again" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_204_that_does_not_say_who_it_is_from_is_believed_if_a_ping_is_answered(outbox: Outbox) -> None:
+    """As InfluxDB 3 may be by its documents."""
+    with answering(http("204 No Content")) as url:
+        assert "204" in Client(url, bucket="han").write(["a value=1 1"]).words
+
+    class Three(Says):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(204)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.body = b'{"version": "3.4.1", "revision": "x"}'
+            Says.do_POST(self)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Three) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        outbox.append(["a value=1 1"])
+        sent(outbox, Client(f"http://127.0.0.1:{server.server_address[1]}", bucket="han"))
+        server.shutdown()

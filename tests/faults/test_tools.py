@@ -32,20 +32,21 @@ _MAY_REACH = {"hang", "cut answer"}
 
 @pytest.mark.parametrize("fault", ["pass", *FAULTS])
 def test_a_fault_is_one_to_the_writer_and_does_what_it_says(store: Store, fault: str) -> None:
+    mark = secrets.token_hex(4)
     with FaultProxy(store.url, random.Random(1)) as proxy:
         client = store.client(url=proxy.url)
-        assert client.write(["before value=1 1000"]).verdict is Verdict.TAKEN
+        assert client.write([f"before_{mark} value=1 1000"]).verdict is Verdict.TAKEN
         proxy.set(fault)
-        outcome = client.write(["during value=1 1000"], timeout=0.7 if fault == "hang" else None)
+        outcome = client.write([f"during_{mark} value=1 1000"], timeout=0.7 if fault == "hang" else None)
         assert (outcome.verdict is Verdict.TAKEN) == (fault in ("pass", "slow")), outcome
         if fault != "cut request":  # which InfluxDB may answer as what it is, a bad request
             assert outcome.verdict in (Verdict.TAKEN, Verdict.RETRY)
         assert fault == "refuse" or proxy.hits[fault]
         proxy.set("pass")
         there = {series.name for series in store.query("SELECT * FROM /.*/")}
-        assert "before" in there
-        assert fault in _MAY_REACH or ("during" in there) == (fault in _REACHES)
-        assert client.write(["after value=1 1000"]).verdict is Verdict.TAKEN
+        assert f"before_{mark}" in there
+        assert fault in _MAY_REACH or (f"during_{mark}" in there) == (fault in _REACHES)
+        assert client.write([f"after_{mark} value=1 1000"]).verdict is Verdict.TAKEN
         client.close()
 
 
@@ -148,7 +149,7 @@ def test_it_knows_who_listens_and_what_was_taken(meter: FaultyMeter) -> None:
     assert session.handed is not None
     assert meter.session is None
     in_session = [one for one in session.frames if one.end <= session.handed]
-    assert 20 < len(in_session) <= taken
+    assert 20 <= len(in_session) <= taken
     assert session.handed == before, "all that was written and not read was counted"
     assert len(session.frames) > len(in_session)
 

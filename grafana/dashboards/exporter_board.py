@@ -43,6 +43,7 @@ _WEEK: Final = "$timeFilter AND time > now() - 7d"
 """Of the time range the last week at most. Counters begin again at 0 with the process, so they are compared from each
 point to the next, which is quick over a week and slow over a year."""
 Mapping: TypeAlias = model.ValueMap | model.RangeMap | model.RegexMap | model.SpecialValueMap
+_POINT: Final = '"{}"'
 _SILENT: Final = "silent"
 
 _STATES: Final = {
@@ -95,22 +96,24 @@ def _course(field: str, of: str = "max") -> str:
     return course("exporter", of=f'{of}("{field}")', whose=INSTANCE)
 
 
-def _steps(fields: Sequence[str], bounds: str) -> str:
-    """From each point to the next: by how much each of the counters rose."""
-    rise = 'SELECT non_negative_difference("{}") AS "rise" FROM "exporter" WHERE {} AND {}'
-    return ", ".join(f"({rise.format(field, INSTANCE, bounds)})" for field in fields)
+def _steps(fields: Sequence[str], of: str, bounds: str) -> str:
+    """By how much each of the counters rose, from each point (or interval) to the next."""
+    rise = 'SELECT non_negative_difference({}) AS "rise" FROM "exporter" WHERE {} AND {}'
+    return ", ".join(f"({rise.format(of.format(field), INSTANCE, bounds)})" for field in fields)
 
 
 def _rise(*fields: str) -> str:
     """By how much counters rose in the last day, together."""
     # The time range stands outside, too: without it there, InfluxDB looks at everything that it has.
     bounds = "time > now() - 1d"
-    return f'SELECT sum("rise") FROM {_steps(fields, bounds)} WHERE {bounds}'
+    return f'SELECT sum("rise") FROM {_steps(fields, _POINT, bounds)} WHERE {bounds}'
 
 
 def _rises(*fields: str) -> str:
     """By how much counters rose in each interval, together."""
-    return f'SELECT sum("rise") FROM {_steps(fields, _WEEK)} WHERE {_WEEK} GROUP BY time($__interval) fill(null)'
+    each = "GROUP BY time($__interval)"
+    steps = _steps(fields, f"last({_POINT})", f"{_WEEK} {each}")
+    return f'SELECT sum("rise") FROM {steps} WHERE {_WEEK} {each} fill(null)'
 
 
 def _rate(field: str) -> str:

@@ -14,8 +14,9 @@ from statistics import fmean
 
 import pytest
 
-from exporter.influx.client import Client, Series
+from exporter.influx.client import Client, Series, Verdict
 from exporter.placing import to_ms
+from exporter.points import exporter_line
 from exporter.simulator.sample import Sample
 from tests.dashboards import END, Asked, began
 from tests.houses import NOW, SOLAR, TN, ZONE, House
@@ -334,3 +335,21 @@ def test_frames_of_a_minute(client: Client) -> None:
     assert len(rates) > 100
     assert fmean(rates.values()) == pytest.approx(6, abs=0.3)
     assert last(asked.panel("Damaged, 24 h")) == last(asked.panel("Lost, 24 h")) == 0
+
+
+def test_counters_that_begin_again_with_the_process(store: Store) -> None:
+    """Two runs of 20 minutes: a damaged frame in each minute of the first, in every other minute of the second."""
+    lines = []
+    for run, each in enumerate((6, 12)):
+        for tick in range(120):
+            fields = {"frames": tick, "rejects_fcs": tick // each, "lines_rejected": 2 * run * (tick > 60)}
+            lines.append(exporter_line(TN.name, fields, END - (2 - run) * 20 * 60_000 + tick * 10_000))
+    writer = store.client()
+    assert writer.write(lines).verdict is Verdict.TAKEN
+    asked = Asked(writer, "exporter", TN, "now-1h")
+    assert last(asked.panel("Damaged, 24 h")) == 19 + 9
+    assert last(asked.panel("Damaged frames by reason, 24 h", "Damaged")) == 19 + 9
+    assert sum(rows(asked.panel("Damaged frames")).values()) == 19 + 9
+    assert last(asked.panel("Lost, 24 h")) == 2
+    assert set(rows(asked.panel("Frames")).values()) == {6}
+    writer.close()

@@ -116,10 +116,11 @@ def _rises(*fields: str) -> str:
     return f'SELECT sum("rise") FROM {steps} WHERE {_WEEK} {each} fill(null)'
 
 
-def _rate(field: str) -> str:
-    """How fast a counter rises, a minute."""
+def _rate(field: str, below: int = 0) -> str:
+    """How fast a counter rises, a minute; steps that are as fast as `below`, or faster, left out."""
     steps = f'SELECT non_negative_derivative("{field}", 1m) AS "rate" FROM "exporter" WHERE {INSTANCE} AND {_WEEK}'
-    return f'SELECT mean("rate") FROM ({steps}) WHERE {_WEEK} GROUP BY time($__interval) fill(null)'
+    slow = f' AND "rate" < {below}' if below else ""
+    return f'SELECT mean("rate") FROM ({steps}) WHERE {_WEEK}{slow} GROUP BY time($__interval) fill(null)'
 
 
 def _words(found: dict[str, model.ValueMappingResult]) -> list[Mapping]:
@@ -218,9 +219,10 @@ def _states_over_time() -> Panel:
 def _frames() -> Panel:
     panel = graph(
         "Frames",
-        "Frames a minute that came from the meter whole; of the time range, the last week at most.",
+        "Frames a minute that came from the meter whole; of the time range, the last week at most. More than a wire "
+        "carries (a capture, the simulator's past) is left out.",
         PER_MINUTE,
-        Target(_rate("frames"), "Frames"),
+        Target(_rate("frames", below=600), "Frames"),
         fill=15,
     )
     return one_colour(panel)

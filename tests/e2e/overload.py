@@ -13,7 +13,7 @@ from tests.e2e.alerting import Message, StartedGrafana, Webhook
 from tests.e2e.harness import Home
 from tests.influx_server import serve
 
-FUSE = "Fuse overloaded"
+METER = "SIMULATED-KAMSTRUP-1"
 
 
 class Overload:
@@ -52,8 +52,15 @@ class Overload:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def alerts(self) -> set[tuple[str, str, str]]:
+        """Status, name and phase of all that the simulated meter's messages tell."""
+        found = {alert for message in self.messages for alert in message.alerts}
+        return {(status, name, whose) for status, name, whose in found if whose.startswith(METER)}
+
     def _message(self, status: str) -> Message | None:
-        return next((one for one in self.messages if (status, FUSE) in {found[:2] for found in one.alerts}), None)
+        wanted = (status, "Fuse overloaded", f"{METER} L2")
+        return next((message for message in self.messages if wanted in message.alerts), None)
 
     def _guarded(self, home: Path, folder: Path) -> None:
         try:

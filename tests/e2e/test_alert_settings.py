@@ -156,44 +156,72 @@ def test_settings_come_and_go_and_what_the_owner_made_stays(grafana: StartedGraf
 
 
 def test_the_rules_are_ours_and_a_restart_while_one_fires_says_nothing_twice(
-    grafana: StartedGrafana, store: Store, webhook: Webhook
+    grafana: StartedGrafana, store: Store, webhook: Webhook, mark: str
 ) -> None:
     grafana.hurry()
     grafana.environment["HAN_ALERT_WEBHOOK"] = webhook.url
-    over = House("RESTART", loads={"L1": 50.0, "L2": 120.0})
+    over = House(f"RESTART{mark}", loads={"L1": 50.0, "L2": 120.0})
     writing = Writing(store, lambda now_ms: over.lines(now_ms, OSLO))
     try:
         grafana.start()
         rules = [rule for group in grafana.api("GET", RULES, user="admin")["HAN"] for rule in group["rules"]]
         assert {rule["grafana_alert"]["provenance"] for rule in rules} == {"file"}
-        until(lambda: webhook.told("firing"), 90, "the alert")
+        until(lambda: webhook.told("firing", mark), 90, "the alert")
         restart(grafana, HAN_ALERT_WEBHOOK=webhook.url)
-        until(lambda: grafana.alerts() == {("Fuse overloaded", "RESTART L2")}, 40, "the alert after the restart")
-        writing.change(lambda now_ms: House("RESTART").lines(now_ms, OSLO))
-        until(lambda: webhook.told("resolved"), 90, "its end")
-        assert [message.alerts for message in webhook.messages] == [
-            [("firing", "Fuse overloaded", "RESTART L2")],
-            [("resolved", "Fuse overloaded", "RESTART L2")],
-        ]
+        until(lambda: grafana.alerts(mark) == {("Fuse overloaded", "RESTART L2")}, 40, "the alert after the restart")
+        writing.change(lambda now_ms: House(f"RESTART{mark}").lines(now_ms, OSLO))
+        until(lambda: webhook.told("resolved", mark), 90, "its end")
+        told = [alert for message in webhook.messages for alert in message.alerts if mark in alert[2]]
+        assert told == [(status, "Fuse overloaded", f"RESTART{mark} L2") for status in ("firing", "resolved")]
     finally:
         writing.close()
 
 
-def test_an_alert_goes_by_mail(grafana: StartedGrafana, store: Store) -> None:
+def test_a_rule_of_the_owners_is_told_by_its_summary_and_its_meter(
+    grafana: StartedGrafana, store: Store, webhook: Webhook, mark: str
+) -> None:
+    grafana.hurry()
+    grafana.environment["HAN_ALERT_WEBHOOK"] = webhook.url
+    writing = Writing(store, lambda now_ms: House(f"OWN{mark}").lines(now_ms, OSLO))
+    query = """SELECT mean("value") FROM "active_power" WHERE $timeFilter GROUP BY "meter_id" """
+    source, range_ = {"type": "__expr__", "uid": "-100"}, {"from": 600, "to": 0}
+    data = [
+        {"refId": "A", "datasourceUid": "han-influxdb", "model": {"refId": "A", "rawQuery": True, "query": query}},
+        {"refId": "B", "datasourceUid": "-100", "model": {"type": "reduce", "expression": "A", "reducer": "last"}},
+        {"refId": "C", "datasourceUid": "-100", "model": {"type": "math", "expression": "$B > 2000"}},
+    ]
+    for one in data:
+        one["relativeTimeRange"] = range_
+        one["model"] |= {"refId": one["refId"]} | ({"datasource": source} if one["refId"] != "A" else {})  # type: ignore[operator]
+    alert = {"title": "Mine", "condition": "C", "data": data, "no_data_state": "OK", "exec_err_state": "OK"}
+    rule = {"for": "10s", "annotations": {"summary": "More than 2 kW."}, "labels": {}, "grafana_alert": alert}
+    try:
+        grafana.start()
+        grafana.api("POST", "/api/folders", {"title": "Mine", "uid": "mine"}, user="admin")
+        grafana.api("POST", f"{RULES}/Mine", {"name": "mine", "interval": "10s", "rules": [rule]}, user="admin")
+        until(lambda: webhook.told("firing", mark), 90, "the alert")
+    finally:
+        writing.close()
+    message = webhook.told("firing", mark)["Mine", "OWN"]
+    assert message.title == "Mine"
+    assert message.words.strip() == f"More than 2 kW. (meter OWN{mark})"
+
+
+def test_an_alert_goes_by_mail(grafana: StartedGrafana, store: Store, mark: str) -> None:
     box = MailBox()
     grafana.hurry()
     settings = {"EMAIL": "me@example.org, you@example.org", "SMTP_HOST": box.host, "SMTP_FROM": "han@example.org"}
     grafana.environment |= {f"HAN_ALERT_{name}": text for name, text in settings.items()}
     grafana.environment["HAN_GRAFANA_URL"] = "http://han.example.org:3000"
-    over = House("MAIL", loads={"L1": 50.0, "L2": 120.0})
+    over = House(f"MAIL{mark}", loads={"L1": 50.0, "L2": 120.0})
     writing = Writing(store, lambda now_ms: over.lines(now_ms, OSLO))
     try:
         grafana.start()
-        until(lambda: box.mails, 120, "the mail")
+        until(lambda: [sent for sent in box.mails if mark in sent], 120, "the mail")
     finally:
         writing.close()
         box.close()
-    (sent,) = box.mails
+    (sent,) = [sent for sent in box.mails if mark in sent]
     mail = email.message_from_string(sent)
     content = mail.get_payload(decode=True)
     assert isinstance(content, bytes)
@@ -203,4 +231,4 @@ def test_an_alert_goes_by_mail(grafana: StartedGrafana, store: Store) -> None:
     assert mail["Subject"] == "Fuse overloaded: L2"
     assert "L2 carries 48 A, 120 % of the main fuse (40 A)" in words
     assert "http://han.example.org:3000/d/han-now?orgId=1&amp;viewPanel=" in words
-    assert "&amp;var-meter=MAIL" in words
+    assert f"&amp;var-meter=MAIL{mark}" in words

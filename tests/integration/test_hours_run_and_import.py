@@ -14,7 +14,7 @@ import pytest
 
 from exporter.config import load
 from exporter.outbox import Outbox
-from exporter.service import Reader
+from exporter.reader import Reader
 from exporter.sources import Chunk
 from exporter.telemetry import Link
 from tests.e2e.captures import write_raw, write_stamped

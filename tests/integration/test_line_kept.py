@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.config import Settings
 from exporter.outbox import Outbox
-from exporter.service import Reader
+from exporter.reader import Reader
 from exporter.sources import Chunk, Happened, Report, SourceEvent
 from exporter.telemetry import Link
 from tests.octets import frames_of

@@ -18,7 +18,8 @@ import pytest
 from exporter.config import Settings
 from exporter.outbox import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS
-from exporter.service import Reader, Service
+from exporter.reader import Reader
+from exporter.service import Service
 from exporter.sources import Chunk, Happened, Report, Source, SourceError, SourceEvent
 from exporter.status_socket import NotRunning, StatusServer, ask, socket_path
 from exporter.telemetry import Link, LinkState, exporter_fields, faults

@@ -17,7 +17,8 @@ Row = tuple[int, Sequence[tuple[int, Panel]]]
 """A row's height, and its panels with their widths: 24 is all of it. On a telephone they stand below each other."""
 
 TAG: Final = "han-exporter"
-_METERS: Final = 'SHOW TAG VALUES FROM "meter" WITH KEY IN ("real", "simulated")'
+# With the condition, InfluxDB 2 leaves out a meter that was forgotten.
+_METERS: Final = 'SHOW TAG VALUES FROM "meter" WITH KEY IN ("real", "simulated") WHERE "meter_id" != \'\''
 _ZONE: Final = 'SELECT last("timezone") FROM "meter" WHERE "meter_id" =~ /^${meter:regex}$/'
 _INSTANCES: Final = 'SHOW TAG VALUES FROM "exporter" WITH KEY = "instance"'
 _EVENTS: Final = 'SELECT "text" FROM "event" WHERE $timeFilter'

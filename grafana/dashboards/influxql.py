@@ -86,10 +86,14 @@ def latest(
     return f'SELECT {of} FROM "{measurement}" WHERE {conditions}{group}'
 
 
-def if_any(query: str) -> str:
-    """Only the values of a query that are above 0: a house without panels gets no line of zeros for its export."""
+def if_any(query: str, when: str = "") -> str:
+    """Only the values of a query that are above 0: a house without panels gets no line of zeros for its export.
+
+    `when` is the query's own condition on time: without one outside as well InfluxDB looks into every week that it
+    has. It must be left out where a value stands before its range, as that of a day does.
+    """
     named = query.replace(" FROM ", ' AS "found" FROM ', 1)
-    return f'SELECT "found" FROM ({named}) WHERE "found" > 0'
+    return f'SELECT "found" FROM ({named}) WHERE "found" > 0' + (f" AND {when}" if when else "")
 
 
 def limit(quantity: str, bound: str = "max", of: str = 'last("value")') -> str:

@@ -20,6 +20,7 @@ from grafana.dashboards.influxql import (
     course,
     if_any,
     latest,
+    limit_level,
     tag,
 )
 from grafana.dashboards.panels import (
@@ -56,7 +57,7 @@ def _power_now() -> Panel:
         "vermilion above it.",
         POWER,
         Target(course("active_power", TOTAL, IMPORT, of='last("value")'), "Import"),
-        Target(if_any(latest("active_power", TOTAL, EXPORT, within="30s")), "Export"),
+        Target(if_any(latest("active_power", TOTAL, EXPORT, within="30s"), "time > now() - 30s"), "Export"),
         spark=True,
     )
     panel.time_from("15m").min(0).thresholds(thresholds(NEAR_MAX))
@@ -164,10 +165,10 @@ def _power_course() -> Panel:
         "Power taken from the grid (import) and given to it (export), with your limit.",
         POWER,
         Target(course("active_power", TOTAL, IMPORT), "Import"),
-        Target(if_any(course("active_power", TOTAL, EXPORT, fill="none")), "Export"),
+        Target(if_any(course("active_power", TOTAL, EXPORT, fill="none"), "$timeFilter"), "Export"),
         fill=15,
     )
-    limit_line(panel, "active_power", "Limit")
+    limit_line(panel, "active_power", "Limit", query=limit_level("active_power", "max", "active_power", TOTAL, IMPORT))
     return panel
 
 
@@ -179,4 +180,6 @@ def _rows() -> list[Row]:
     ]
 
 
-PAGE: Final = Page("now", "Now", "What is going on in the house.", _rows, since="now-3h")
+PAGE: Final = Page(
+    "now", "Now", "What is going on in the house.", _rows, since="now-3h", limits=(("active_power", "max"),)
+)

@@ -134,7 +134,7 @@ if [ -n "$gone" ]; then
     printf 'apiVersion: 1\n'
     if [ -z "$wanted" ]; then
       printf 'resetPolicies: [1]\ndeleteTemplates:\n  - {orgId: 1, name: han}\n'
-      say "no more alerts are sent: HAN_ALERT_WEBHOOK and HAN_ALERT_EMAIL are empty"
+      say "alerts go nowhere any more: what was set up for them in Grafana is undone"
     fi
     printf 'deleteContactPoints:\n'
     for uid in $gone; do printf '  - {orgId: 1, uid: %s}\n' "$uid"; done

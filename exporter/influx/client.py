@@ -316,11 +316,8 @@ def unreachable(problem: Exception, address: str) -> Unreachable:
     # influxdb-client puts urllib3's SSLError, and nothing else, into an ApiException without a status
     kind, text = type(problem).__name__, str(problem).removeprefix("(0)\nReason: SSLError")
     if kind in ("SSLError", "ApiException"):
-        return Unreachable(
-            f"the secure connection to {address} fails ({clean(text, 200)}): give the authority's certificate with "
-            "HAN_INFLUX_CA_CERT, or mend http/https in HAN_INFLUX_URL",
-            mendable=True,
-        )
+        words = f"the secure connection to {address} fails ({clean(text, 200)}): {_mending(text)}"
+        return Unreachable(words, mendable=True)
     reason = {
         "NameResolutionError": "its name is not known",
         "ConnectTimeoutError": "no answer in time",
@@ -328,6 +325,17 @@ def unreachable(problem: Exception, address: str) -> Unreachable:
         "NewConnectionError": "connection refused" if "refused" in text else "no way there",
     }.get(kind, "the connection broke")
     return Unreachable(f"InfluxDB at {address} cannot be reached: {reason}")
+
+
+def _mending(text: str) -> str:
+    """What to do about a certificate, from OpenSSL's words."""
+    if "mismatch" in text:
+        return "set HAN_INFLUX_URL to a name that its certificate is for, or have one made for this name"
+    if "expired" in text or "not yet valid" in text:
+        return "renew the certificate of InfluxDB, and look whether this computer's clock is right"
+    if "Missing" in text or "invalid CA" in text:  # Python 3.13 and later ask for more than those before
+        return "have the certificate made again with what it lacks, and that of its authority"
+    return "give the authority's certificate with HAN_INFLUX_CA_CERT, or mend http/https in HAN_INFLUX_URL"
 
 
 def _shown(url: str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_what_a_wrong_type_kept_out_comes_in_when_it_is_mended(
     if os.environ.get("HAN_TEST_INFLUX_URL"):
         pytest.skip("a measurement is removed as InfluxDB 1.8 has it")
     client = store.client()
-    assert not client.write(['active_power,meter_id=old value="a text" 1']).words
+    assert not client.write([f'active_power,meter_id=old value="a text" {int(time.time() * 1000)}']).words
     client.close()
     run = started(home, meter, store)
     for number in range(3):
@@ -108,7 +109,7 @@ def test_some_of_them_by_their_ids(home: Home, meter: Meter, running: bool) -> N
 def test_alike_words_stand_together_and_nothing_reaches_the_terminal(home: Home) -> None:
     aside(
         home,
-        ("x\x1b[31m\n'y", "unable to parse 'x\x1b[31m 'y': missing fields"),
+        ("x\x1b[31m\x07'y", "unable to parse 'x\x1b[31m 'y': missing fields"),
         *((f"old value={n} {n}", f"partial write: points beyond retention policy dropped={n}") for n in range(20)),
         ("other'z", "unable to parse 'other'z': missing fields"),
         (f"long{'g' * 5000}", "too long"),
@@ -118,7 +119,7 @@ def test_alike_words_stand_together_and_nothing_reaches_the_terminal(home: Home)
     assert "20 × partial write: points beyond retention policy dropped=19" in done.stdout
     assert "and 15 more (--json shows them)" in done.stdout
     assert "IDs 2-21" in done.stdout and "IDs 1,22" in done.stdout
-    assert "x\\x1b[31m\\n'y" in done.stdout
+    assert "x\\x1b[31m\\x07'y" in done.stdout
     assert all(line.isprintable() and len(line) < 400 for line in done.stdout.splitlines())
     assert "(5004 characters)" in done.stdout
     assert [one["id"] for one in listed(home)] == list(range(23, 0, -1))

@@ -1,0 +1,211 @@
+"""https to a real InfluxDB with an authority of one's own: who is believed, what is said, where the token goes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+
+from exporter.config import Settings
+from exporter.influx.client import Client, Http, Outcome, Unreachable, Verdict
+from exporter.influx.writer import Writer, WriterState
+from exporter.outbox import Outbox
+from tests.influx_server import Influx, Store
+from tests.integration.test_writer import empty, running, until
+from tests.tls import Authority, tls_door
+
+LINE = f"power value=1 {int(time.time() * 1000)}"
+OF_OTHERS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+class Doors(NamedTuple):
+    """Ports of the same InfluxDB behind different certificates, and the authorities that signed them."""
+
+    right: int
+    other_name: int
+    expired: int
+    self_signed: int
+    own: Path
+    stranger: Path
+
+
+@pytest.fixture(scope="module")
+def doors(shared_influx: Influx, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    folder = tmp_path_factory.mktemp("certificates")
+    own, stranger = Authority(folder / "own"), Authority(folder / "stranger", "A stranger")
+    alone = folder / "alone.pem"
+    alone.write_text(stranger.certificate.read_text() + (folder / "stranger" / "authority.key").read_text())
+    parts = urlsplit(shared_influx.url)
+    there = (parts.hostname or "", parts.port or 0)
+    with (
+        tls_door(own.sign("right"), there) as right,
+        tls_door(own.sign("other", alternatives="DNS:influx.example"), there) as other_name,
+        tls_door(own.sign("expired", days=-1), there) as expired,
+        tls_door(alone, there) as self_signed,
+    ):
+        yield Doors(right, other_name, expired, self_signed, own.certificate, stranger.certificate)
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has set is no part of a test."""
+    for name in OF_OTHERS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def write(store: Store, port: int, ca_cert: Path | None, scheme: str = "https") -> Outcome:
+    url = f"{scheme}://127.0.0.1:{port}"
+    with closing(Client(url, bucket=store.bucket, token=store.token, org=store.org, ca_cert=ca_cert)) as client:
+        return client.write([LINE])
+
+
+def ask(store: Store, port: int, ca_cert: Path | None) -> int:
+    with closing(Http(f"https://127.0.0.1:{port}", store.token, ca_cert=ca_cert)) as http:
+        return http.request("GET", "/ping").status
+
+
+def test_the_right_authority_lets_it_write_and_ask(store: Store, doors: Doors) -> None:
+    assert write(store, doors.right, doors.own) == Outcome(Verdict.TAKEN)
+    url = f"https://localhost:{doors.right}"
+    with closing(Client(url, bucket=store.bucket, token=store.token, ca_cert=doors.own)) as client:
+        assert client.query("SELECT value FROM power")[0].rows[0][1] == 1
+        assert client.version()
+
+
+@pytest.mark.parametrize(
+    ("door", "authority", "words"),
+    [
+        ("right", None, "unable to get local issuer certificate"),
+        ("right", "stranger", "unable to get local issuer certificate"),
+        ("other_name", "own", "is not valid for '127.0.0.1'"),
+        ("expired", "own", "has expired"),
+        ("self_signed", None, "self-signed certificate"),
+        ("self_signed", "own", "self-signed certificate"),
+    ],
+)
+def test_whom_it_does_not_believe(store: Store, doors: Doors, door: str, authority: str | None, words: str) -> None:
+    port, ca_cert = getattr(doors, door), getattr(doors, authority) if authority else None
+    outcome = write(store, port, ca_cert)
+    assert outcome.verdict is Verdict.MISCONFIGURED
+    assert words in outcome.words.replace("self signed", "self-signed")
+    assert ("renew the certificate" if door == "expired" else "HAN_INFLUX_") in outcome.words, "what to do"
+    assert store.token.split(":")[-1] not in outcome.words
+    with pytest.raises(Unreachable) as refused:
+        ask(store, port, ca_cert)
+    assert refused.value.mendable
+    assert store.points() == set()
+
+
+def test_each_fault_names_what_mends_it(store: Store, doors: Doors) -> None:
+    assert "HAN_INFLUX_CA_CERT" in write(store, doors.right, None).words
+    assert "HAN_INFLUX_CA_CERT" in write(store, doors.self_signed, None).words
+    other = write(store, doors.other_name, doors.own).words
+    assert "set HAN_INFLUX_URL to a name that its certificate is for" in other
+    assert "renew" in write(store, doors.expired, doors.own).words
+
+
+def test_nothing_leaves_the_outbox_by_a_door_that_is_not_believed(
+    store: Store, doors: Doors, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """... and http spoken to it says so: that octets come back is no answer of an InfluxDB."""
+    with closing(Outbox(tmp_path / "outbox.db")) as outbox:
+        outbox.append([LINE])
+        for scheme, ca_cert in (("https", None), ("http", doors.own)):
+            url = f"{scheme}://127.0.0.1:{doors.right}"
+            writer = Writer(outbox, Client(url, bucket=store.bucket, ca_cert=ca_cert), pause=lambda _: 0.02)
+            with running(writer, outbox):
+                until(lambda writer=writer: writer.status().retries > 2)  # type: ignore[misc]
+            assert outbox.status().depth_lines == 1
+            assert outbox.status().rejected_lines == 0
+            assert writer.status().state in (WriterState.MISCONFIGURED, WriterState.WAITING)
+        assert "HAN_INFLUX_CA_CERT" in caplog.text
+        url = f"https://127.0.0.1:{doors.right}"
+        writer = Writer(outbox, Client(url, bucket=store.bucket, token=store.token, ca_cert=doors.own))
+        with running(writer, outbox):
+            until(empty(outbox))
+
+
+def test_no_setting_turns_checking_off() -> None:
+    assert [name for name in Settings.model_fields if "verif" in name or "insecure" in name or "ssl" in name] == []
+
+
+def test_what_is_set_for_other_programs_does_not_turn_it_off(
+    store: Store, doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the variables of requests and curl, nor those of influxdb-client; a proxy is not gone through."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, "")
+    for name in ("INFLUXDB_V2_VERIFY_SSL", "INFLUXDB_V2_SSL_CA_CERT", "PYTHONHTTPSVERIFY"):
+        monkeypatch.setenv(name, "0" if name.startswith("PYTHON") else "false")
+    assert write(store, doors.right, None).verdict is Verdict.MISCONFIGURED
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert write(store, doors.right, doors.own).verdict is Verdict.TAKEN
+    assert ask(store, doors.right, doors.own) == 204
+
+
+def test_with_an_authority_of_ones_own_no_other_is_believed(
+    store: Store, doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSL_CERT_FILE takes the place of the system's authorities, as with any program; it adds none to one's own."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(doors.own))
+    assert write(store, doors.right, None).verdict is Verdict.TAKEN
+    assert write(store, doors.right, doors.stranger).verdict is Verdict.MISCONFIGURED
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    assert write(store, doors.right, None).verdict is Verdict.MISCONFIGURED
+
+
+# Redirects
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    """Sends whoever comes to another address, and remembers what it was shown."""
+
+    to, status, heard = "", 307, list[str]()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.heard.append(self.headers.get("Authorization", ""))
+        self.send_response(self.status)
+        if self.to:
+            self.send_header("Location", self.to + self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815 - the library's name
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def elsewhere(to: str, status: int) -> Iterator[tuple[str, list[str]]]:
+    heard: list[str] = []
+    handler = type("Handler", (_Elsewhere,), {"to": to, "status": status, "heard": heard})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", heard
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_the_token_nowhere(status: int) -> None:
+    with (
+        elsewhere("", 204) as (other, heard_there),
+        elsewhere(other.replace("127.0.0.1", "localhost"), status) as (url, heard),
+    ):
+        with closing(Client(url, bucket="han", token="secret")) as client:
+            outcome = client.write([LINE])
+            assert outcome.verdict is Verdict.MISCONFIGURED
+            assert "set HAN_INFLUX_URL to the address it redirects to" in outcome.words
+            assert not client.version()
+        assert heard and all(one == "Token secret" for one in heard)
+        assert heard_there == []

@@ -12,14 +12,16 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
+from exporter.outbox_checks import Row, number, row_of, tally, whole
 from exporter.outbox_file import OutboxError, OutboxFile, OutboxLockedError
 from exporter.outbox_rows import (
     Ranges,
+    delete_rows,
     drop_oldest,
     drop_overtaken,
     give_back,
@@ -81,14 +83,6 @@ class Status:
     size_bytes: int
     dropped_lines: int
     rejected_lines: int
-
-
-class _Row(NamedTuple):
-    id: int
-    enqueued: float
-    crc: int
-    body: bytes
-    lines: int
 
 
 class Outbox:
@@ -212,13 +206,15 @@ class Outbox:
         Whole rows only: at most `max_lines` lines, or one row if that alone has more. Newest leaves out what was
         sent before (see `delete`).
         """
+        gone: set[tuple[int, int]] = set()
         with self._file.in_words():
             while True:
-                rows, out_of_order, generation = self._file.read(lambda db: self._rows(db, max_lines, newest))
+                rows, out_of_order, generation = self._file.read(lambda db: self._rows(db, max_lines, newest, gone))
                 damaged = [row for row in rows if zlib.crc32(row.body) != row.crc]
                 if not damaged:
                     break
                 self._set_damaged_aside(damaged)
+                gone.update((generation, row.id) for row in damaged)
         if not rows:
             return None
         parts = [(row.id, str(row.body, "utf-8").split("\n")) for row in rows]
@@ -231,12 +227,16 @@ class Outbox:
             generation=generation,
         )
 
-    def _rows(self, db: sqlite3.Connection, max_lines: int, newest: bool) -> tuple[list[_Row], bool, int]:
+    def _rows(
+        self, db: sqlite3.Connection, max_lines: int, newest: bool, gone: Collection[tuple[int, int]]
+    ) -> tuple[list[Row], bool, int]:
         where, order = ("WHERE sent = 0", "DESC") if newest else ("", "ASC")
-        found: list[_Row] = []
+        found: list[Row] = []
         total = 0
         cursor = db.execute(f"SELECT id, enqueued, crc, body, lines FROM chunk {where} ORDER BY id {order}")
-        for row in map(_Row._make, cursor):
+        for row in map(row_of, cursor):
+            if (self._file.generation, row.id) in gone:
+                raise sqlite3.DatabaseError("a row of it cannot be deleted")
             total += row.lines
             if found and total > max_lines:
                 break
@@ -284,17 +284,20 @@ class Outbox:
         rows = [(now, line, words) for line, words in lines]
         db.executemany("INSERT INTO rejected (at, line, words) VALUES (?, ?, ?)", rows)
         # Bad lines without end must not push good ones out of a full outbox: an eighth is theirs.
-        while db.execute("SELECT rejected_octets FROM tally").fetchone()[0] > self._max_bytes // 8:
+        while tally(db).rejected_octets > self._max_bytes // 8:
             oldest = "DELETE FROM rejected WHERE id IN (SELECT id FROM rejected ORDER BY id LIMIT 64)"
-            dropped += db.execute(oldest).rowcount
+            gone = db.execute(oldest).rowcount
+            if not gone:
+                raise sqlite3.DatabaseError("its tally is wrong")
+            dropped += gone
         db.execute("UPDATE tally SET dropped = dropped + ?", (dropped,))
         return dropped
 
-    def _set_damaged_aside(self, rows: Sequence[_Row]) -> None:
+    def _set_damaged_aside(self, rows: Sequence[Row]) -> None:
         lines = [line for row in rows for line in str(row.body, "utf-8", "replace").split("\n")]
 
         def work(db: sqlite3.Connection) -> None:
-            db.executemany("DELETE FROM chunk WHERE id = ?", [(row.id,) for row in rows])
+            delete_rows(db, {row.id for row in rows})
             self._put_aside(db, [(line, DAMAGED_ROW) for line in lines])
 
         self._file.write(work)
@@ -303,7 +306,12 @@ class Outbox:
     def rejected(self, limit: int = 100, below: int = 1 << 62) -> list[Rejected]:
         """The lines that were put aside, newest first; those whose id is below a number, to go on from there."""
         query = "SELECT id, at, line, words FROM rejected WHERE id < ? ORDER BY id DESC LIMIT ?"
-        return self._ask(lambda db: [Rejected(*row) for row in db.execute(query, (below, limit))])
+
+        def work(db: sqlite3.Connection) -> list[Rejected]:
+            rows = db.execute(query, (below, limit))
+            return [Rejected(whole(row), number(at), str(line), str(words)) for row, at, line, words in rows]
+
+        return self._ask(work)
 
     def retry_rejected(self, ids: Ranges, *, but: Callable[[str], bool] = lambda _: False) -> int:
         """Put rejected lines, but some, back into the queue, a thousand a transaction; return how many."""
@@ -378,9 +386,9 @@ class Outbox:
         """What the outbox holds now; cheap, also for a backlog of weeks."""
 
         def work(db: sqlite3.Connection) -> tuple[int, int, int, float | None]:
-            depth, dropped, rejected = db.execute("SELECT depth, dropped, rejected FROM tally").fetchone()
+            depth, dropped, rejected, _ = tally(db)
             oldest = db.execute("SELECT enqueued FROM chunk ORDER BY id LIMIT 1").fetchone()
-            return depth, dropped, rejected, oldest[0] if oldest else None
+            return depth, dropped, rejected, number(oldest[0]) if oldest else None
 
         depth, dropped, rejected, oldest = self._ask(work)
         return Status(

@@ -10,10 +10,11 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from exporter.outbox_checks import check_ids, check_tally, tally
 from exporter.outbox_salvage import state_crc, surviving_rows, surviving_state
 
 __all__ = ["OutboxError", "OutboxFile", "OutboxLockedError"]
@@ -24,6 +25,8 @@ CHECKED_WHOLE = 64 << 20
 """Files up to this size are read and checked when they are opened: a second or two on a memory card."""
 
 _SCHEMA_VERSION = 2
+_LAST_VERSION = 999
+"""A number above this was never a version's: it is damage."""
 _SCHEMA = """
 CREATE TABLE chunk (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so a batch can never delete another one's row
@@ -65,6 +68,9 @@ _ADVICE = {
     sqlite3.SQLITE_IOERR: "the disk gives errors, or is full: look at the system's log",
     sqlite3.SQLITE_BUSY: "another program holds the file: close it",
 }
+
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What damage may raise: sqlite3 breaks over SQLite's own words when they quote a damaged name."""
 
 T = TypeVar("T")
 
@@ -135,7 +141,7 @@ class OutboxFile:
         """Turn SQLite's and the system's errors into an OutboxError that says what to do."""
         try:
             yield
-        except (sqlite3.Error, OSError) as problem:
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as problem:
             raise OutboxError(self.explain(problem)) from problem
 
     def explain(self, problem: Exception) -> str:
@@ -167,7 +173,7 @@ class OutboxFile:
     def _mending(self, work: Callable[[], T]) -> T:
         try:
             return work()
-        except sqlite3.DatabaseError as problem:
+        except _DAMAGE as problem:
             if self._read_only or not _is_damage(problem):
                 raise
             self._begin_anew(problem)
@@ -176,12 +182,13 @@ class OutboxFile:
     def _open(self) -> None:
         try:
             self._db = _connect(self.path)
-        except sqlite3.DatabaseError as problem:
-            if not _is_damage(problem):
+        except _DAMAGE as problem:
+            # What is asked of it here, every good file answers.
+            if not _is_damage(problem) and getattr(problem, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
                 raise
             self._begin_anew(problem)
 
-    def _begin_anew(self, problem: sqlite3.Error) -> None:
+    def _begin_anew(self, problem: Exception) -> None:
         self._close_db()
         name = _set_aside(self.path, self._clock())
         self.generation += 1
@@ -207,10 +214,11 @@ class OutboxFile:
             self._db = None
 
 
-def _is_damage(problem: sqlite3.Error) -> bool:
-    # quick_check's own verdict (see _check) has no code
+def _is_damage(problem: Exception) -> bool:
+    # quick_check's verdict and that of outbox_checks have no code
     code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    # what is written here breaks no constraint, unless something else stands where it should
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
 
 
 def _salvage(db: sqlite3.Connection, damaged: Path, first_id: int) -> int:
@@ -225,7 +233,9 @@ def _salvage(db: sqlite3.Connection, damaged: Path, first_id: int) -> int:
         )
     saved = 0
     for row in surviving_rows(damaged):
-        values = (row.id, row.enqueued, row.lines, row.sent, zlib.crc32(row.body), row.body)
+        # One whose number was damaged is the last: its time is not known.
+        number = row.id if 0 < row.id < first_id else None
+        values = (number, row.enqueued, row.lines, row.sent, zlib.crc32(row.body), row.body)
         new = db.execute(
             "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body) VALUES (?, ?, ?, ?, ?, ?)", values
         )
@@ -264,13 +274,16 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_size_limit = 4194304")  # ... and back to 4 MiB after a large transaction
         db.execute("PRAGMA cache_size = -2048")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > _SCHEMA_VERSION:
+        if _SCHEMA_VERSION < version <= _LAST_VERSION:
             raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
-        if version == 0:
+        form = _form(db)
+        if version == 0 and not form:
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
             _sync_folder(path.parent)
-        elif version == 1:
+        elif version == 1 and ("state", "crc", "INTEGER") not in form:
             db.executescript(f"BEGIN; {_FROM_VERSION_1} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        elif version != _SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"its version, {version}, is impossible")
         _check(db, path)
     except BaseException:
         db.close()
@@ -278,16 +291,36 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _form(db: sqlite3.Connection) -> list[tuple[str, ...]]:
+    """The tables with their columns, and the triggers with what they do."""
+    columns = (
+        "SELECT made.name, one.name, one.type FROM sqlite_master AS made, pragma_table_info(made.name) AS one "
+        "WHERE made.type = 'table' AND made.name NOT LIKE 'sqlite_%' ORDER BY made.name, one.cid"
+    )
+    triggers = "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+    return [*db.execute(columns), *db.execute(triggers)]
+
+
+def _right_form() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        return _form(db)
+
+
 def _check(db: sqlite3.Connection, path: Path) -> None:
     """Raise sqlite3.DatabaseError for a damaged file: all of a small one is read, of a large one what is at hand.
 
     Damage in the rest of a large one shows when it is read, and is met then.
     """
+    if _form(db) != _right_form():
+        raise sqlite3.DatabaseError("its tables are not as they were made")
     if _file_bytes(path) <= CHECKED_WHOLE:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-    db.execute("SELECT depth FROM tally").fetchone()
+        check_tally(db)
+    tally(db)
+    check_ids(db)
     db.execute("SELECT id FROM chunk ORDER BY id LIMIT 1").fetchone()
     db.execute("SELECT key FROM state LIMIT 1").fetchone()
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
+
+from exporter.outbox_checks import check_gone, whole
 
 if TYPE_CHECKING:
     from exporter.outbox import Batch
 
 __all__ = [
     "Ranges",
+    "delete_rows",
     "drop_oldest",
     "drop_overtaken",
     "give_back",
@@ -32,7 +35,7 @@ Ranges = Sequence[tuple[int, int]]
 
 def remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
     """Delete a batch's rows; a row with kept lines stays with these, marked as sent."""
-    start = 0
+    start, gone = 0, set[int]()
     for row, count in batch.rows:
         again = [batch.lines[place] for place in range(start, start + count) if place in kept]
         start += count
@@ -42,6 +45,14 @@ def remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
             db.execute(change, (len(again), zlib.crc32(body), body, row))
         else:
             db.execute("DELETE FROM chunk WHERE id = ?", (row,))
+            gone.add(row)
+    check_gone(db, gone, {row for row, _ in batch.rows})
+
+
+def delete_rows(db: sqlite3.Connection, rows: Collection[int]) -> None:
+    """Delete rows by their ids."""
+    db.executemany("DELETE FROM chunk WHERE id = ?", [(row,) for row in rows])
+    check_gone(db, rows, rows)
 
 
 def drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
@@ -49,8 +60,8 @@ def drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
     gone = db.execute("SELECT id, lines, sent FROM chunk ORDER BY id LIMIT ?", (rows,)).fetchall()
     if not gone:
         return None
-    lost = sum(int(lines) for _, lines, sent in gone if not sent)
-    db.executemany("DELETE FROM chunk WHERE id = ?", [(row,) for row, _, _ in gone])
+    lost = sum(whole(lines) for _, lines, sent in gone if not sent)
+    delete_rows(db, {row for row, _, _ in gone})
     db.execute("UPDATE tally SET dropped = dropped + ?", (lost,))
     return lost
 
@@ -73,7 +84,7 @@ def take_out(
     rows = db.execute(query, (after, last, _ROWS_AT_ONCE)).fetchall()
     removed = 0
     for row, crc, body in rows:
-        if mark.encode() not in body or zlib.crc32(body) != crc:
+        if not isinstance(body, bytes) or mark.encode() not in body or zlib.crc32(body) != crc:
             continue
         lines = str(body, "utf-8").split("\n")
         left = [line for line in lines if not doomed(line)]

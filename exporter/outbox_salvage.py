@@ -19,9 +19,12 @@ __all__ = ["Row", "state_crc", "surviving_rows", "surviving_state"]
 
 _PAGE: Final = 4096
 _WAL_HEADER, _FRAME_HEADER = 32, 24
-_TABLE_LEAF, _INDEX_LEAF = 0x0D, 0x0A
+_TABLE_LEAF, _INDEX_LEAF, _INDEX_INTERIOR = 0x0D, 0x0A, 0x02
+_ROWS: Final = (_TABLE_LEAF,)
+_STATE: Final = (_INDEX_LEAF, _INDEX_INTERIOR)
+"""Kinds of pages that hold rows, of a table, and of one WITHOUT ROWID: there they stand between the leaves, too."""
 _MOST_OCTETS: Final = 64 << 20
-"""A payload that claims more than this is no row of ours."""
+"""A payload that claims more than this, or than there is, is no row of ours."""
 
 Column: TypeAlias = int | float | bytes | None
 
@@ -41,6 +44,7 @@ class _Pages:
 
     def __init__(self, file: mmap.mmap | bytes, log: mmap.mmap | bytes) -> None:
         self._file, self._log = file, log
+        self.most = min(_MOST_OCTETS, len(file) + len(log))
         self._in_log: dict[int, int] = {}
         salts = bytes(log[_WAL_HEADER + 8 : _WAL_HEADER + 16])
         for at in range(_WAL_HEADER, len(log) - _PAGE - _FRAME_HEADER + 1, _PAGE + _FRAME_HEADER):
@@ -64,16 +68,16 @@ class _Pages:
 
 def surviving_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of lines whose checksum is right, in no order; `path` is a damaged outbox. Raises OSError."""
-    for rowid, columns in _records(path, _TABLE_LEAF):
+    for rowid, columns in _records(path, _ROWS):
         match columns:
-            case [None, float() | int() as enqueued, int() as lines, int() as sent, int() as crc, bytes() as body]:
-                if zlib.crc32(body) == crc and body.count(b"\n") + 1 == lines:
-                    yield Row(rowid, float(enqueued), body, lines, sent)
+            case [None, float() | int() as enqueued, _, int() as sent, int() as crc, bytes() as body]:
+                if zlib.crc32(body) == crc:
+                    yield Row(rowid, float(enqueued), body, body.count(b"\n") + 1, sent)
 
 
 def surviving_state(path: Path) -> Iterator[tuple[str, str]]:
     """Yield keys and values of the state whose checksum is right. Raises OSError."""
-    for _, columns in _records(path, _INDEX_LEAF):
+    for _, columns in _records(path, _STATE):
         match columns:
             case [bytes() as key, bytes() as value, int() as crc] if state_crc(key, value) == crc:
                 yield key.decode(), value.decode()
@@ -84,16 +88,17 @@ def state_crc(key: bytes, value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(key + b"\0"))
 
 
-def _records(path: Path, kind: int) -> Iterator[tuple[int, list[Column]]]:
-    """Yield row id (0 in an index) and columns of everything that looks like a record on a page of this kind."""
+def _records(path: Path, kinds: tuple[int, ...]) -> Iterator[tuple[int, list[Column]]]:
+    """Yield row id (0 in an index) and columns of everything that looks like a record on pages of these kinds."""
     with ExitStack() as opened:
         pages = _Pages(_mapped(path, opened), _mapped(Path(f"{path}-wal"), opened))
         for number in pages.numbers():
             page = pages.page(number)
             start = 100 if number == 1 else 0
-            if len(page) < _PAGE or page[start] != kind:
+            if len(page) < _PAGE or page[start] not in kinds:
                 continue
-            for cell in _cells(page, start):
+            kind = page[start]
+            for cell in _cells(page, start, kind):
                 try:
                     yield _record(pages, page, cell, kind)
                 except (IndexError, ValueError, struct.error):
@@ -107,11 +112,13 @@ def _mapped(path: Path, opened: ExitStack) -> mmap.mmap | bytes:
     return opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _cells(page: bytes, start: int) -> Iterator[int]:
-    """Where the cells of a leaf page begin; a count that was damaged gives no more than a page can hold."""
+def _cells(page: bytes, start: int, kind: int) -> Iterator[int]:
+    """Where the records of a page begin; a count that was damaged gives no more than a page can hold."""
     count = int.from_bytes(page[start + 3 : start + 5], "big")
-    for at in range(start + 8, min(start + 8 + 2 * count, _PAGE - 1), 2):
-        yield int.from_bytes(page[at : at + 2], "big")
+    # An interior page has four octets more in its head, and before each record: the number of another page.
+    more = 4 if kind == _INDEX_INTERIOR else 0
+    for at in range(start + 8 + more, min(start + 8 + more + 2 * count, _PAGE - 1), 2):
+        yield int.from_bytes(page[at : at + 2], "big") + more
 
 
 def _record(pages: _Pages, page: bytes, at: int, kind: int) -> tuple[int, list[Column]]:
@@ -119,7 +126,7 @@ def _record(pages: _Pages, page: bytes, at: int, kind: int) -> tuple[int, list[C
     rowid = 0
     if kind == _TABLE_LEAF:
         rowid, at = _varint(page, at)
-    if not 0 < size <= _MOST_OCTETS:
+    if not 0 < size <= pages.most:
         raise ValueError("no record is so large")
     return rowid, _columns(_payload(pages, page, at, size, kind))
 

@@ -1,0 +1,128 @@
+"""Damage that SQLite does not see, or says in its own way: what fuzzing found."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter import outbox_file
+from exporter.outbox import Outbox
+
+LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
+STATE = {f"key{number:03}": f"{number} " * 60 for number in range(150)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """An outbox of twenty rows and some pages of state."""
+    path = tmp_path / "outbox.db"
+    outbox = Outbox(path)
+    for start in range(0, 60, 3):
+        outbox.append(LINES[start : start + 3], STATE if start == 0 else {})
+    outbox.close()
+    return path
+
+
+def changed(path: Path, *statements: str) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA writable_schema = ON")
+    for statement in statements:
+        db.execute(statement)
+    db.close()
+
+
+def emptied(outbox: Outbox) -> list[str]:
+    lines: list[str] = []
+    while batch := outbox.take(7, newest=False):
+        lines += batch.lines
+        outbox.delete(batch)
+    return lines
+
+
+def octets_at(offset: int, octets: bytes) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(octets)
+
+    return damage
+
+
+def instead(old: bytes, new: bytes) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        assert old in content
+        path.write_bytes(content.replace(old, new, 1))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(octets_at(60, bytes(4)), id="version 0, as of a new file"),
+        pytest.param(octets_at(60, b"\0\0\0\1"), id="version 1, which would be brought up to date"),
+        pytest.param(octets_at(60, b"\xff\0\0\0"), id="a version below 0"),
+        pytest.param(octets_at(60, b"\0\1\0\0"), id="a version that never was"),
+        pytest.param(octets_at(44, b"\0\0\0\x4f"), id="a format of schema that SQLite does not know"),
+        pytest.param(instead(b"CREATE TABLE chunk", b"CREATE TABLE \xe2hunk"), id="words that are no UTF-8"),
+        pytest.param(instead(b"enqueued REAL", b"enqueuee REAL"), id="a column of another name"),
+        pytest.param(instead(b"depth + new.lines;", b"depth - new.lines;"), id="a trigger that does something else"),
+    ],
+)
+def test_a_damaged_head_costs_nothing(path: Path, damage: Callable[[Path], None]) -> None:
+    damage(path)
+    outbox = Outbox(path)
+    assert list(path.parent.glob("*.corrupt-*")), "it is set aside"
+    assert outbox.states("") == STATE, "also what stands between the leaves of its tree"
+    assert emptied(outbox) == LINES
+    outbox.append(["new value=1.0 1"])
+    assert outbox.status().depth_lines == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM tally",
+        "UPDATE tally SET depth = 7",
+        "UPDATE tally SET depth = 'many'",
+        "UPDATE tally SET rejected_octets = 1 << 40",
+        "UPDATE sqlite_sequence SET seq = 9223372036854775807",
+        "UPDATE chunk SET id = 9223372036854775807 WHERE id = 20",
+    ],
+)
+def test_what_it_counts_is_counted_again(path: Path, statement: str) -> None:
+    changed(path, statement)
+    outbox = Outbox(path)
+    assert outbox.status().depth_lines == 60
+    outbox.append(["new value=1.0 1"])
+    assert outbox.status().depth_lines == 61
+    assert emptied(outbox) == [*LINES, "new value=1.0 1"]
+    assert outbox.status().depth_lines == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("UPDATE chunk SET lines = 'three' WHERE id = 9", 0),
+        ("UPDATE chunk SET lines = 40 WHERE id = 9", 0),
+        ("UPDATE chunk SET enqueued = x'00' WHERE id = 9", 3),
+        ("UPDATE chunk SET crc = 'none' WHERE id = 9", 3),
+        ("UPDATE chunk SET body = 5 WHERE id = 9", 3),
+    ],
+)
+@pytest.mark.parametrize("checked", [0, outbox_file.CHECKED_WHOLE])
+def test_a_row_of_something_else_costs_itself(
+    path: Path, statement: str, lost: int, checked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a large file, which is not read whole when it is opened: then it shows when its turn comes."""
+    monkeypatch.setattr(outbox_file, "CHECKED_WHOLE", checked)
+    changed(path, statement)
+    outbox = Outbox(path)
+    found = emptied(outbox)
+    assert set(found) <= set(LINES)
+    assert len(set(found)) == 60 - lost
+    assert outbox.status().depth_lines == 0

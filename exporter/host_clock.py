@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from exporter.reading import Reading
+from exporter.reading import LATEST, Reading
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class HostTime:
     It is wrong before this version was made, and while the kernel calls it unsynchronised and it is over 5 minutes
     from the meter's clock, but not by one or two whole hours: then it is the meter's that is read by a wrong rule.
     Then a reading takes the meter's clock, or the meter's last clock and the monotonic time since. A meter's clock that
-    is older than this version is no help. Without help our own time stands, with a warning.
+    is older than this version, or later than LATEST, is no help. Without help our own time stands, with a warning.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class HostTime:
         if reading.received is None:
             return reading
         now = self._monotonic()
-        usable = clock if clock is not None and clock >= NOT_BEFORE else None
+        usable = clock if clock is not None and NOT_BEFORE <= clock < LATEST else None
         if not self._is_wrong(reading.received, usable, now):
             if not self.trusted:
                 log.info("the clock of this computer is right again")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo
 
 from exporter.protocol.dlms import DateTime
 from exporter.protocol.obis import ObisCode
 
-__all__ = ["ClockHabit", "Measurement", "Meter", "Reading", "Zone"]
+__all__ = ["LATEST", "ClockHabit", "Measurement", "Meter", "Reading", "Zone"]
+
+LATEST: Final = datetime(2262, 1, 1, tzinfo=UTC)
+"""No reading is of a later moment: InfluxDB, which counts nanoseconds from 1970 in 64 bits, could not hold it."""
 
 Zone: TypeAlias = ZoneInfo
 """HAN_TIMEZONE: the only local time in the product."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from exporter.host_clock import NOT_BEFORE, HostTime, synchronised
-from exporter.reading import Meter, Reading
+from exporter.reading import LATEST, Meter, Reading
 
 NOW = NOT_BEFORE + timedelta(days=100)
 
@@ -36,6 +36,13 @@ def test_a_synchronised_clock_is_trusted_whatever_the_meter_says(kernel: bool | 
 
 def test_an_unsynchronised_clock_near_the_meters_is_trusted() -> None:
     assert host(False).mend(reading(NOW), NOW + timedelta(minutes=4)).received == NOW
+
+
+def test_a_meters_clock_that_no_influxdb_could_hold_is_no_help() -> None:
+    """Year 9999 would end the reading of its source: the local day after has no date."""
+    told = host(False)
+    assert told.mend(reading(NOW), datetime(9999, 12, 31, 23, 59, tzinfo=UTC)).received == NOW
+    assert told.mend(reading(NOW), LATEST - timedelta(minutes=1)).received == LATEST - timedelta(minutes=1)
 
 
 def test_an_unsynchronised_clock_far_from_the_meters_is_not(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,130 @@
+"""Whatever a meter calls itself: the id made safe is what a real InfluxDB gives back, and one line stays one line."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from exporter import points
+from exporter.cli.run import _LocalTime
+from exporter.derived import Threshold
+from exporter.intake import Heard, Intake
+from exporter.meters import safe_text
+from exporter.placing import Placer
+from tests.e2e.made import power
+from tests.influx_server import Store
+
+OSLO = ZoneInfo("Europe/Oslo")
+NOW = int(time.time() * 1000)
+ODD = [
+    b"A,B",
+    b"A B",
+    b" A",
+    b"A=B",
+    b"A\nactive_power value=666 1",
+    b"A\r\nB",
+    b'say "A"',
+    b"O'Hara",
+    b"A\\",
+    b"\\",
+    b"A\\,value=1 1",
+    b"A\\ value=666 1\n",
+    b"100 %",
+    b"%0A",
+    b"A\x00B",
+    b"\x1b[2J\x1b[31mA",
+    b"\x7f\x80\xff",
+    "ø\u202eA\u2028\u2029\ufeff".encode(),
+    "\U0001f50c".encode(),
+    b"\xed\xa0\x80",
+    b"#A",
+    b"A,meter_id=B",
+    b"x" * 300,
+    b"x" * 299 + b"y",
+    b"\xff" * 300,
+    b"' OR 1=1; DROP MEASUREMENT active_power",
+    b"${PATH} $(id) `id` {{.}} %s %d %(x)s {0}",
+]
+ANY_ID = st.one_of(
+    st.binary(min_size=1, max_size=300),
+    st.text(min_size=1, max_size=120).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.lists(st.sampled_from([b",", b" ", b"=", b"\\", b'"', b"'", b"\n", b"\r", b"%", b"\t", b"\0", b"A"])).map(
+        b"".join
+    ),
+)
+
+
+def lines_of(meter_id: bytes) -> tuple[str, list[str]] | None:
+    """The id, and lines of each kind that carries it, of a frame that was heard; None when it is none."""
+    (heard,) = Intake(OSLO).feed(power(1, meter_id), datetime.now(UTC))
+    assert isinstance(heard, Heard)
+    name = safe_text(meter_id)
+    assert heard.reading.meter.id == name
+    if name is None:
+        return None
+    (placed,) = Placer("a port", zone=OSLO, fallback=None, state={}).place(heard.reading)
+    lines = list(points.lines(placed))
+    assert [line.split(" ")[-2:] for line in lines] == [["value=1.0", str(placed.time)]]
+    lines.append(points.threshold_line(Threshold("voltage", "max", 253), NOW, name))
+    lines.append(points.meter_line(name, "Europe/Oslo", NOW))
+    lines.append(points.final_hour_line(name, "import", 1.0, NOW // 3_600_000 * 3_600_000, OSLO))
+    lines.append(points.event_line("house", "meter_changed", f"it is {name} now", NOW))
+    return name, lines
+
+
+def written(store: Store, ids: list[bytes], known: set[str]) -> None:
+    """Write what these meters sent, and compare what is there with what they, and those `known`, are called."""
+    made = dict(found for one in ids if (found := lines_of(one)) is not None)
+    every = [line for lines in made.values() for line in lines]
+    assert all("\n" not in line for line in every)
+    if not made:
+        return
+    with closing(store.client()) as client:
+        outcome = client.write(every)
+    assert outcome.words == ""
+    known.update(made)
+    there = store.points()
+    for measurement in ("active_power", "threshold", "hour_energy"):
+        found = {dict(p.tags)["meter_id"] for p in there if p.measurement == measurement}
+        assert found == known
+    assert {p.measurement for p in there} <= {"active_power", "threshold", "hour_energy", "meter", "event"}
+    assert {dict(p.fields)["value"] for p in there if p.measurement == "active_power"} == {1.0}
+    assert {name for p in there for name, _ in p.tags} <= {
+        *("direction", "meter_id", "obis", "bound", "quantity", "instance", "kind", "hour", "weekday"),
+        *("real", "simulated", "timezone"),
+    }
+
+
+def test_odd_ids_are_read_back_as_they_were_made_safe(store: Store) -> None:
+    written(store, ODD, set())
+    found = {dict(p.tags)["meter_id"] for p in store.points("active_power")}
+    assert found == {safe_text(one) for one in ODD}
+    assert len(found) == len(ODD), "two ids stay two, long ones too"
+    assert all(len(one) <= 141 for one in found)
+
+
+def test_any_id_is(store: Store) -> None:
+    known: set[str] = set()
+
+    @settings(max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(ANY_ID, min_size=20, max_size=60))
+    def written_and_read(ids: list[bytes]) -> None:
+        written(store, ids, known)
+
+    written_and_read()
+    assert len(known) > 100
+
+
+@pytest.mark.parametrize("meter_id", ODD)
+def test_a_log_line_with_it_is_one_line(meter_id: bytes) -> None:
+    record = logging.LogRecord("a", logging.INFO, "", 0, "reading meter %s", (safe_text(meter_id),), None)
+    line = _LocalTime(OSLO).format(record)
+    assert line.isprintable()
+    assert str(safe_text(meter_id)) in line or not str(safe_text(meter_id)).isprintable()

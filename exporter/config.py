@@ -158,7 +158,9 @@ class Settings(BaseSettings):
             steps = [float(step) for step in value.split(",")]
         except ValueError:
             steps = []
-        if not steps or steps != sorted(set(steps)) or steps[0] <= 0 or steps[-1] > 1e6:
+        # "nan" is a number, and neither above nor below any other
+        possible = all(0 < step <= 1e6 for step in steps)
+        if not steps or not possible or steps != sorted(set(steps)):
             raise ValueError("the upper bounds of the steps in kW, rising, like 2,5,10,15,20,25")
         return value
 
@@ -216,7 +218,7 @@ class Settings(BaseSettings):
             return ""
         try:
             return self.influx_token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # no UTF-8, or a NUL in its name
             words = error.strerror if isinstance(error, OSError) else "it is no text"
             raise SettingsError(f"HAN_INFLUX_TOKEN_FILE {self.influx_token_file} cannot be read: {words}") from None
 
@@ -260,8 +262,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of tomllib, of text that is no UTF-8, of a number with thousands of digits
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"the settings file {path} is nested too deep to be one") from None
 
 
 def _check_names() -> None:

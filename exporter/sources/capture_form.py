@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
+from exporter.reading import LATEST
 from exporter.sources import SourceError
 
 __all__ = [
@@ -86,6 +87,8 @@ _NO_DIGITS: Final = re.compile(r"[^0-9A-Fa-f]")
 _PAIR: Final = re.compile(r"[0-9A-Fa-f]{2}")
 _FRAME_START: Final = "7EA"
 """A flag, and format type 3 behind it."""
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""What a computer shows that does not know the time."""
 _SEPARATORS: Final = re.compile(r"[\s,;:\-]+")
 _ONE_OCTET: Final = re.compile(r"0[xX][0-9A-Fa-f]{1,2}|[0-9A-Fa-f]{2}")
 
@@ -169,7 +172,7 @@ def readable_octets(text: str) -> bytes:
 def split_stamp(text: str) -> tuple[datetime, str] | None:
     """A line's time stamp in UTC and what stands behind it; None when it does not begin with one.
 
-    Raises LineError for a stamp that is cut, impossible or without its zone.
+    Raises LineError for a stamp that is cut, impossible, of a time that no reading has, or without its zone.
     """
     stamp, _, rest = text.strip().partition(" ")
     if not (stamp[:4].isdigit() and stamp[4:5] == "-"):
@@ -178,7 +181,10 @@ def split_stamp(text: str) -> tuple[datetime, str] | None:
         when = datetime.fromisoformat(stamp)
         if when.tzinfo is None:
             raise LineError(f"a time stamp without its zone: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)")
-        return when.astimezone(UTC), rest
+        when = when.astimezone(UTC)
+        if not _EARLIEST <= when < LATEST:
+            raise LineError(f"a time stamp of no reading: {shorten(stamp)}")
+        return when, rest
     except LineError:
         raise
     except (ValueError, OverflowError):

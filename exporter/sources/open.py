@@ -54,20 +54,28 @@ def open_source(url: str, **context: Any) -> Source:
         return _file("file:-", context)
     if "://" in url:
         return _serial(url, context)
-    if scheme is not None and not Path(url).exists():
+    if scheme is not None and not _is_there(url):
         raise SourceError(f"{url}: {scheme[0]} is not known; a source is {_KNOWN}")
     return _path(url, context)
 
 
 def _path(url: str, context: Mapping[str, Any]) -> Source:
-    if Path(url).is_file():
+    if _is_there(url) and Path(url).is_file():
         from exporter.sources.file_source import FileSource
 
         return FileSource(url)  # taken as it is written: no query, no %20
     path = url.partition("?")[0]
-    if "/" not in path and not Path(path).exists():
+    if "/" not in path and not _is_there(path):
         # A port may appear later, but a bare name is a slip: every port has a directory before it.
         device = f"/dev/{path}"
-        known = f"did you mean {device}?" if Path(device).exists() else f"a source is {_KNOWN}"
+        known = f"did you mean {device}?" if _is_there(device) else f"a source is {_KNOWN}"
         raise SourceError(f"there is no file and no port named {path}; {known}")
     return _serial(url, context)
+
+
+def _is_there(path: str) -> bool:
+    """Also False for what this user may not look at, and for what no name can be; opening it says which."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False

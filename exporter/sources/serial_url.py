@@ -185,12 +185,12 @@ class SerialUrl:
         return self.address + (mark + "&".join(asked) if asked else "")
 
     def _check_network(self) -> None:
-        if not self.is_network:
-            return
         try:
-            place = urlsplit(self.address)
-            complete = bool(place.hostname and place.port)
-        except ValueError:
+            place = urlsplit(self.address) if self.scheme else None
+            complete = place is None or not self.is_network or bool(place.hostname and place.port)
+        except ValueError as error:
+            if not self.is_network:
+                raise SourceError(f"{self.address} is no URL: {error}") from None
             complete = False
         if not complete:
             raise SourceError(

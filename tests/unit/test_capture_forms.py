@@ -111,6 +111,8 @@ def test_any_slicing_of_the_file_gives_the_same(form: bytes) -> None:
         (f"2026-13-22T17:00:10Z {HEX}", "no time stamp"),
         (f"2026-11-22T17:00:10 {HEX}", "without its zone"),
         (f"0001-01-01T00:00:00+23:00 {HEX}", "no time stamp"),
+        (f"9999-12-31T23:30:00Z {HEX}", "a time stamp of no reading"),
+        (f"1969-12-31T23:59:59Z {HEX}", "a time stamp of no reading"),
         (HEX, "no time stamp"),
         ("\x1b[31m rubbish", "\\x1b"),
     ],

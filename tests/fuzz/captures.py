@@ -1,0 +1,56 @@
+"""Any file as a capture, in its three forms: octets and problems, or NotACapture, and what `import` makes of it."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from typing import Final
+
+from exporter.deriving import Deriver
+from exporter.intake import Intake, Outcome
+from exporter.placing import Placer
+from exporter.sources import Chunk
+from exporter.sources.capture_file import BLOCK, CaptureParser
+from exporter.sources.capture_form import Form, NotACapture
+from tests.fuzz.stream import SETTINGS, kept, slices
+
+_MOST_WAITING: Final = 1 << 17
+_PROBLEMS: Final = 100
+
+
+def run(content: bytes) -> None:
+    """Read it at once and in pieces."""
+    whole = parsed([content[at : at + BLOCK] for at in range(0, len(content), BLOCK)])
+    pieces = slices(content) if random.Random(zlib.crc32(content)).random() < 0.5 else [content]
+    parsed(pieces)
+    outcomes: list[Outcome] = []
+    intake = Intake(SETTINGS.zone)
+    for chunk in whole:
+        outcomes += intake.feed(chunk.octets, chunk.received)
+    outcomes += intake.end()
+    kept(outcomes, Placer("fuzz", zone=SETTINGS.zone), Deriver(SETTINGS, lambda _: None, imported=True))
+
+
+def parsed(pieces: list[bytes]) -> list[Chunk]:
+    """The chunks of a file that comes in these pieces; none when it is no capture."""
+    parser, chunks = CaptureParser(), list[Chunk]()
+    length = sum(map(len, pieces))
+    try:
+        for piece in pieces:
+            chunks += parser.feed(piece)
+            assert len(parser._rest) <= _MOST_WAITING + len(piece)
+        chunks += parser.end()
+    except NotACapture as error:
+        assert error.words
+        assert len(error.words) < 300
+        return []
+    assert parser.form is not None or not chunks
+    assert len(parser.problems) == min(parser.damaged, _PROBLEMS)
+    for problem in parser.problems:
+        assert problem.line >= 1
+        assert str(problem).isprintable(), str(problem)
+    assert sum(len(chunk.octets) for chunk in chunks) <= length
+    assert all(chunk.octets for chunk in chunks)
+    if parser.form is Form.STAMPED:
+        assert all(chunk.received is not None for chunk in chunks)
+    return chunks

@@ -79,7 +79,7 @@ def test_a_kill_costs_no_more_than_one_read() -> None:
 def test_what_the_kernel_still_had_is_counted_apart_and_must_not_be_there() -> None:
     told = verdict(without(10, 11), STOPPED, OCTETS * 11 - 1)
     assert not told.wrong
-    assert told.counts["not handed over (stopped)"] == 2
+    assert told.counts["sent after SIGTERM and not handed over any more"] == 2
     assert verdict(ALL, STOPPED, OCTETS * 11 - 1).counts["strange"] == 2
 
 

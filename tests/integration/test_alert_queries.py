@@ -1,0 +1,158 @@
+"""What the queries of alert rules answer on a real InfluxDB, at moments that are hard to wait for."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from exporter import points
+from exporter.derived import Threshold, capacity, capacity_step, month_start, with_running
+from grafana.dashboards import alerts
+from grafana.dashboards.rule_parts import Rule
+from tests.e2e.alerting import write
+from tests.grafana_queries import filled
+from tests.influx_server import Store
+
+OSLO = ZoneInfo("Europe/Oslo")
+HOUR_MS = 3_600_000
+MARK = secrets.token_hex(3)
+"""Tells this run from others in the same InfluxDB."""
+STEPS_W = [2_000.0, 5_000.0, 10_000.0]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A rule at a moment: the numbers that it finds for one meter or exporter."""
+
+    numbers: dict[str, float]
+    rule: Rule
+
+    @property
+    def fires(self) -> bool:
+        """As Grafana decides: nothing at all without one of the numbers."""
+        if self.numbers.keys() != {ask.name for ask in self.rule.asks}:
+            return False
+        text = self.rule.condition.replace("&&", "and").replace("||", "or")
+        return bool(eval(re.sub(r"\$(\w+)", r"numbers['\1']", text), {"numbers": self.numbers}))
+
+
+def ask(store: Store, rule: Rule, whose: str, now_ms: int) -> Asked:
+    """Each query of a rule, looking back from this moment."""
+    numbers = {}
+    for one in rule.asks:
+        query = filled(
+            one.query.replace("$timeFilter", f"time >= {now_ms - one.since_s * 1000}ms AND time <= {now_ms}ms"),
+            meter="",
+            timezone="Europe/Oslo",
+            start_ms=0,
+            end_ms=now_ms,
+        )
+        for series in store.query(query):
+            values = [row[1] for row in series.rows if row[1] is not None]
+            if values and (whose in series.tags.values() or not series.tags):
+                numbers[one.name] = float(values[-1])
+    return Asked(numbers, rule)
+
+
+def at(month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> int:
+    return int(datetime(2026, month, day, hour, minute, second, tzinfo=OSLO).timestamp() * 1000)
+
+
+def test_the_capacity_alert_tells_this_month_from_the_last_at_every_hour_of_its_turn(store: Store) -> None:
+    """An hour of 3 kWh each, one of 4 each day at 8, at 18 on some days more: mean and step move, and months change."""
+    meter = f"TURN-{MARK}"
+    finals: dict[int, float] = {}
+    fired, wrong = [], []
+    for start in range(at(10, 28), at(11, 6), HOUR_MS):
+        local = datetime.fromtimestamp(start / 1000, OSLO)
+        wh = 9_000.0 if (local.hour, local.day) in ((18, 31), (18, 4)) else 4_000.0 if local.hour == 8 else 3_000.0
+        now = start + HOUR_MS // 2
+        mean = with_running(finals, start, wh, OSLO)
+        write(
+            store,
+            [
+                points.running_hour_line(meter, "import", "projected", wh, now),
+                points.projected_capacity_line(meter, mean, now),
+            ],
+        )
+        asked = ask(store, alerts.CAPACITY, meter, now)
+        found = capacity(finals, start, OSLO)
+        step = None if found is None else capacity_step(found.mean, STEPS_W)
+        expected = found is not None and len(found.peaks) == 3 and step is not None and mean >= step
+        if asked.fires != expected:
+            wrong.append((str(local), asked.numbers))
+        fired += [local] if asked.fires else []
+        finals[start] = wh
+        found = capacity(finals, start, OSLO)
+        assert found is not None
+        write(store, list(points.capacity_lines(meter, found, STEPS_W)))
+    assert not wrong
+    assert [(moment.month, moment.day, moment.hour) for moment in fired] == [(10, 31, 18), (11, 4, 18)]
+
+
+def test_a_months_step_is_found_until_its_last_hour(store: Store) -> None:
+    """The longest look-back is on 31 October, when summer time ended: 31 days and an hour."""
+    meter = f"LONG-{MARK}"
+    finals = {at(10, day, 8): 4_500.0 for day in (1, 2, 3)}
+    found = capacity(finals, at(10, 1), OSLO)
+    assert found is not None
+    now = at(10, 31, 23, 59)
+    assert now - month_start(now, OSLO) == (31 * 24 + 1) * HOUR_MS - 60_000
+    projected = [
+        points.projected_capacity_line(meter, 5_100, now - 5_000),
+        points.running_hour_line(meter, "import", "projected", 6_300, now - 5_000),
+    ]
+    write(store, [*points.capacity_lines(meter, found, STEPS_W), *projected])
+    asked = ask(store, alerts.CAPACITY, meter, now)
+    assert asked.numbers == {"mean": 5.1, "step": 5.0, "peaks": 3.0, "hour": 6.3}
+    assert asked.fires
+
+
+def test_an_exporter_is_silent_after_five_minutes_and_forgotten_after_a_day(store: Store) -> None:
+    """Wherever in a minute its last point and the moment of asking are."""
+    ended = at(11, 20, 12)
+    fields = {"memory": 5e7, "outbox_age": 0.0}
+    write(store, [points.exporter_line(f"one{MARK}", fields, ended - 10_000 * n) for n in range(360)])
+
+    def silent(after: timedelta) -> bool:
+        return ask(store, alerts.EXPORTER, f"one{MARK}", ended + int(after.total_seconds() * 1000)).fires
+
+    for second in range(0, 60, 7):
+        assert not silent(timedelta(seconds=second))
+        assert not silent(timedelta(minutes=4, seconds=second - 1))
+        assert silent(timedelta(minutes=5, seconds=second))
+        assert silent(timedelta(hours=23, seconds=second))
+        assert not silent(timedelta(hours=24, minutes=6, seconds=second)), "nobody waits for it any more"
+
+
+def test_the_mean_of_five_minutes_is_none_of_one(store: Store) -> None:
+    """A house that was heard for a minute is not known to have taken much for five."""
+    meter, began = f"MEAN-{MARK}", at(11, 20, 12, 0, 20)
+
+    def mean(after_s: int) -> float:
+        return ask(store, alerts.HIGH_LOAD, meter, began + after_s * 1000).numbers["power"]
+
+    write(store, [_power(meter, 15_000, began + 10_000 * n) for n in range(60)])
+    write(store, [points.threshold_line(one, began, meter) for one in _limits()])
+    assert mean(60) == pytest.approx(3, abs=0.5)
+    assert mean(120) == pytest.approx(6, abs=0.5)
+    for second in range(310, 400, 7):
+        assert mean(second) == pytest.approx(15, abs=0.5), "wherever in a minute that is"
+    lost = [_power(meter, 15_000, began + 10_000 * n) for n in range(60, 120) if n % 6 < 5]
+    write(store, lost)
+    for second in range(1_000, 1_100, 7):
+        assert mean(second) == pytest.approx(15, abs=1), "a lost frame in each minute changes next to nothing"
+
+
+def _power(meter: str, watt: float, ms: int) -> str:
+    return f"active_power,direction=import,meter_id={meter},obis=1-1:1.7.0 value={float(watt)} {ms}"
+
+
+def _limits() -> Iterable[Threshold]:
+    return (Threshold("active_power", "max", 10_000),)

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text("utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?P<default>:-[^${}]*)?\}")
-SERVICES = ("influxdb", "init", "exporter", "grafana")
+SERVICES = ("influxdb", "init", "exporter", "admin", "grafana")
+STAYING = ("influxdb", "init", "exporter", "grafana")
 OF_THE_STACK = {
     "outbox",
     "influx_url",
@@ -68,7 +69,7 @@ def test_it_is_a_compose_file() -> None:
 def test_compose_1_29_and_2_both_read_it() -> None:
     """1.29 refuses `name` and newer keys, and knows no variable inside a default; 2 calls `version` obsolete."""
     content = stack()
-    assert {key for key in content if not key.startswith("x-")} == {"services", "volumes"}
+    assert {key for key in content if not key.startswith("x-")} == {"services", "networks", "volumes"}
     assert TEXT.count("${") == len(VARIABLE.findall(TEXT))
     newer = {"develop", "annotations", "attach", "models", "post_start", "pre_stop", "provider", "configs", "secrets"}
     for service in content["services"].values():
@@ -104,7 +105,7 @@ def test_nobody_but_init_is_root_or_has_a_capability() -> None:
     assert "\nUSER 10001:10001\n" in (ROOT / "exporter" / "Dockerfile").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", STAYING)
 def test_every_service_comes_back_and_bounds_its_log(name: str) -> None:
     service = services()[name]
     assert service["restart"] == ("on-failure:5" if name == "init" else "unless-stopped")
@@ -118,6 +119,30 @@ def test_one_port_and_only_for_this_computer() -> None:
     }
     opened = services(HAN_GRAFANA_BIND="0.0.0.0", HAN_GRAFANA_PORT="8080")
     assert opened["grafana"]["ports"] == ["0.0.0.0:8080:3000"]
+
+
+def test_influxdb_has_no_way_out_and_no_way_in_but_by_the_stack() -> None:
+    """Flux, which whoever sees a dashboard may use through Grafana, can ask other servers and read SQLite files."""
+    content = stack()
+    assert content["networks"] == {"database": {"internal": True}, "default": {}}
+    assert {name: service["networks"] for name, service in content["services"].items()} == {
+        "influxdb": ["database"],
+        "init": ["database"],
+        "admin": ["database"],
+        "exporter": ["database", "default"],
+        "grafana": ["database", "default"],
+    }
+    environment = content["services"]["influxdb"]["environment"]
+    for name in ("REPORTING_DISABLED", "HARDENING_ENABLED", "METRICS_DISABLED", "PPROF_DISABLED"):
+        assert environment[f"INFLUXD_{name}"] == "true"
+
+
+def test_nothing_of_the_host_is_mounted_but_what_is_read() -> None:
+    allowed = {"./grafana/start", "./grafana/provisioning", "./grafana/dashboards", "/dev", "/dev/null"}
+    for name, service in services().items():
+        of_the_host = {source: only for source, (_, only) in mounts(service).items() if source.startswith((".", "/"))}
+        assert of_the_host.keys() <= allowed, name
+        assert all(of_the_host.values()), name
 
 
 def test_no_secret_is_written_here() -> None:
@@ -185,6 +210,10 @@ def test_what_is_shown_without_a_password_is_only_shown() -> None:
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
     assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
     assert environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
+    assert environment["GF_METRICS_ENABLED"] == "false"
+    assert environment["GF_SNAPSHOTS_EXTERNAL_ENABLED"] == "false"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in environment, "by file only"
+    assert not any("EMBEDDING" in name or "COOKIE" in name or name == "GF_INSTALL_PLUGINS" for name in environment)
     closed = services(HAN_GRAFANA_ANONYMOUS="false")
     assert closed["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
 

@@ -92,8 +92,8 @@ def written(store: Store, ids: list[bytes], known: set[str]) -> None:
     known.update(made)
     there = store.points()
     for measurement in ("active_power", "threshold", "hour_energy"):
-        found = {dict(p.tags)["meter_id"] for p in there if p.measurement == measurement}
-        assert found == known
+        called = {dict(p.tags)["meter_id"] for p in there if p.measurement == measurement}
+        assert called == known
     assert {p.measurement for p in there} <= {"active_power", "threshold", "hour_energy", "meter", "event"}
     assert {dict(p.fields)["value"] for p in there if p.measurement == "active_power"} == {1.0}
     assert {name for p in there for name, _ in p.tags} <= {

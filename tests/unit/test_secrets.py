@@ -84,7 +84,7 @@ def locked(name: str) -> dict[str, tuple[str, list[str]]]:
     """Release and hashes of each project in a lock."""
     text = (ROOT / "exporter" / name).read_text("utf-8").replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    found = {}
+    found: dict[str, tuple[str, list[str]]] = {}
     for line in lines:
         pin, *hashes = line.split()
         project, _, release = pin.partition("==")

@@ -28,6 +28,7 @@ def main() -> int:
     try:
         influx = server(folder / "influxd", options.influxd)
     except LookupError as missing:
+        shutil.rmtree(folder)
         raise SystemExit(str(missing)) from None
     print(f"{HAN}, InfluxDB {influx.client().version() or '?'}, seed {options.seed}, in {folder}", flush=True)
     told, began = Told(), time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from exporter.influx.answers import Outcome, Verdict, clean, judge, words_of
 
 __all__ = ["Answer", "Client", "Http", "Outcome", "QueryError", "Series", "Unreachable", "Verdict", "quoted"]
+
+log = logging.getLogger(__name__)
 
 NOTHING = "\n"
 """The body of a write that asks whether a write would be allowed, and leaves nothing behind."""
@@ -148,6 +151,7 @@ class Client:
         self.bucket = bucket
         self._org = org or "-"  # InfluxDB 1.8 and 3 take any, and the client insists on one
         self._timeout = timeout
+        self._wondered = False
         self._http = Http(url, token, timeout=timeout, ca_cert=ca_cert)
         self.address = self._http.address
         # Any: what this library says about its types is not to be relied on
@@ -198,7 +202,7 @@ class Client:
             )
             text = ""
             if status == 204 and not _names_influx(headers):
-                return self._unnamed()
+                self._wonder()
         except ApiException as answer:
             if not answer.status:
                 return _not_sent(unreachable(answer, self.address))
@@ -210,23 +214,15 @@ class Client:
             return _not_sent(unreachable(problem, self.address))
         return judge(status, text, headers.get("Retry-After"), target=target, address=self.address)
 
-    def _unnamed(self) -> Outcome:
-        """What a 204 means that does not say who it is from.
-
-        InfluxDB 1.8.10 and 2.8.0 name themselves in every answer. By its documents InfluxDB 3 may not, but it does in
-        its answer to a ping. Anything else that says 204 (a router that wants a log-in, a web hook) kept no line.
-        """
-        try:
-            named = bool(self.version())
-        except Unreachable as problem:
-            return _not_sent(problem)
-        if named:
-            return Outcome(Verdict.TAKEN)
-        words = (
-            f"{self.address} answers 204 as no InfluxDB does: is HAN_INFLUX_URL right (host, port), and is no log-in "
-            "page or proxy in between?"
-        )
-        return Outcome(Verdict.MISCONFIGURED, words)
+    def _wonder(self) -> None:
+        """Say once that a 204 came without a name: 1.8.10 and 2.8.0 say theirs in every answer, a proxy may not."""
+        if not self._wondered:
+            self._wondered = True
+            log.warning(
+                "%s takes lines without saying that it is an InfluxDB: is HAN_INFLUX_URL right (host, port), and is no "
+                "log-in page in between? What it took is not kept here.",
+                self.address,
+            )
 
     def version(self) -> str:
         """The server's version by its `/ping`, "" when it does not say. Raises Unreachable."""

@@ -1,0 +1,139 @@
+"""After a week's outage: `python -m tests.benchmarks.catch_up [readings]`; influxd 1.8 on PATH.
+
+An outbox with 60 000 readings of one meter, a row each as they came, is sent by `run` while another meter is read live.
+Prints how fast it empties against the same lines posted with nothing else going on, how old the live meter's newest
+point in InfluxDB ever was, and how much memory `run` took.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from exporter import points
+from exporter.config import Settings
+from exporter.deriving import Deriver
+from exporter.influx.answers import Verdict
+from exporter.intake import Heard, Intake
+from exporter.outbox import Outbox
+from exporter.placing import Placer
+from exporter.simulator.meter import List, SimulatedMeter
+from tests.influx_server import LocalInflux
+
+READINGS: Final = 60_000
+BATCH: Final = 5000
+LIVE: Final = "SIMULATED-KAMSTRUP-2"
+
+
+def readings(count: int) -> Iterator[list[str]]:
+    """The lines of each of so many readings of a meter, the last of them an hour ago."""
+    settings = Settings(_file={})  # type: ignore[call-arg]
+    placer = Placer("sim", zone=settings.zone, fallback=None, state={})
+    deriver, intake = Deriver(settings, lambda _: None), Intake(settings.zone)
+    end = datetime.now(UTC) - timedelta(hours=1)
+    meter = SimulatedMeter("kamstrup")
+    for received, octets in meter.frames(end - timedelta(seconds=10 * count), end, frozenset(List)):
+        for outcome in intake.feed(octets, received):
+            assert isinstance(outcome, Heard)
+            for placed in placer.place(outcome.reading):
+                yield [*points.lines(placed), *deriver.of(placed)]
+
+
+def fill(path: Path, count: int) -> list[str]:
+    """An outbox as it is after the outage; all its lines."""
+    outbox, lines = Outbox(path), []
+    outbox._file._connection.execute("PRAGMA synchronous = OFF")  # it was not filled in a minute, but in a week
+    for one in readings(count):
+        outbox.append(one)
+        lines += one
+    outbox.close()
+    return lines
+
+
+def full_speed(influx: LocalInflux, lines: list[str]) -> float:
+    """Lines a second when they are only posted."""
+    influx.admin("CREATE DATABASE bare")
+    client = influx.client(bucket="bare")
+    began = time.monotonic()
+    for start in range(0, len(lines), BATCH):
+        assert client.write(lines[start : start + BATCH]).verdict is Verdict.TAKEN
+    client.close()
+    return len(lines) / (time.monotonic() - began)
+
+
+def resident_mb(pid: int) -> float:
+    """The most memory that a process ever had."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def newest_age_s(influx: LocalInflux) -> float:
+    """How old the live meter's newest point is."""
+    found = influx.query(f"SELECT last(value) FROM active_power WHERE meter_id = '{LIVE}'")
+    return time.time() - int(found[0].rows[0][0]) / 1000 if found else 0.0
+
+
+def waiting(path: Path) -> int:
+    """Lines in an outbox that another process may have open."""
+    view = Outbox(path, read_only=True)
+    try:
+        return view.status().depth_lines
+    finally:
+        view.close()
+
+
+def catch_up(influx: LocalInflux, path: Path) -> tuple[float, float, float]:
+    """Seconds until nothing waits, the live meter's greatest age, and the most memory."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HAN_")} | {
+        "HAN_SOURCE": "sim:kamstrup?seed=2",
+        "HAN_OUTBOX": str(path),
+        "HAN_INFLUX_URL": influx.url,
+        "HAN_INFLUX_TOKEN": influx.token,
+        "HAN_INFLUX_BUCKET": influx.bucket,
+        "HAN_LOG_LEVEL": "error",
+    }
+    command = [str(Path(sys.executable).with_name("han-exporter")), "run"]
+    began, oldest = time.monotonic(), 0.0
+    with subprocess.Popen(command, env=environment) as process:
+        while waiting(path) > 100:
+            time.sleep(0.5)
+            oldest = max(oldest, newest_age_s(influx))
+        took, memory = time.monotonic() - began, resident_mb(process.pid)
+        process.terminate()
+    return took, oldest, memory
+
+
+def main() -> None:
+    """Measure and print."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else READINGS
+    program = shutil.which("influxd")
+    if program is None:
+        sys.exit("influxd (1.8) is not on PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        influx = LocalInflux(program, Path(folder))
+        try:
+            lines = fill(Path(folder) / "outbox.sqlite", count)
+            size = sum(file.stat().st_size for file in Path(folder).glob("outbox.sqlite*"))
+            print(f"{count} readings, {len(lines)} lines, {size / 1e6:.0f} MB of outbox")
+            bare = full_speed(influx, lines)
+            print(f"only posted: {bare:,.0f} lines/s")
+            took, oldest, memory = catch_up(influx, Path(folder) / "outbox.sqlite")
+            print(
+                f"caught up in {took:.1f} s: {len(lines) / took:,.0f} lines/s, {len(lines) / took / bare:.2f} of that"
+            )
+            print(f"the live meter's newest point was never older than {oldest:.1f} s (it sends every 10 s)")
+            print(f"memory of run at most {memory:.0f} MB")
+        finally:
+            influx.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -64,6 +64,15 @@ def test_lines_and_state_come_back_after_reopening(path: Path) -> None:
     assert outbox.status().oldest_age_s == 10
 
 
+def test_nobody_else_may_read_it(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(["a value=1 1"])
+    modes = {file.name: file.stat().st_mode & 0o077 for file in path.parent.iterdir() if file.name.startswith(path.name)}
+    assert {name: mode for name, mode in modes.items() if mode and not name.endswith(".lock")} == {}
+    assert len(modes) >= 3, "its log too"
+    outbox.close()
+
+
 def test_states_by_prefix(path: Path) -> None:
     outbox = Outbox(path)
     outbox.append([], {"hour/2": "b", "hour/1": "a", "hourly": "x", "day/1": "c", "hour/%_": "d"})

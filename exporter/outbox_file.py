@@ -265,7 +265,8 @@ def _lock(path: Path) -> TextIO:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Open the file, made if need be; raises sqlite3.DatabaseError when it is damaged."""
-    path.touch(mode=0o600)  # it tells when somebody is at home; SQLite's other files get the mode of this one
+    with suppress(OSError):  # SQLite says better what is wrong
+        path.touch(mode=0o600)  # it tells when somebody is at home; SQLite's other files get the mode of this one
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold in a new file only

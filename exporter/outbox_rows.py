@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 _ROWS_AT_ONCE: Final = 64
+_KEPT_PAGES: Final = 1024
+_PAGES_AT_ONCE: Final = 2048
+_BACKLOG_LINES: Final = 10_000
 
 Ranges = Sequence[tuple[int, int]]
 """Ids of rejected lines: first and last of each range."""
@@ -67,9 +70,14 @@ def drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
 
 
 def give_back(db: sqlite3.Connection) -> None:
-    """Let the file shrink after a backlog, a bounded piece at a time; a little is kept for the next rows."""
+    """Let the file shrink after a backlog, a bounded piece at a time; a little is kept for the next rows.
+
+    Not while much waits: its rows would be moved to the front for every page, and catching up takes twice as long.
+    """
     free = pragma(db, "freelist_count")
-    for _ in range(min(free - 1024, 256)):
+    if free <= _KEPT_PAGES or db.execute("SELECT depth FROM tally").fetchone()[0] > _BACKLOG_LINES:
+        return
+    for _ in range(min(free - _KEPT_PAGES, _PAGES_AT_ONCE)):
         db.execute("PRAGMA incremental_vacuum(1)")  # one by one: sqlite3 steps a statement without columns once
 
 

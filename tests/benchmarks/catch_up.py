@@ -91,7 +91,7 @@ def waiting(path: Path) -> int:
 
 
 def catch_up(influx: LocalInflux, path: Path) -> tuple[float, float, float]:
-    """Seconds until nothing waits, the live meter's greatest age, and the most memory."""
+    """Seconds from the first batch until nothing waits, the live meter's greatest age, and the most memory."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HAN_")} | {
         "HAN_SOURCE": "sim:kamstrup?seed=2",
         "HAN_OUTBOX": str(path),
@@ -101,8 +101,11 @@ def catch_up(influx: LocalInflux, path: Path) -> tuple[float, float, float]:
         "HAN_LOG_LEVEL": "error",
     }
     command = [str(Path(sys.executable).with_name("han-exporter")), "run"]
-    began, oldest = time.monotonic(), 0.0
+    oldest, all_of_it = 0.0, waiting(path)
     with subprocess.Popen(command, env=environment) as process:
+        while waiting(path) >= all_of_it:  # until the first batch has gone: the start of a process is no sending
+            time.sleep(0.05)
+        began = time.monotonic()
         while waiting(path) > 100:
             time.sleep(0.5)
             oldest = max(oldest, newest_age_s(influx))

@@ -346,7 +346,7 @@ class Outbox:
         """Take rejected lines out, each transaction with its `work`, which tells how many waiting ones it dropped."""
 
         def piece(db: sqlite3.Connection, first: int, last: int) -> tuple[int, int, int]:
-            rows = rejected_in(db, [(first, last)], ROW_LINES)
+            rows = list(rejected_in(db, [(first, last)], ROW_LINES))
             wanted = [(row, line) for row, line in rows if not but(line)]
             db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _ in wanted])
             dropped = work(db, [line for _, line in wanted])

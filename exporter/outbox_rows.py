@@ -114,10 +114,11 @@ def take_out_rejected(db: sqlite3.Connection, doomed: Callable[[str], bool], mar
     return len(gone)
 
 
-def rejected_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> list[tuple[int, str]]:
+def rejected_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> Iterator[tuple[int, str]]:
     """Id and line of those that were put aside under these ids, oldest first in each range; no limit for -1."""
     query = "SELECT id, line FROM rejected WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
-    return [row for first, last in ids for row in db.execute(query, (first, last, limit)).fetchall()]
+    for first, last in ids:
+        yield from db.execute(query, (first, last, limit))
 
 
 def drop_overtaken(db: sqlite3.Connection, taken: Iterable[str], replaces: Callable[[str], bool]) -> None:
@@ -127,7 +128,7 @@ def drop_overtaken(db: sqlite3.Connection, taken: Iterable[str], replaces: Calla
     newer = {_point(line) for line in taken if replaces(line)}
     if not newer:
         return
-    aside = db.execute("SELECT id, line FROM rejected").fetchall()
+    aside = db.execute("SELECT id, line FROM rejected")  # there may be many: one at a time
     gone = [(row,) for row, line in aside if replaces(line) and _point(line) in newer]
     db.executemany("DELETE FROM rejected WHERE id = ?", gone)
 

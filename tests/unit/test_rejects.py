@@ -61,3 +61,22 @@ def test_which_points_have_versions() -> None:
     assert not points.is_replaced(points.running_hour_line("A", "import", "so_far", 1.0, 3_600_001))
     assert not points.is_replaced("active_power,meter_id=day_energy\\ 3600000 value=1 3600000")
     assert not points.is_replaced("day_energy")
+
+
+def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -> None:
+    """... of the same point only: series and time."""
+    outbox = Outbox(tmp_path / "outbox.db")
+    old = [f"day_energy,meter_id=A value={n} 3600000" for n in (1, 2)]
+    others = ["day_energy,meter_id=A value=1 7200000", "day_energy,meter_id=A\\ B value=1 3600000", "a value=1 3600000"]
+    outbox.append(old + others)
+    batch = outbox.take(9, newest=False)
+    assert batch is not None
+    outbox.delete(batch, rejected=dict.fromkeys(range(5), "no"))
+    outbox.append(["day_energy,meter_id=A value=3 3600000", "a value=2 3600000"])
+    batch = outbox.take(9, newest=False)
+    assert batch is not None
+    outbox.delete(batch, replaces=points.is_replaced)
+    assert [one.line for one in outbox.rejected()] == others[::-1]
+    outbox.append(["day_energy,meter_id=A value=9 7200000"])
+    assert rejects.retry(outbox, [(1, 99)]) == rejects.Retried(1, 2), "a newer one waits"
+    outbox.close()

@@ -69,6 +69,7 @@ class StatusServer:
         self._path = socket_path(outbox)
         self._status = status
         self._commands = commands or {}
+        self._closing = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The outbox is locked, so whoever left this behind is gone.
         self._path.unlink(missing_ok=True)
@@ -115,11 +116,15 @@ class StatusServer:
                 connection.sendall(json.dumps(give()).encode())
             except OSError as error:
                 log.debug("whoever asked went away: %s", error)
-            except Exception:  # whoever asked sees no answer; the service goes on
-                log.exception("what was asked for broke; please report this")
+            except Exception as error:  # whoever asked sees no answer; the service goes on
+                if self._closing:
+                    log.debug("asked while it was stopping: %s", error)
+                else:
+                    log.exception("what was asked for broke; please report this")
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering. A question that was taken already may find that what it asks for is closed."""
+        self._closing = True
         with contextlib.suppress(OSError):  # wakes accept(); not connected is what it says then
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

@@ -274,7 +274,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 512")  # pages of 4 KiB: the log is some 2 MiB, ...
         db.execute("PRAGMA journal_size_limit = 4194304")  # ... and back to 4 MiB after a large transaction
-        db.execute("PRAGMA cache_size = -2048")
+        db.execute("PRAGMA cache_size = -1024")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if _SCHEMA_VERSION < version <= _LAST_VERSION:
             raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")

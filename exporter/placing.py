@@ -7,7 +7,7 @@ since 1970 in UTC, the precision of the schema.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -173,7 +173,8 @@ class _Times:
         self._zone = zone
         self._now = now
         self._last: datetime | None = None
-        self._used: OrderedDict[int, None] = OrderedDict()
+        self._used: set[int] = set()
+        self._oldest: deque[int] = deque()  # the same, in the order in which they were given
 
     def of(self, reading: Reading) -> _Timed:
         near = reading.received or self._last
@@ -193,9 +194,10 @@ class _Times:
     def _free(self, ms: int) -> int:
         while ms in self._used:
             ms += 1
-        self._used[ms] = None
-        if len(self._used) > _REMEMBERED_TIMES:
-            self._used.popitem(last=False)
+        self._used.add(ms)
+        self._oldest.append(ms)
+        if len(self._oldest) > _REMEMBERED_TIMES:
+            self._used.remove(self._oldest.popleft())
         return ms
 
 

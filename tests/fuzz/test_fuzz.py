@@ -32,6 +32,16 @@ def test_nothing_but_what_is_promised(name: str, caplog: pytest.LogCaptureFixtur
             raise
 
 
+def test_both_whole_and_salvaged_outboxes_are_reached() -> None:
+    from tests.fuzz import outbox
+
+    dice = random.Random(1)
+    for _ in range(40):
+        outbox.run(mutate.damage(b"\0", dice))
+    assert outbox.heard["aside"] > 5
+    assert outbox.heard["used"] > 5
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_something_is_kept_of_every_target(name: str) -> None:
     assert kept(name)

@@ -20,7 +20,10 @@ from typing import Final
 from exporter import outbox_file
 from exporter.outbox import Outbox, OutboxError
 
-FOLDER: Final = Path(tempfile.mkdtemp(prefix="han-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+_FOLDER: Final = tempfile.TemporaryDirectory(
+    prefix="han-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None, ignore_cleanup_errors=True
+)
+FOLDER: Final = Path(_FOLDER.name)
 _DAMAGE: Final = 9
 _WITH_LOG, _UNCHECKED, _READ_ONLY = 1, 2, 4
 heard: Final[Counter[str]] = Counter()

@@ -17,7 +17,10 @@ from exporter.config import PREFIX, Settings, SettingsError, load
 from exporter.sources import SourceError
 from exporter.sources.open import open_source
 
-FOLDER: Final = Path(tempfile.mkdtemp(prefix="han-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+_FOLDER: Final = tempfile.TemporaryDirectory(
+    prefix="han-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None, ignore_cleanup_errors=True
+)
+FOLDER: Final = Path(_FOLDER.name)
 _ENDLESS: Final = ("/dev/", "/proc/", "/sys/")
 
 

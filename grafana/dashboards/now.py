@@ -116,10 +116,12 @@ def _day(back_h: int) -> str:
 def _today() -> str:
     """Energy of today: the hours that are over, and the running one."""
     where = f"{IMPORT} AND {METER} AND time > now() -"
-    # By the hour, since InfluxQL orders by time only what it groups by it: else a day can come in pieces.
-    over = f'SELECT sum("value") AS "wh" FROM "hour_energy" WHERE {FINAL} AND {where} 24h GROUP BY time(1h) fill(none)'
-    running = f'SELECT last("value") AS "wh" FROM "hour_energy" WHERE {tag("kind", "so_far")} AND {where} 2m'
-    bounds = "time > now() - 24h AND time <= now()"
+    # Both by the hour: InfluxQL puts into the right day only what it groups by time within. Just after the full hour
+    # both the old hour and the new one are running, for no longer than is looked back.
+    over = f'SELECT sum("value") AS "wh" FROM "hour_energy" WHERE {FINAL} AND {where} 25h GROUP BY time(1h) fill(none)'
+    running = f'SELECT last("value") AS "wh" FROM "hour_energy" WHERE {tag("kind", "so_far")} AND {where} 20s'
+    running += " GROUP BY time(1h) fill(none)"
+    bounds = "time > now() - 25h AND time <= now()"
     return f'SELECT sum("wh") / 1000 FROM ({over}), ({running}) WHERE {bounds} GROUP BY time(1d) fill(0) {LOCAL}'
 
 

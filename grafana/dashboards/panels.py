@@ -79,6 +79,8 @@ OCTETS: Final = Look("bytes", soft_min=0)
 COUNT: Final = Look("short", 0, soft_min=0)
 
 _NO_READING: Final = "no reading"
+_NAMED: Final = "${__series.name}"
+"""Said, since a panel leaves out the name of its only series: one phase, an hour without a projection."""
 
 
 def thresholds(
@@ -145,6 +147,8 @@ def with_max(panel: Panel, quantity: str, of: str = 'last("value")', query: str 
     panel.with_target(Target(query or limit(quantity, of=of), "max", ref="limits"))
     panel.with_transformation(_from_limits("max"))
     without(panel, "max")
+    if isinstance(panel, bargauge.Panel):
+        panel.display_name("")  # the transformation loses the names of series, but not those of their fields
 
 
 def with_min_and_max(panel: Panel, quantity: str) -> None:
@@ -186,7 +190,7 @@ def dials(title: str, description: str, look: Look, *targets: Target) -> gauge.P
     panel = gauge.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
-    panel.min(0).reduce_options(_reduced()).no_value(_NO_READING)
+    panel.display_name("${__field.labels.phase}").min(0).reduce_options(_reduced()).no_value(_NO_READING)
     panel.show_threshold_labels(False).show_threshold_markers(True)
     panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
     return panel.thresholds(thresholds(NEAR_MAX))
@@ -197,7 +201,7 @@ def lying_bars(title: str, description: str, look: Look, *targets: Target, none:
     panel = bargauge.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
-    panel.min(0).reduce_options(_reduced()).no_value(none).show_unfilled(True)
+    panel.display_name(_NAMED).min(0).reduce_options(_reduced()).no_value(none).show_unfilled(True)
     panel.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
     panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
     return panel.thresholds(thresholds([(None, FINE)], model.ThresholdsMode.ABSOLUTE))

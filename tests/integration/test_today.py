@@ -1,0 +1,44 @@
+"""What Now says of today, at all hours, and on the days of 23 and 25 of them."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from exporter import points
+from exporter.derived import day_start
+from grafana.dashboards.dashboards import dashboards
+from tests.grafana_queries import filled, queries_of
+from tests.influx_server import Store
+
+OSLO = ZoneInfo("Europe/Oslo")
+HOUR, MINUTE = 3_600_000, 60_000
+
+
+@pytest.mark.parametrize(
+    ("noon", "hours"),
+    [(1_774_778_400_000, 23), (1_792_926_000_000, 25), (1_795_345_200_000, 24)],
+    ids=["2026-03-29", "2026-10-25", "2026-11-22"],
+)
+def test_today_is_the_hours_that_are_over_and_the_running_one(store: Store, noon: int, hours: int) -> None:
+    board = next(board for path, board in dashboards().items() if path.name == "now.json")
+    (query,) = [query for query in queries_of(board) if query.alias == "Today so far"]
+    start = day_start(noon, OSLO)
+    lines: list[str] = []
+    for hour in range(hours):  # a meter for each hour of the day at which it is asked
+        begun = start + hour * HOUR
+        lines += (points.final_hour_line(f"M{hour}", "import", 1000, begun - n * HOUR, OSLO) for n in range(1, 30))
+        lines += (
+            points.running_hour_line(f"M{hour}", "import", "so_far", 500, begun + minutes * MINUTE - 3_000)
+            for minutes in (30, 31)
+        )
+    client = store.client()
+    client.write(lines)
+    client.close()
+    for hour in range(hours):
+        now = start + hour * HOUR + 31 * MINUTE
+        asked = filled(query, meter=f"M{hour}", timezone="Europe/Oslo", start_ms=now - HOUR, end_ms=now, now_ms=now)
+        (series,) = store.query(asked)
+        assert series.rows[-1][0] == start
+        assert series.rows[-1][1] == pytest.approx(hour + 0.5), f"in the {hour + 1}. hour of the day"

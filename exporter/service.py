@@ -27,7 +27,7 @@ from exporter.influx.client import Client
 from exporter.influx.writer import Writer
 from exporter.marks import LineMarks, SourceMarks
 from exporter.meters import safe_text
-from exporter.outbox import Outbox, OutboxError
+from exporter.outbox import Outbox, OutboxError, Status
 from exporter.placing import to_ms
 from exporter.reader import Reader
 from exporter.sources import Source
@@ -74,6 +74,7 @@ class Service:
         self._writer = self._make_writer(settings)
         self._ages = ReadingAges(self._heard_before())
         self._source_marks = [SourceMarks(reader.link) for reader in self.readers]
+        self._last_status = self._outbox.status()
         self._line_marks = LineMarks(self._outbox.status().dropped_lines)
 
     def _heard_before(self) -> dict[str, int]:
@@ -153,7 +154,7 @@ class Service:
 
     def _wait_until_sent(self) -> None:
         """All has been read: what waits is still sent, however long that takes, unless someone says stop."""
-        while self._writer is not None and self._outbox.status().depth_lines and not self._stop.wait(0.1):
+        while self._writer is not None and self._outbox_status().depth_lines and not self._stop.wait(0.1):
             pass
 
     def _end(self, threads: Sequence[threading.Thread], sender: threading.Thread | None, status: StatusServer) -> None:
@@ -169,7 +170,7 @@ class Service:
         if sender is not None:
             sender.join(_STOP_WRITER_S)
         status.close()
-        left = self._outbox.status().depth_lines
+        left = self._outbox_status().depth_lines
         self._outbox.close()
         log.info("stopped; %s", f"{left} lines wait in {self._outbox.path}" if left else "nothing is left unsent")
 
@@ -191,10 +192,18 @@ class Service:
             lines += reader.now(ms)
         self._append(lines)
 
+    def _outbox_status(self) -> Status:
+        """What the outbox holds, or last held when it cannot be asked: a dying disk must not end the reading."""
+        try:
+            self._last_status = self._outbox.status()
+        except OutboxError as error:
+            log.error("%s", error)
+        return self._last_status
+
     def _own_lines(self, ms: int, links: Sequence[Link]) -> list[str]:
         """The exporter's counters, and what they have that is worth a mark."""
         assert self._writer is not None
-        outbox, writer = self._outbox.status(), self._writer.status()
+        outbox, writer = self._outbox_status(), self._writer.status()
         fields = exporter_fields(
             links,
             {

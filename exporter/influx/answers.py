@@ -76,7 +76,7 @@ def words_of(body: str) -> tuple[str, bool]:
     """The server's words in an answer's body, fit for a log line; and whether they have the form of InfluxDB's."""
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         return clean(re.sub(r"<[^>]*>", " ", body)), False
@@ -132,6 +132,6 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         try:
             wait = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return None if math.isnan(wait) else min(max(wait, 0.0), LONGEST_RETRY_AFTER)

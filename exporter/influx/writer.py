@@ -185,7 +185,7 @@ class Writer:
             left = self._outbox.status().depth_lines
         except OutboxError:
             return  # closed already
-        if self._straight:
+        if self._straight and not self._taken_back():
             log.error(
                 "%d lines that the outbox could not take are lost: InfluxDB did not take them", len(self._straight)
             )
@@ -209,7 +209,7 @@ class Writer:
 
     def _send_some(self, time_left: Callable[[], float]) -> Outcome | None:
         """Send one batch; None when nothing waits."""
-        if self._straight:
+        if self._straight and not self._taken_back():
             return self._straight_on(time_left)
         batch = self._next()
         return None if batch is None else self._round(batch, time_left)
@@ -237,6 +237,16 @@ class Writer:
         self._outbox.delete(batch, rejected=round_.bad, keep=keep, replaces=points.is_replaced)
         self._say_rejected(batch.lines, round_, "they are put aside, and `han-exporter rejected` shows them")
         return Outcome(Verdict.TAKEN)
+
+    def _taken_back(self) -> bool:
+        """Put what the outbox could not take into it after all, if there is room again."""
+        lines, mark = self._straight.first(len(self._straight))
+        try:
+            self._outbox.append(lines)
+        except OutboxError:
+            return False
+        self._straight.done(len(lines), mark)
+        return True
 
     def _straight_on(self, time_left: Callable[[], float]) -> Outcome:
         """Post what the outbox could not take. A bad line among it is lost: there is nowhere to put it aside."""
@@ -320,7 +330,7 @@ class Writer:
         """Keep the state, and tell the log: a failure at once, then once a minute, and that it is over."""
         if outcome.verdict is Verdict.TAKEN:
             if self._failing.over():
-                log.info("InfluxDB takes lines again; %d lines are waiting", self._outbox.status().depth_lines)
+                log.info("InfluxDB takes lines again; %s", self._waiting())
             self._status = replace(self._status, state=WriterState.OK)
             self._failures = 0
             return
@@ -330,6 +340,12 @@ class Writer:
         self._status = replace(self._status, state=state, last_error=outcome.words)
         if self._failing.due():
             log.log(logging.ERROR if mendable else logging.WARNING, "%s (%s)", outcome.words, self._kept())
+
+    def _waiting(self) -> str:
+        try:
+            return f"{self._outbox.status().depth_lines} lines are waiting"
+        except OutboxError as problem:
+            return str(problem)
 
     def _kept(self) -> str:
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from exporter.influx.writer import Writer
-from exporter.outbox import Outbox
+from exporter.outbox import Outbox, OutboxError
 from exporter.straight import Straight
 from tests.unit.test_writer import DOWN, FakeInflux, line, lines, one_pass
 
@@ -32,10 +33,22 @@ def test_done_takes_nothing_that_was_not_sent() -> None:
     assert straight.first(9)[0] == lines(5, 9)
 
 
+class Full(Outbox):
+    """An outbox on a disk that takes nothing more, from when it is said to be full."""
+
+    full = False
+
+    def append(self, lines: Sequence[str], state: Mapping[str, str | None] | None = None) -> None:
+        if self.full:
+            raise OutboxError("the disk is full")
+        super().append(lines, state)
+
+
 def test_the_writer_sends_it_before_what_waits_and_keeps_it_while_influxdb_is_away(tmp_path: Path) -> None:
-    influx, straight, outbox = FakeInflux(), Straight(), Outbox(tmp_path / "outbox.db")
+    influx, straight, outbox = FakeInflux(), Straight(), Full(tmp_path / "outbox.db")
     writer = Writer(outbox, influx, straight=straight)
     outbox.append(lines(0, 3))
+    outbox.full = True
     straight.put([*lines(10, 12), line(12, "bad")], "full")
     influx.script = [DOWN]
     one_pass(writer)
@@ -46,4 +59,14 @@ def test_the_writer_sends_it_before_what_waits_and_keeps_it_while_influxdb_is_aw
     assert influx.posts[0][:2] == tuple(lines(10, 12))
     assert outbox.rejected() == []
     assert writer.status().lines_rejected == 1
+    outbox.close()
+
+
+def test_what_is_in_memory_goes_to_the_disk_when_there_is_room_again(tmp_path: Path) -> None:
+    influx, straight, outbox = FakeInflux(), Straight(), Full(tmp_path / "outbox.db")
+    straight.put(lines(0, 3), "full")
+    influx.script = [DOWN]
+    one_pass(Writer(outbox, influx, straight=straight))
+    assert len(straight) == 0
+    assert outbox.status().depth_lines == 3
     outbox.close()

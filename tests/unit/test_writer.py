@@ -405,3 +405,12 @@ def test_an_answer_cannot_forge_log_lines_or_fill_the_log() -> None:
 )
 def test_retry_after_in_seconds_or_as_a_date(header: str | None, seconds: float | None) -> None:
     assert judge(429, "", header, target="t", address="a").retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "retry_after"),
+    [("[" * 200_000, None), ("{}", "Mon, 31 Dec 9999 23:59:59 -2300"), ("{}", "Fri, 99 Foo 2026 00:00:00 GMT")],
+)
+def test_an_answer_that_nobody_would_give_is_an_outcome(body: str, retry_after: str | None) -> None:
+    outcome = judge(400, body, retry_after, target='bucket "han"', address="http://influx")
+    assert outcome.verdict is not Verdict.TAKEN

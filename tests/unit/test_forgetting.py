@@ -14,7 +14,7 @@ from exporter.derived import Threshold
 from exporter.forgetting import Forgotten, forget, meter_of, meters_of, state_of
 from exporter.influx.answers import Outcome, Verdict
 from exporter.influx.writer import Writer
-from exporter.outbox import Outbox
+from exporter.outbox import Outbox, OutboxError
 from exporter.straight import Straight
 from tests.unit.test_writer import TAKEN, FakeInflux, one_pass
 from tests.years import HOUR, HOUR_MS, METER, Exporter, Meter, expected_hours, ms
@@ -186,7 +186,11 @@ def test_a_batch_that_does_not_end_is_not_waited_for_for_ever(outbox: Outbox) ->
     assert writer.let_go(points.is_of("A"), patience_s=0.01) is True
 
 
-def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox) -> None:
+def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OutboxError("the disk is full")
+
+    monkeypatch.setattr(outbox, "append", full)
     influx, straight = FakeInflux(), Straight()
     straight.put([*ages("A", 0, 2), *ages("B", 0, 2)], "the disk is full")
     writer = Writer(outbox, influx, straight=straight)

@@ -10,14 +10,14 @@ from typing import Final
 
 from exporter.meters import aidon, generic, kaifa, kamstrup
 from exporter.meters.clock import OSLO, to_utc
-from exporter.meters.entries import octets_of
+from exporter.meters.entries import Listing, octets_of, reading_of
 from exporter.meters.text import safe_text
 from exporter.protocol.dlms import DecodeError, Notification
 from exporter.reading import Reading, Zone
 
-__all__ = ["OSLO", "interpret", "safe_text", "to_utc"]
+__all__ = ["OSLO", "interpret", "listing_of", "safe_text", "to_utc"]
 
-_MAKERS: Final[tuple[Callable[[Notification, Zone], Reading | None], ...]] = (
+_MAKERS: Final[tuple[Callable[[Notification], Listing | None], ...]] = (
     kamstrup.read,
     kaifa.read,
     aidon.read,
@@ -30,10 +30,15 @@ def interpret(notification: Notification, zone: Zone = OSLO) -> Reading:
 
     Raises DecodeError when no maker's module knows the list and it carries no OBIS codes.
     """
+    return reading_of(notification, listing_of(notification), zone)
+
+
+def listing_of(notification: Notification) -> Listing:
+    """Say which value of a list is what. Raises DecodeError as `interpret` does."""
     for read in _MAKERS:
-        reading = read(notification, zone)
-        if reading is not None:
-            return reading
+        listing = read(notification)
+        if listing is not None:
+            return listing
     raise DecodeError(0, f"unknown list {_named(notification)}")
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from exporter.meters.clock import to_utc
 from exporter.meters.text import safe_text
+from exporter.meters.three_wire import without_unmeasured
 from exporter.protocol.dlms import DateTime, Notification, Tag, Value, parse_date_time
 from exporter.protocol.obis import ObisCode, describe
 from exporter.reading import ClockHabit, Measurement, Meter, Reading, Zone
@@ -121,25 +122,26 @@ def _scaling(following: tuple[Value, ...]) -> tuple[int | None, int | None, int]
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a list says of itself and its meter, each safe, or None."""
+    """What a list says of itself and its meter, each safe, or None; `named_by` is the value that gave the meter id."""
 
     list_id: str | None = None
     meter_id: str | None = None
     meter_type: str | None = None
+    named_by: Value | None = None
 
 
 def names_of(found: Iterable[Entry]) -> Names:
     """Find list id, meter id and meter type; the first that says something counts."""
-    list_id = meter_id = meter_type = None
+    list_id = meter_id = meter_type = named_by = None
     for entry in found:
         key = entry.code[:5]
         if key in _LIST_IDS:
             list_id = list_id or _text_of(entry.value)
-        elif key in _METER_IDS:
-            meter_id = meter_id or _text_of(entry.value)
+        elif key in _METER_IDS and meter_id is None:
+            meter_id, named_by = _text_of(entry.value), entry.value
         elif key in _METER_TYPES:
             meter_type = meter_type or _text_of(entry.value)
-    return Names(list_id, meter_id, meter_type)
+    return Names(list_id, meter_id, meter_type, named_by if meter_id else None)
 
 
 def _text_of(value: Value) -> str | None:
@@ -171,13 +173,11 @@ def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Mea
     return tuple(measured)
 
 
-def clock_of(found: Iterable[Entry]) -> DateTime | None:
+def clock_of(found: Iterable[Entry]) -> Value | None:
     """The clock object of the list (x-y:1.0.0), None where there is none."""
     for entry in found:
-        if entry.code[2:5] == (1, 0, 0):
-            clock = date_time_of(entry.value)
-            if clock is not None:
-                return clock
+        if entry.code[2:5] == (1, 0, 0) and date_time_of(entry.value) is not None:
+            return entry.value
     return None
 
 
@@ -189,22 +189,37 @@ def date_time_of(value: Value) -> DateTime | None:
     return parse_date_time(octets) if octets is not None and len(octets) == 12 else None
 
 
-def reading_of(
-    notification: Notification,
-    meter: Meter,
-    list_id: str | None,
-    measurements: tuple[Measurement, ...],
-    list_clock: DateTime | None,
-    habit: ClockHabit,
-    zone: Zone,
-) -> Reading:
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a maker's module makes of a list: which value is what. `reading_of` makes a Reading of it.
+
+    `entries` are the values in order, `scaler` gives the scale of those whose frame sends none, `clock` is the list's
+    own. Of a `three_wire` meter the values that it does not measure are zeros. `named_by` gave the meter its id.
+    """
+
+    meter: Meter
+    list_id: str | None
+    entries: tuple[Entry, ...]
+    scaler: DefaultScaler
+    habit: ClockHabit
+    clock: Value | None = None
+    three_wire: bool = False
+    named_by: Value | None = None
+
+
+def reading_of(notification: Notification, listing: Listing, zone: Zone) -> Reading:
     """Put a Reading together; the list's own clock goes before the header's."""
+    measurements = measurements_of(listing.entries, listing.scaler)
+    if listing.three_wire:
+        measurements = without_unmeasured(measurements)
+    habit = listing.habit
     chosen, in_list = notification.date_time, False
     clock = None if chosen is None else to_utc(chosen, habit, zone)
+    list_clock = None if listing.clock is None else date_time_of(listing.clock)
     if list_clock is not None:
         own = to_utc(list_clock, habit, zone)
         if own is not None:
             chosen, clock, in_list = list_clock, own, True
     if clock is None:
         chosen = None
-    return Reading(meter, list_id, measurements, chosen, clock, habit, in_list)
+    return Reading(listing.meter, listing.list_id, measurements, chosen, clock, habit, in_list)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from exporter.meters.entries import clock_of, entries, measurements_of, names_of, reading_of
+from exporter.meters.entries import Listing, clock_of, entries, names_of
 from exporter.protocol.dlms import Notification
-from exporter.reading import ClockHabit, Meter, Reading, Zone
+from exporter.reading import ClockHabit, Meter
 
 
-def read(notification: Notification, zone: Zone) -> Reading | None:
+def read(notification: Notification) -> Listing | None:
     """Read what has an OBIS code; None when nothing has. A number without a scaler is taken as it stands."""
-    found = list(entries(notification.value))
+    found = tuple(entries(notification.value))
     if not found:
         return None
     names = names_of(found)
     meter = Meter(names.meter_id, None, names.meter_type)
-    measurements = measurements_of(found, lambda _code, _number: 0)
-    return reading_of(notification, meter, names.list_id, measurements, clock_of(found), ClockHabit.STANDARD, zone)
+    return Listing(
+        meter,
+        names.list_id,
+        found,
+        lambda _code, _number: 0,
+        ClockHabit.STANDARD,
+        clock_of(found),
+        named_by=names.named_by,
+    )

@@ -11,19 +11,17 @@ from typing import Final
 
 from exporter.meters.entries import (
     Entry,
+    Listing,
     clock_of,
     date_time_of,
     entries,
-    measurements_of,
     names_of,
     octets_of,
-    reading_of,
 )
 from exporter.meters.text import safe_text
-from exporter.meters.three_wire import without_unmeasured
 from exporter.protocol.dlms import DecodeError, Notification, Tag, Value
 from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import ClockHabit, Meter, Reading, Zone
+from exporter.reading import ClockHabit, Meter
 
 MAKER: Final = "Kaifa"
 _LIST: Final = b"KFM_"
@@ -50,22 +48,19 @@ _LAYOUTS: Final = {
 }
 
 
-def read(notification: Notification, zone: Zone) -> Reading | None:
+def read(notification: Notification) -> Listing | None:
     """Read any Kaifa list; None when it is not one. Raises DecodeError for a Kaifa list of an unknown length."""
     value = notification.value
     elements = value.content
     if value.tag is not Tag.STRUCTURE or not isinstance(elements, tuple) or not elements:
         return None
     if len(elements) == 1 and elements[0].tag in (Tag.UINT32, Tag.INT32):  # list 1: active power alone
-        measurements = measurements_of([Entry(_POWERS[0], elements[0])], _scaler)
-        return reading_of(notification, Meter(maker=MAKER), None, measurements, None, ClockHabit.CIVIL, zone)
-    found = list(entries(value))
-    if found:
-        return _read_obis(notification, found, zone)
-    return _read_positions(notification, elements, zone)
+        return Listing(Meter(maker=MAKER), None, (Entry(_POWERS[0], elements[0]),), _scaler, ClockHabit.CIVIL)
+    found = tuple(entries(value))
+    return _read_obis(found) if found else _read_positions(elements)
 
 
-def _read_positions(notification: Notification, elements: tuple[Value, ...], zone: Zone) -> Reading | None:
+def _read_positions(elements: tuple[Value, ...]) -> Listing | None:
     version = octets_of(elements[0])
     if version is None or not version.startswith(_LIST):
         return None
@@ -78,24 +73,38 @@ def _read_positions(notification: Notification, elements: tuple[Value, ...], zon
     values = list(zip(codes, elements[_NAMES:], strict=False))
     clock = None
     if hourly:
-        clock = date_time_of(elements[_NAMES + len(codes)])
+        clock = elements[_NAMES + len(codes)]
         values += zip(_REGISTERS, elements[_NAMES + len(codes) + 1 :], strict=True)
-    measurements = measurements_of([Entry(code, element) for code, element in values], _scaler)
-    if _THREE_WIRE.fullmatch(meter_type or ""):
-        measurements = without_unmeasured(measurements)
-    meter = Meter(meter_id, MAKER, meter_type)
-    return reading_of(notification, meter, safe_text(version), measurements, clock, ClockHabit.CIVIL, zone)
+    return Listing(
+        Meter(meter_id, MAKER, meter_type),
+        safe_text(version),
+        tuple(Entry(code, element) for code, element in values),
+        _scaler,
+        ClockHabit.CIVIL,
+        clock if clock is not None and date_time_of(clock) is not None else None,
+        three_wire=_is_three_wire(meter_type),
+        named_by=elements[1] if meter_id else None,
+    )
 
 
-def _read_obis(notification: Notification, found: list[Entry], zone: Zone) -> Reading | None:
+def _read_obis(found: tuple[Entry, ...]) -> Listing | None:
     names = names_of(found)
     if not (names.list_id or "").startswith(_LIST.decode()):
         return None
-    measurements = measurements_of(found, _scaler)
-    if _THREE_WIRE.fullmatch(names.meter_type or ""):
-        measurements = without_unmeasured(measurements)
-    meter = Meter(names.meter_id, MAKER, names.meter_type)
-    return reading_of(notification, meter, names.list_id, measurements, clock_of(found), ClockHabit.CIVIL, zone)
+    return Listing(
+        Meter(names.meter_id, MAKER, names.meter_type),
+        names.list_id,
+        found,
+        _scaler,
+        ClockHabit.CIVIL,
+        clock_of(found),
+        three_wire=_is_three_wire(names.meter_type),
+        named_by=names.named_by,
+    )
+
+
+def _is_three_wire(meter_type: str | None) -> bool:
+    return _THREE_WIRE.fullmatch(meter_type or "") is not None
 
 
 def _scaler(code: ObisCode, _number: float) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from exporter.meters.entries import clock_of, entries, measurements_of, names_of, octets_of, reading_of
+from exporter.meters.entries import Listing, clock_of, entries, names_of, octets_of
 from exporter.meters.text import safe_text
 from exporter.protocol.dlms import Notification, Tag
 from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import ClockHabit, Meter, Reading, Zone
+from exporter.reading import ClockHabit, Meter
 
 MAKER: Final = "Kamstrup"
 _SWEDISH: Final = re.compile(r".*09\d")
@@ -25,7 +25,7 @@ _NO_VOLTS: Final = 1000
 this a number cannot be volts, below it cannot be hundredths."""
 
 
-def read(notification: Notification, zone: Zone) -> Reading | None:
+def read(notification: Notification) -> Listing | None:
     """Read any Kamstrup list; None when it is not one."""
     value = notification.value
     if value.tag is not Tag.STRUCTURE or not isinstance(value.content, tuple) or not value.content:
@@ -33,12 +33,17 @@ def read(notification: Notification, zone: Zone) -> Reading | None:
     version = octets_of(value.content[0])
     if version is None or not version.startswith(b"Kamstrup"):
         return None
-    found = list(entries(value))
+    found = tuple(entries(value))
     names = names_of(found)
-    measurements = measurements_of(found, lambda code, number: _scaler(code, number, names.meter_type or ""))
-    meter = Meter(names.meter_id, MAKER, names.meter_type)
-    list_id = safe_text(version)
-    return reading_of(notification, meter, list_id, measurements, clock_of(found), ClockHabit.STANDARD, zone)
+    return Listing(
+        Meter(names.meter_id, MAKER, names.meter_type),
+        safe_text(version),
+        found,
+        lambda code, number: _scaler(code, number, names.meter_type or ""),
+        ClockHabit.STANDARD,
+        clock_of(found),
+        named_by=names.named_by,
+    )
 
 
 def _scaler(code: ObisCode, number: float, meter_type: str) -> int:

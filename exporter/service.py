@@ -32,7 +32,7 @@ from exporter.placing import to_ms
 from exporter.reader import Reader
 from exporter.sources import Source
 from exporter.status_socket import StatusServer
-from exporter.straight import Straight
+from exporter.straight import OrderedOutbox, Straight
 from exporter.telemetry import Link, ReadingAges, exporter_fields
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,12 @@ class Service:
         self._stop_writer = threading.Event()
         self._limits_told = 0
         self._started = datetime.now(UTC)
-        self._outbox = Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
         self._straight = Straight() if settings.influx_url is not None else None
+        self._outbox: Outbox = (
+            Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
+            if self._straight is None
+            else OrderedOutbox(settings.outbox_path, self._straight, max_bytes=settings.outbox_max)
+        )
         _name_apart(sources)
         self.readers = [
             Reader(source, Link(source.name, url), self._outbox, settings, self._straight)

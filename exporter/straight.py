@@ -1,4 +1,9 @@
-"""Readings that the outbox could not take (the disk is full, or has become read-only), straight on to InfluxDB."""
+"""Readings that the outbox could not take (the disk is full, or has become read-only), straight on to InfluxDB.
+
+What went straight went before older lines that wait in the outbox still. Of a point that is written again and again
+(the sum of a day) an older version must not arrive last: the newest that went straight is kept in memory, stands in for
+the older ones when these are sent, and goes into the outbox, behind them, as soon as that takes lines again.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Final
+
+from exporter.outbox import ROW_LINES, Outbox
+from exporter.points import is_replaced
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +33,10 @@ class Straight:
         self._most = most_lines
         self._lines: deque[str] = deque()
         self._gone = 0  # of the oldest lines, how many have left so far
+        self._newest: dict[tuple[str, str], str] = {}  # what went straight, of points that are replaced
         self._lock = threading.Lock()
+        self._order = threading.RLock()
+        self._going_back = False
         self._next_words = 0.0
 
     def put(self, lines: Sequence[str], why: str) -> int:
@@ -51,17 +63,93 @@ class Straight:
         with self._lock:
             return list(islice(self._lines, count)), self._gone
 
-    def done(self, count: int, mark: int) -> None:
-        """InfluxDB has said yes to the `count` lines that `first` gave with this mark."""
+    def done(self, count: int, mark: int, refused: Collection[int] = ()) -> None:
+        """InfluxDB has said yes to the `count` lines that `first` gave with this mark, but not to some places."""
         with self._lock:
-            for _ in range(min(count - (self._gone - mark), len(self._lines))):
-                self._lines.popleft()
-                self._gone += 1
+            for place in range(self._gone - mark, count):
+                line = self._pop()
+                if place not in refused and is_replaced(line):
+                    self._newest[_point(line)] = line
+
+    def newest(self, line: str) -> str:
+        """The version to send in place of a line that waited in the outbox: one that went straight, else itself.
+
+        To be asked after the line was taken out: what is appended later is behind what `back` appends.
+        """
+        if not self._newest or not is_replaced(line):
+            return line
+        return self._newest.get(_point(line), line)
+
+    def back(self, append: Callable[[Sequence[str]], object]) -> None:
+        """Give everything to `append`, oldest first; when that raises, what it did not take is kept.
+
+        `append` may be one that calls this first, as OrderedOutbox's does.
+        """
+        with self._order:
+            if self._going_back:
+                return
+            self._going_back = True
+            try:
+                self._give_newest(append)
+                self._give_waiting(append)
+            finally:
+                self._going_back = False
+
+    def _give_newest(self, append: Callable[[Sequence[str]], object]) -> None:
+        with self._lock:
+            again = dict(self._newest)
+        if again:
+            append(list(again.values()))
+            with self._lock:  # unless a newer one went straight meanwhile
+                self._newest = {at: line for at, line in self._newest.items() if again.get(at) != line}
+
+    def _give_waiting(self, append: Callable[[Sequence[str]], object]) -> None:
+        while True:
+            some, mark = self.first(ROW_LINES)  # so few, that a full disk is soon noticed
+            if not some:
+                return
+            append(some)
+            with self._lock:
+                for _ in range(self._gone - mark, len(some)):
+                    self._pop()
 
     def drop(self, doomed: Callable[[str], bool]) -> None:
         """Remove such lines; not between `first` and `done`."""
-        with self._lock:
+        with self._order, self._lock:
             self._lines = deque(line for line in self._lines if not doomed(line))
+            self._newest = {at: line for at, line in self._newest.items() if not doomed(line)}
+
+    @property
+    def overtaken(self) -> int:
+        """Of how many points older versions may wait in the outbox."""
+        return len(self._newest)
+
+    def _pop(self) -> str:
+        self._gone += 1
+        return self._lines.popleft()
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+class OrderedOutbox(Outbox):
+    """An outbox that takes back what waits in memory before it takes anything newer: the order of time stays.
+
+    So of any meter, whatever waits in `straight` is newer than all that waits here.
+    """
+
+    def __init__(self, path: Path, straight: Straight, *, max_bytes: int) -> None:
+        self._straight = straight
+        super().__init__(path, max_bytes=max_bytes)
+
+    def append(self, lines: Sequence[str], state: Mapping[str, str | None] | None = None) -> None:
+        """As Outbox.append."""
+        if lines and (self._straight or self._straight.overtaken):
+            self._straight.back(self.append)
+        super().append(lines, state)
+
+
+def _point(line: str) -> tuple[str, str]:
+    """Series and time of a line whose fields are numbers."""
+    series, _, stamp = line.rsplit(" ", 2)
+    return series, stamp

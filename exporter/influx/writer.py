@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Protocol
 
 import tenacity
 
 from exporter import points
 from exporter.influx.answers import Outcome, Verdict, clean
+from exporter.influx.pauses import Minute, OutboxTrouble, pause
+from exporter.influx.writer_status import WriterState, WriterStatus
 from exporter.outbox import Batch, Outbox, OutboxError
 from exporter.straight import Straight
 
@@ -34,7 +35,6 @@ __all__ = ["Door", "Writer", "WriterState", "WriterStatus"]
 log = logging.getLogger(__name__)
 
 BATCH_LINES = 5000
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 FLUSH_SECONDS = 3.0
 IDLE_SECONDS = 0.5
 """How long a stop may go unnoticed while nothing comes (`Outbox.wake` ends it at once)."""
@@ -54,31 +54,6 @@ class Door(Protocol):
         ...
 
 
-class WriterState(Enum):
-    """How it goes, in a word."""
-
-    STARTING = "starting"
-    OK = "ok"
-    WAITING = "waiting"
-    """InfluxDB does not answer, or asks to wait."""
-    MISCONFIGURED = "misconfigured"
-    """InfluxDB answers no, and someone must mend something."""
-
-
-@dataclass(frozen=True, slots=True)
-class WriterStatus:
-    """A snapshot for telemetry. Counts are since the start; a line that is sent twice counts twice."""
-
-    state: WriterState = WriterState.STARTING
-    points_written: int = 0
-    lines_rejected: int = 0
-    retries: int = 0
-    last_latency_s: float | None = None
-    """Of the last post that was taken."""
-    last_error: str = ""
-    """The words of the last failure, kept after it is over."""
-
-
 @dataclass(slots=True)
 class _Round:
     """What became of a batch so far: how many lines were taken, which (by place) are bad and why."""
@@ -88,12 +63,27 @@ class _Round:
     bad: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Sent:
+    """A batch that InfluxDB has taken, and what Outbox.delete needs to know of it."""
+
+    batch: Batch
+    rejected: dict[int, str]
+    keep: list[int]
+
+    def drop(self, doomed: Callable[[str], bool]) -> None:
+        """Put back none of such lines."""
+        self.keep = [place for place in self.keep if not doomed(self.batch.lines[place])]
+        self.rejected = {place: why for place, why in self.rejected.items() if not doomed(self.batch.lines[place])}
+
+
 class Writer:
     """Sends what waits in `outbox` through `client`; `run` is one thread's work.
 
     `replaced` names the measurements whose points are written again with newer values (points.py knows them): when
     newer lines are sent before older ones, theirs are kept and sent once more in order, so that the newest value is
-    the last to arrive. What the outbox could not take comes through `straight`, and goes first.
+    the last to arrive. What the outbox could not take comes through `straight`, and goes first; whoever puts something
+    there has an OrderedOutbox.
     """
 
     def __init__(
@@ -104,7 +94,7 @@ class Writer:
         replaced: Collection[str] = (),
         straight: Straight | None = None,
         batch_lines: int = BATCH_LINES,
-        pause: Callable[[int], float] | None = None,
+        pause: Callable[[int], float] = pause,
     ) -> None:
         self._outbox = outbox
         self._straight = Straight() if straight is None else straight
@@ -112,7 +102,7 @@ class Writer:
         self._replaced = frozenset(replaced)
         self._batch_lines = batch_lines
         self._at_once = batch_lines  # fewer after "too large"
-        self._pause = pause or _pause
+        self._pause = pause
         self._newest = True
         self._failures = 0  # since the last batch that was taken
         self._witness: str | None = None
@@ -120,8 +110,10 @@ class Writer:
         self._in_round = False
         self._rounds = 0
         self._status = WriterStatus()
-        self._failing = _Minute()
-        self._rejecting = _Minute()
+        self._sent: _Sent | None = None  # what could not be removed from the outbox yet
+        self._trouble = OutboxTrouble(pause)
+        self._failing = Minute()
+        self._rejecting = Minute()
 
     def status(self) -> WriterStatus:
         """How it goes; may be called from any thread."""
@@ -141,7 +133,7 @@ class Writer:
             retry_error_callback=lambda _: _STOPPING,
         )
         while not stop.is_set():
-            if self._outbox.wait(IDLE_SECONDS):
+            if self._outbox.wait(IDLE_SECONDS) or self._trouble.due:
                 retrying(self._empty, lambda: 0.0 if stop.is_set() else math.inf)
         self._flush()
 
@@ -155,6 +147,8 @@ class Writer:
             over = self._turn.wait_for(lambda: not self._in_round or self._rounds != now, patience_s)
             if not self._in_round:
                 self._straight.drop(doomed)
+                if self._sent is not None:
+                    self._sent.drop(doomed)
             if self._witness is not None and doomed(self._witness):
                 self._witness = None
             return over
@@ -180,26 +174,36 @@ class Writer:
 
     def _flush(self) -> None:
         deadline = time.monotonic() + FLUSH_SECONDS
+        self._trouble.rest_no_more()
         self._empty(lambda: deadline - time.monotonic())
-        try:
-            left = self._outbox.status().depth_lines
-        except OutboxError:
-            return  # closed already
-        if self._straight and not self._taken_back():
-            log.error(
-                "%d lines that the outbox could not take are lost: InfluxDB did not take them", len(self._straight)
-            )
+        left = self._left()
+        if (self._straight or (left and self._straight.overtaken)) and not self._taken_back():
+            self._say_lost(left)
         if left:
             log.info("%d lines stay in the outbox; they are sent after the next start", left)
+
+    def _left(self) -> int:
+        try:
+            return self._outbox.status().depth_lines
+        except OutboxError:
+            return 0  # closed already, or broken, and nobody knows
+
+    def _say_lost(self, left: int) -> None:
+        waiting, sums = len(self._straight), self._straight.overtaken
+        if waiting:
+            log.error("%d lines that the outbox could not take are lost: InfluxDB did not take them", waiting)
+        if left and sums:
+            log.error(
+                "InfluxDB has newer values of %d sums and peaks than the outbox, whose older ones go over them after "
+                "the next start, until a full hour brings new ones",
+                sums,
+            )
 
     def _empty(self, time_left: Callable[[], float]) -> Outcome:
         """Send batch after batch until none waits or one fails."""
         while True:
-            try:
-                with self._in_turn():
-                    outcome = self._send_some(time_left)
-            except OutboxError as problem:
-                outcome = Outcome(Verdict.RETRY, str(problem))
+            with self._in_turn():
+                outcome = self._send_some(time_left)
             if outcome is None:
                 return Outcome(Verdict.TAKEN)
             if outcome is not _STOPPING:
@@ -208,11 +212,34 @@ class Writer:
                 return outcome
 
     def _send_some(self, time_left: Callable[[], float]) -> Outcome | None:
-        """Send one batch; None when nothing waits."""
+        """Send one batch; None when nothing waits, or the outbox is to be left alone for now."""
         if self._straight and not self._taken_back():
             return self._straight_on(time_left)
+        if self._trouble.rests:
+            return None
+        try:
+            outcome = self._out_of_outbox(time_left)
+        except OutboxError as problem:
+            words = str(problem)
+            if self._sent is not None:
+                words = f"What InfluxDB has taken cannot be removed from the outbox, and is not sent again: {words}"
+            self._status = replace(self._status, last_error=words)
+            self._trouble.failed(words)
+            return None
+        self._trouble.over()
+        return outcome
+
+    def _out_of_outbox(self, time_left: Callable[[], float]) -> Outcome | None:
+        """Send what waits there, when all that was sent before is removed. Raises OutboxError."""
+        if self._sent is not None:
+            self._remove(self._sent)
         batch = self._next()
         return None if batch is None else self._round(batch, time_left)
+
+    def _remove(self, sent: _Sent) -> None:
+        self._sent = sent
+        self._outbox.delete(sent.batch, rejected=sent.rejected, keep=sent.keep, replaces=points.is_replaced)
+        self._sent = None
 
     def _next(self) -> Batch | None:
         """Newest and oldest in turn; both are the same when one batch holds all."""
@@ -223,9 +250,10 @@ class Writer:
         return batch
 
     def _round(self, batch: Batch, time_left: Callable[[], float]) -> Outcome:
-        """Post a batch, find its bad lines, and remove from the outbox what is done with."""
+        """Post a batch, find its bad lines, and remove from the outbox what is done with. Raises OutboxError."""
         round_ = _Round()
-        failed = self._post_all(batch.lines, round_, time_left)
+        lines = [self._straight.newest(line) for line in batch.lines]
+        failed = self._post_all(lines, round_, time_left)
         if failed is not None:
             return failed
         if round_.bad and not (round_.taken or round_.proven or self._proof([], time_left)):
@@ -234,18 +262,16 @@ class Writer:
         if batch.out_of_order and self._replaced:
             keep = [place for place, line in enumerate(batch.lines) if self._is_replaced(line)]
         keep = [place for place in keep if place not in round_.bad]
-        self._outbox.delete(batch, rejected=round_.bad, keep=keep, replaces=points.is_replaced)
+        self._remove(_Sent(batch, round_.bad, keep))
         self._say_rejected(batch.lines, round_, "they are put aside, and `han-exporter rejected` shows them")
         return Outcome(Verdict.TAKEN)
 
     def _taken_back(self) -> bool:
         """Put what the outbox could not take into it after all, if there is room again."""
-        lines, mark = self._straight.first(len(self._straight))
         try:
-            self._outbox.append(lines)
+            self._straight.back(self._outbox.append)
         except OutboxError:
             return False
-        self._straight.done(len(lines), mark)
         return True
 
     def _straight_on(self, time_left: Callable[[], float]) -> Outcome:
@@ -257,7 +283,7 @@ class Writer:
             return failed
         if round_.bad and not (round_.taken or round_.proven or self._proof([], time_left)):
             return self._unproven(round_)
-        self._straight.done(len(lines), mark)
+        self._straight.done(len(lines), mark, refused=round_.bad)
         self._say_rejected(lines, round_, "they are lost, since the outbox takes nothing")
         return Outcome(Verdict.TAKEN)
 
@@ -369,32 +395,7 @@ class Writer:
             )
 
 
-class _Minute:
-    """What is said at once, and then at most once a minute."""
-
-    def __init__(self) -> None:
-        self._next: float | None = None
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if self._next is not None and now < self._next:
-            return False
-        self._next = now + 60
-        return True
-
-    def over(self) -> bool:
-        """Forget it; tell whether there was something to forget."""
-        was, self._next = self._next is not None, None
-        return was
-
-
 def _halves(start: int, end: int) -> list[tuple[int, int]]:
     """The right half, then the left: a stack gives the left one first, so that the order of lines is kept."""
     middle = (start + end) // 2
     return [(middle, end), (start, middle)]
-
-
-def _pause(failures: int) -> float:
-    """Seconds before the next try: exponential, with jitter, up to a minute."""
-    # The exponent is bounded as well: failures go on for ever.
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)

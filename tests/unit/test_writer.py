@@ -167,11 +167,11 @@ def test_retry_after_is_obeyed(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pauses_grow_to_a_minute_with_jitter() -> None:
-    from exporter.influx.writer import _pause
+    from exporter.influx.pauses import pause
 
-    assert all(0.25 <= _pause(1) <= 0.5 for _ in range(50))
-    assert all(30 <= _pause(100_000) <= 60 for _ in range(50))
-    assert len({_pause(9) for _ in range(10)}) > 1
+    assert all(0.25 <= pause(1) <= 0.5 for _ in range(50))
+    assert all(30 <= pause(100_000) <= 60 for _ in range(50))
+    assert len({pause(9) for _ in range(10)}) > 1
 
 
 @pytest.mark.parametrize("takes_the_good", [True, False])

@@ -31,7 +31,7 @@ from exporter.outbox import Outbox, OutboxError, Status
 from exporter.placing import to_ms
 from exporter.reader import Reader
 from exporter.sources import Source
-from exporter.status_socket import StatusServer
+from exporter.status_socket import StatusServer, socket_path
 from exporter.straight import OrderedOutbox, Straight
 from exporter.telemetry import Link, ReadingAges, exporter_fields
 
@@ -44,7 +44,7 @@ _STOP_SOURCES_S: Final = 1.5
 _STOP_WRITER_S: Final = 3.2
 
 
-def _name_apart(sources: Sequence[Source]) -> None:
+def name_apart(sources: Sequence[Source]) -> None:
     """Give the second source of a name `name-2`, and so on: what is kept of one must not be taken for the other's."""
     seen: Counter[str] = Counter()
     for source in sources:
@@ -70,7 +70,7 @@ class Service:
             if self._straight is None
             else OrderedOutbox(settings.outbox_path, self._straight, max_bytes=settings.outbox_max)
         )
-        _name_apart(sources)
+        name_apart(sources)
         self.readers = [
             Reader(source, Link(source.name, url), self._outbox, settings, self._straight)
             for source, url in zip(sources, settings.sources, strict=True)
@@ -127,7 +127,7 @@ class Service:
         if self._writer is not None:
             sender = threading.Thread(target=self._send, args=(self._writer,), name="writer", daemon=True)
             sender.start()
-        status = StatusServer(self._outbox.path, self.status, {"forget": self.forget} | rejects.commands(self._outbox))
+        status = self._status_server()
         self._event("start", f"han-exporter {__version__} started")
         for thread in threads:
             thread.start()
@@ -136,6 +136,23 @@ class Service:
         finally:
             self._end(threads, sender, status)
         return 2 if self.readers and all(reader.failed for reader in self.readers) else 0
+
+    def _status_server(self) -> StatusServer | None:
+        """What `check` asks; without it, what is read is read all the same."""
+        try:
+            return StatusServer(
+                self._outbox.path, self.status, {"forget": self.forget} | rejects.commands(self._outbox)
+            )
+        except OSError as error:
+            path = socket_path(self._outbox.path)
+            log.error(
+                "%s cannot be listened at (%s): readings are taken and sent, but `check`, `forget` and `rejected` "
+                "find nobody to ask, and a health check fails. Remove what is there, or give this user the right to "
+                "write in that folder, and start again",
+                path,
+                error.strerror or error,
+            )
+            return None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping (%s)", signal.Signals(number).name)
@@ -161,7 +178,9 @@ class Service:
         while self._writer is not None and self._outbox_status().depth_lines and not self._stop.wait(0.1):
             pass
 
-    def _end(self, threads: Sequence[threading.Thread], sender: threading.Thread | None, status: StatusServer) -> None:
+    def _end(
+        self, threads: Sequence[threading.Thread], sender: threading.Thread | None, status: StatusServer | None
+    ) -> None:
         """Sources first, so that nothing comes in any more; then what is left goes out; then the file is closed."""
         self._stop.set()
         deadline = time.monotonic() + _STOP_SOURCES_S
@@ -173,7 +192,8 @@ class Service:
         self._outbox.wake()
         if sender is not None:
             sender.join(_STOP_WRITER_S)
-        status.close()
+        if status is not None:
+            status.close()
         left = self._outbox_status().depth_lines
         self._outbox.close()
         log.info("stopped; %s", f"{left} lines wait in {self._outbox.path}" if left else "nothing is left unsent")
@@ -275,6 +295,6 @@ class Service:
             "pid": os.getpid(),
             "started": self._started.isoformat(timespec="seconds"),
             "sources": [reader.link.snapshot() for reader in self.readers],
-            "outbox": {"path": str(self._outbox.path), **asdict(self._outbox.status())},
+            "outbox": {"path": str(self._outbox.path), **asdict(self._outbox_status())},
             "influx": influx,
         }

@@ -61,6 +61,7 @@ class StatusServer:
     """Answers every connection with `status()` as JSON, in a thread of its own, until `close`.
 
     `commands` are what else may be asked for: name -> what does it and gives the answer, in a thread of its own.
+    Raises OSError when there can be no socket at its place.
     """
 
     def __init__(
@@ -71,12 +72,16 @@ class StatusServer:
         self._commands = commands or {}
         self._closing = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # The outbox is locked, so whoever left this behind is gone.
-        self._path.unlink(missing_ok=True)
-        with _short(self._path) as name:
-            self._socket.bind(name)
-        self._path.chmod(0o600)
-        self._socket.listen(8)
+        try:
+            # The outbox is locked, so whoever left this behind is gone.
+            self._path.unlink(missing_ok=True)
+            with _short(self._path) as name:
+                self._socket.bind(name)
+            self._path.chmod(0o600)
+            self._socket.listen(8)
+        except OSError:
+            self._socket.close()
+            raise
         self._thread = threading.Thread(target=self._serve, name="status", daemon=True)
         self._thread.start()
 
@@ -128,7 +133,8 @@ class StatusServer:
         with contextlib.suppress(OSError):  # wakes accept(); not connected is what it says then
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that has become read-only; the next service removes it
+            self._path.unlink(missing_ok=True)
 
 
 def ask(outbox: Path, timeout: float = 5.0, command: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -250,6 +250,16 @@ def test_when_no_source_works_it_ends_with_2_and_keeps_what_it_had(now: datetime
     assert (code, lines) == (2, [line("unknown-broken", 1, now)])
 
 
+def test_without_a_place_for_its_socket_it_reads_all_the_same(
+    now: datetime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = socket_path(tmp_path / "outbox.sqlite")
+    (place / "in the way").mkdir(parents=True)
+    assert run(tmp_path, Given([chunk(power(2, b"B"), now)])) == (0, [line("B", 2, now)])
+    assert f"{place} cannot be listened at (Is a directory): readings are taken and sent" in caplog.text
+    assert (place / "in the way").is_dir()
+
+
 @pytest.fixture
 def service_of(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Services one after the other on one outbox, with an InfluxDB that is never there."""
@@ -310,6 +320,14 @@ def test_who_is_not_missed_after_a_restart(now: datetime, service_of: Callable[.
     assert ages(service) == {name.decode(): 0, "DAYS-AGO": 0}, "it was read just now"
     service = service_of(Given([], name="other"))
     assert set(ages(service)) == {"A"} - {"A" if name != b"A" else ""}
+
+
+def test_the_status_of_a_service_whose_disk_dies(now: datetime, service_of: Callable[..., Service]) -> None:
+    service = service_of(Given([], name="one"))
+    service.readers[0].take(chunk(power(1, b"A"), now))
+    before = service.status()["outbox"]
+    service._outbox.close()
+    assert service.status()["outbox"].keys() == before.keys()
 
 
 def test_events_of_an_exchanged_meter_and_of_lost_lines(now: datetime, service_of: Callable[..., Service]) -> None:

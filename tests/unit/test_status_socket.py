@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exporter.status_socket import NotRunning, StatusServer, ask
+from exporter.status_socket import NotRunning, StatusServer, ask, socket_path
 
 
 def test_a_question_that_comes_as_it_stops_is_no_fault_to_report(
@@ -35,3 +35,17 @@ def test_what_breaks_while_it_runs_is_told(tmp_path: Path, caplog: pytest.LogCap
         ask(tmp_path / "outbox.db")
     server.close()
     assert "please report" in caplog.text
+
+
+def test_a_place_where_no_socket_can_be_is_told_and_what_it_gives_up_can_stay(tmp_path: Path) -> None:
+    outbox = tmp_path / "outbox.db"
+    socket_path(outbox).mkdir()
+    with pytest.raises(OSError, match=r"directory|permitted"):
+        StatusServer(outbox, dict)
+    socket_path(outbox).rmdir()
+    server = StatusServer(outbox, dict)
+    assert ask(outbox) == {}
+    socket_path(outbox).unlink()
+    socket_path(outbox).mkdir()
+    server.close()
+    assert socket_path(outbox).is_dir()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +16,9 @@ from exporter.config import Settings, SettingsError
 from exporter.host_clock import NOT_BEFORE, synchronised
 from exporter.status_socket import NotRunning, ask
 from exporter.telemetry import Link, LinkState, faults
+
+if TYPE_CHECKING:
+    from exporter.sources import Source, SourceError
 
 _LISTEN_S: Final = 15.0
 """A Kamstrup sends its list every 10 s, the others more often."""
@@ -46,6 +50,7 @@ def check(running: bool, seconds: float, config: Path | None, **overrides: Any) 
     try:
         status = ask(settings.outbox_path)
     except NotRunning:
+        _outbox(settings.outbox_path, verdicts)
         _sources(settings, seconds, verdicts)
     else:
         _service(status, verdicts, patient=False)
@@ -87,51 +92,94 @@ def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) ->
         else:
             verdicts.wrong(link["name"], words)
             told.add(link["words"])
-    outbox = status["outbox"]
-    verdicts.ok("outbox", f"{outbox['path']}: {outbox['depth_lines']} lines wait")
+    _holds(status["outbox"]["path"], status["outbox"], verdicts)
+    for words in faults(status):
+        if words not in told:
+            verdicts.wrong("service", words)
+
+
+def _outbox(path: Path, verdicts: Verdicts) -> None:
+    """What no service holds now: is it whole?"""
+    from exporter.cli._outbox import in_words, is_there, look_through
+    from exporter.outbox import OutboxError
+
+    if not is_there(path):
+        return  # `run` makes it
+    try:
+        _holds(path, asdict(look_through(path)), verdicts)
+    except OutboxError as error:
+        verdicts.wrong("outbox", in_words(error, path))
+
+
+def _holds(path: Path | str, outbox: Mapping[str, Any], verdicts: Verdicts) -> None:
+    verdicts.ok("outbox", f"{path}: {outbox['depth_lines']} lines wait")
     if outbox["rejected_lines"]:
         verdicts.note(
             "outbox", f"InfluxDB rejected {outbox['rejected_lines']} lines; `han-exporter rejected` shows them"
         )
     if outbox["dropped_lines"]:
         verdicts.note("outbox", f"{outbox['dropped_lines']} lines were dropped since it was full")
-    for words in faults(status):
-        if words not in told:
-            verdicts.wrong("service", words)
 
 
 def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
-    from exporter.sources import SourceError
-    from exporter.sources.open import open_source
+    from exporter.cli._outbox import states
+    from exporter.sources import Learns, SourceError
 
     if not settings.sources:
         verdicts.wrong("source", "none is given: set HAN_SOURCE, for example to /dev/ttyUSB0, or to sim:")
-    for url in settings.sources:
+    learnt = states(settings.outbox_path, "line:")
+    for url, source in _opened(settings):
+        if isinstance(source, SourceError):
+            verdicts.wrong(url, str(source))
+            continue
+        begins_with = ""
+        if isinstance(source, Learns):
+            source.learnt = learnt.get(f"line:{source.name}", "")
+            begins_with = source.learnt
+        link = Link(source.name, url)
         try:
-            source = open_source(url, zone=settings.zone)
-            link = Link(source.name, url)
             _listen(source, link, settings, seconds)
         except SourceError as error:
             verdicts.wrong(url, str(error))
-            continue
-        if link.state is LinkState.OK:
-            found = "".join(f"; {words}" for words in link.findings())
-            verdicts.ok(url, f"{link.counts.octets} octets, {link.counts.frames} frames, all can be read{found}")
-        elif link.state is LinkState.WAITING and not link.counts.octets:
-            verdicts.wrong(
-                url, f"open, but no octet came in {seconds:.0f} s: is the adapter in the HAN port, is it on?"
-            )
-        elif link.counts.frames and link.counts.unread == link.counts.frames:
-            verdicts.wrong(url, f"{link.counts.frames} frames, and none can be read: {link.unread_words}")
-        elif not link.counts.frames and link.counts.octets:
-            probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` finds them by itself, too"
-            advice = probing if source.live else "is it a capture?"
-            verdicts.wrong(url, f"{link.counts.octets} octets and no frame: {advice}")
         else:
-            verdicts.wrong(url, link.words)
+            _heard(url, source, link, seconds, begins_with, verdicts)
 
 
-def _listen(source: Any, link: Link, settings: Settings, seconds: float) -> None:
+def _opened(settings: Settings) -> list[tuple[str, Source | SourceError]]:
+    """Each source with the name that it has in `run`, or what is wrong with how it is written."""
+    from exporter.service import name_apart
+    from exporter.sources import SourceError
+    from exporter.sources.open import open_source
+
+    found: list[tuple[str, Source | SourceError]] = []
+    for url in settings.sources:
+        try:
+            found.append((url, open_source(url, zone=settings.zone)))
+        except SourceError as error:
+            found.append((url, error))
+    name_apart([source for _, source in found if not isinstance(source, SourceError)])
+    return found
+
+
+def _heard(url: str, source: Source, link: Link, seconds: float, begins_with: str, verdicts: Verdicts) -> None:
+    """What listening to a source has shown."""
+    if link.state is LinkState.OK:
+        learnt = f" ({begins_with}, which `run` has found out)" if begins_with else ""
+        found = "".join(f"; {words}" for words in link.findings())
+        verdicts.ok(url, f"{link.counts.octets} octets, {link.counts.frames} frames, all can be read{learnt}{found}")
+    elif link.state is LinkState.WAITING and not link.counts.octets:
+        verdicts.wrong(url, f"open, but no octet came in {seconds:.0f} s: is the adapter in the HAN port, is it on?")
+    elif link.counts.frames and link.counts.unread == link.counts.frames:
+        verdicts.wrong(url, f"{link.counts.frames} frames, and none can be read: {link.unread_words}")
+    elif not link.counts.frames and link.counts.octets:
+        probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` finds them by itself, too"
+        advice = probing if source.live else "is it a capture?"
+        verdicts.wrong(url, f"{link.counts.octets} octets and no frame: {advice}")
+    else:
+        verdicts.wrong(url, link.words)
+
+
+def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> None:
     """Listen until a frame was read or `seconds` are over."""
     from exporter.intake import Intake
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -19,6 +20,7 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
+from exporter.cli._outbox import in_words, is_there
 from exporter.config import Settings
 from exporter.forgetting import Forgotten, meters_of
 from exporter.forgetting import forget as forget_in
@@ -36,7 +38,19 @@ _MAY_NOT: Final = re.compile(r"database not found|retention policy not set|not e
 """InfluxDB's words when the token may not do it: of what it may not read, 2.8 says that it is not there."""
 
 
-@click.command()
+class _Forget(click.Command):
+    """A command whose argument may look like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, and say how a meter is given whose id begins with a dash."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            advice = f"A METER whose id begins with - is given behind --: han-exporter forget -- {error.option_name}"
+            raise click.UsageError(f"{error.format_message()} {advice}", ctx) from None
+
+
+@click.command(cls=_Forget)
 @click.argument("meter")
 @click.option("--yes", is_flag=True, help="Do not ask whether you mean it; without a terminal nobody is asked.")
 @influx_options
@@ -44,8 +58,9 @@ _MAY_NOT: Final = re.compile(r"database not found|retention policy not set|not e
 def forget(meter: str, yes: bool, config: Path | None, **overrides: str | None) -> None:
     """Remove everything of METER: what InfluxDB has of it, and what the outbox of this computer keeps of it.
 
-    METER is its id, as `report` and the dashboards show it. It is meant for the simulated meter that was there before
-    your own, and for one that is gone. A `run` beside it goes on; what it reads of METER from then on is written again.
+    METER is its id, as `report` and the dashboards show it; one that begins with - is given behind --. It is meant for
+    the simulated meter that was there before your own, and for one that is gone. A `run` beside it goes on; what it
+    reads of METER from then on is written again.
     There is no way back but a backup.
 
     Exit code 0: it is removed. 1: there is no such meter, or you said no. 2: it could not be done.
@@ -88,7 +103,7 @@ class _Here:
     @classmethod
     def look(cls, path: Path) -> _Here:
         """See what is there; ends the command in words when it cannot be read."""
-        if not path.exists():
+        if not is_there(path):
             say(f"Note: there is no outbox {path} here, so nothing is kept in it (it is given with HAN_OUTBOX).")
             return cls(path)
         reads: dict[str, str] = {}
@@ -100,11 +115,10 @@ class _Here:
         except NotRunning:
             running = False
         try:
-            outbox = Outbox(path, read_only=True)
-            kept = meters_of(outbox.states(""))
-            outbox.close()
+            with closing(Outbox(path, read_only=True)) as outbox:
+                kept = meters_of(outbox.states(""))
         except OutboxError as error:
-            give_up(str(error))
+            give_up(in_words(error, path))
         return cls(path, True, running, reads, kept | reads.keys())
 
 

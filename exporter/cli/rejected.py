@@ -24,6 +24,7 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
+from exporter.cli._outbox import in_words, is_there
 from exporter.config import Settings
 from exporter.outbox import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError, Rejected
 from exporter.outbox_rows import Ranges
@@ -65,7 +66,7 @@ def rejected(
     """
     wanted = _wanted(ids, retry, drop, everything, as_json)
     settings = settings_or_exit(config, **overrides)
-    if not settings.outbox_path.exists():
+    if not is_there(settings.outbox_path):
         give_up(f"There is no outbox {settings.outbox_path}: is HAN_OUTBOX (or --outbox) the one of `run`?")
     if retry or drop:
         _change(settings, wanted, retry=retry, ask_first=drop and not yes and sys.stdin.isatty())
@@ -86,9 +87,13 @@ def _wanted(ids: tuple[str, ...], retry: bool, drop: bool, everything: bool, as_
     if (retry or drop) and bool(ids) == everything:
         raise click.UsageError("Say which lines: their IDs, or --all.")
     try:
-        return [one for said in ids for one in rejects.from_text(said)]
+        wanted = [one for said in ids for one in rejects.from_text(said)]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    for first, last in wanted:
+        if last < first:
+            raise click.UsageError(f"{first}-{last} ends before it begins: did you mean {last}-{first}?")
+    return wanted
 
 
 # Showing
@@ -120,7 +125,7 @@ def _lines(settings: Settings) -> Iterator[Rejected]:
                 yield from some
                 below = some[-1].id
     except OutboxError as error:
-        give_up(str(error))
+        give_up(in_words(error, settings.outbox_path))
 
 
 def _print_text(settings: Settings) -> None:
@@ -131,7 +136,7 @@ def _print_text(settings: Settings) -> None:
             groups[key] = _Group(re.sub(r"(?<=unable to parse )'.*'", "it", one.words), one.at)
         groups[key].add(one)
     if not groups:
-        click.echo("No line is put aside: InfluxDB refused none.")
+        click.echo("No line is put aside.")
         return
     count = sum(len(group.ids) for group in groups.values())
     click.echo(f"{count} {'lines are' if count > 1 else 'line is'} put aside. When it is mended: --retry --all\n")
@@ -167,7 +172,9 @@ def _shown(text: str) -> str:
 
 
 def _print_json(settings: Settings) -> None:
-    """Line by line: there may be many."""
+    """Line by line, since there may be many; nothing at all when they cannot all be read."""
+    for _ in _lines(settings):
+        pass
     click.echo('{"rejected": [', nl=False)
     for number, one in enumerate(_lines(settings)):
         when = datetime.fromtimestamp(one.at, settings.zone).isoformat(timespec="milliseconds")

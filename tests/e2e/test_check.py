@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from exporter.outbox import Outbox
 from tests.e2e.captures import ENCRYPTED
 from tests.e2e.harness import Home, Meter, until
 from tests.e2e.made import power
@@ -202,3 +203,38 @@ def test_the_health_check(home: Home, meter: Meter) -> None:
     assert "note   ttyHAN0: " in gone.stdout
     assert home.han("check").returncode == 1, "but who asks wants to know"
     assert run.stop() < 5
+
+
+def test_an_outbox_that_nobody_holds(home: Home) -> None:
+    outbox = Outbox(home.outbox)
+    for number in range(300):
+        outbox.append([f"a value={number}.0 {number}"] * 10)
+    outbox.close()
+    whole = home.outbox.read_bytes()
+    assert verdicts(home.han("check").stdout)["outbox"] == ("ok", f"{home.outbox}: 3000 lines wait")
+    for octets, words in (
+        (whole[: len(whole) // 3], "is damaged (database disk image is malformed). `han-exporter run` sets it aside"),
+        (os.urandom(9000), "is damaged (file is not a database)"),
+        (b"", "is empty, a file of 0 octets"),
+    ):
+        home.outbox.write_bytes(octets)
+        done = home.han("check")
+        verdict, told = verdicts(done.stdout)["outbox"]
+        assert (done.returncode, verdict) == (1, "WRONG")
+        assert words in told
+        assert home.outbox.read_bytes() == octets, "it only looks"
+
+
+def test_it_listens_as_run_has_found_out(home: Home) -> None:
+    from tests.e2e.test_line_found import gateway
+
+    with gateway() as (source, _):
+        name = source.removeprefix("rfc2217://")
+        said = verdicts(home.han("check", "--seconds", "5", source=f"{source} sim:kamstrup").stdout)
+        assert said[source][0] == "WRONG"
+        outbox = Outbox(home.outbox)
+        outbox.append([], {f"line:{name}": "parity=E"})
+        outbox.close()
+        verdict, told = verdicts(home.han("check", source=source).stdout)[source]
+        assert verdict == "ok", told
+        assert "all can be read (parity=E, which `run` has found out)" in told

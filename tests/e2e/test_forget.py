@@ -225,3 +225,23 @@ def test_a_locked_outbox_whose_service_does_not_answer(home: Home, influx: Influ
     assert home.han("forget", f"M-{mark}", influx=influx).returncode == 0
     assert kept(home) == set()
     assert not Path(f"{home.outbox}.sock").exists()
+
+
+def test_an_id_that_begins_with_a_dash_is_given_behind_two(home: Home) -> None:
+    outbox = Outbox(home.outbox)
+    outbox.append([], {"clock:-x": "[]", "clock:M": "[]"})
+    outbox.close()
+    done = home.han("forget", "-x")
+    assert (done.returncode, "given behind --: han-exporter forget -- -x" in done.stderr) == (2, True)
+    assert kept(home) == {"-x", "M"}
+    assert home.han("forget", "--", "-x").returncode == 0
+    assert kept(home) == {"M"}
+
+
+@pytest.mark.parametrize("octets", [b"", b"no database" * 1000])
+def test_a_damaged_outbox_is_told(home: Home, octets: bytes) -> None:
+    home.outbox.write_bytes(octets)
+    done = home.han("forget", "M")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"The outbox {home.outbox} is {'damaged' if octets else 'empty'}" in done.stderr
+    assert home.outbox.read_bytes() == octets

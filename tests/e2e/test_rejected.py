@@ -81,7 +81,7 @@ def test_what_a_wrong_type_kept_out_comes_in_when_it_is_mended(
         run = started(home, meter, store)
     until(lambda: sorted(watts(store)) == [100, 101, 102])
     shown = home.han("rejected")
-    assert (shown.returncode, shown.stdout) == (0, "No line is put aside: InfluxDB refused none.\n")
+    assert (shown.returncode, shown.stdout) == (0, "No line is put aside.\n")
     assert run.stop() < 5
 
 
@@ -170,6 +170,8 @@ def test_at_a_terminal_it_asks_before_it_removes(home: Home, answer: str, left: 
         (["--retry", "--drop", "--all"], "not both"),
         (["3"], "goes with --retry or --drop"),
         (["--retry", "three"], "is no number of a line"),
+        (["--retry", "5-1"], "5-1 ends before it begins: did you mean 1-5?"),
+        (["--drop", "2,9-8"], "9-8 ends before it begins"),
         (["--retry", "--all", "--json"], "goes with neither"),
     ],
 )
@@ -189,3 +191,29 @@ def test_without_an_outbox_and_with_one_that_is_locked(home: Home) -> None:
     assert len(listed(home)) == 1
     outbox.close()
     assert not Path(f"{home.outbox}.sock").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "noise", "empty"])
+def test_a_damaged_outbox_is_told_and_nothing_printed(home: Home, damage: str) -> None:
+    """And `run` does what was said: what can be read is saved, the file set aside."""
+    aside(home, (BAD, "words"))
+    outbox = Outbox(home.outbox)
+    for number in range(300):
+        outbox.append([f"a value={number}.0 {number}"] * 10)
+    outbox.close()
+    whole = home.outbox.read_bytes()
+    home.outbox.write_bytes({"cut off": whole[: len(whole) * 2 // 3], "noise": os.urandom(9000), "empty": b""}[damage])
+    told = f"The outbox {home.outbox} is {'empty' if damage == 'empty' else 'damaged'}"
+    for arguments in ([], ["--json"], ["--drop", "--all"], ["--retry", "1"]):
+        done = home.han("rejected", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert told in done.stderr and "`han-exporter run` " in done.stderr
+        assert "does this user have the right" not in done.stderr
+    run = home.run(source="sim:kamstrup")
+    if damage != "empty":
+        run.expect("is damaged .* It is kept as ")
+    until(lambda: Path(f"{home.outbox}.sock").exists())
+    assert home.han("rejected").stdout == "No line is put aside.\n"
+    assert len(list(home.folder.glob("outbox.sqlite.corrupt-*"))) == (0 if damage == "empty" else 1)
+    assert (home.waiting_lines() > 100) is (damage == "cut off")
+    run.stop()

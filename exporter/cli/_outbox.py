@@ -1,0 +1,87 @@
+"""The outbox as commands see it that only look: what it holds, and what is wrong with it, in words."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from exporter.outbox import Outbox, OutboxError, Status
+from exporter.outbox_checks import check_ids, check_tally, tally
+from exporter.outbox_file import CHECKED_WHOLE, OutboxFile
+
+_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""The last is said of what is missing in the file: everything that is asked of it, a whole one answers."""
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; also True for what this user may not look at: opening it says so."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def in_words(error: OutboxError, path: Path) -> str:
+    """What is wrong with an outbox that could not be read, and what becomes of it when it is damaged."""
+    cause = error.__cause__
+    if not _is_damage(cause):
+        return str(error)
+    if _empty(path):
+        return (
+            f"The outbox {path} is empty, a file of 0 octets: what it held, if anything, is lost. `han-exporter run` "
+            "begins a new one in it."
+        )
+    return (
+        f"The outbox {path} is damaged ({cause}). `han-exporter run` sets it aside as {path.name}.corrupt-TIME, begins "
+        "a new one and sends what can be read out of the old; its log says how much that was."
+    )
+
+
+def look_through(path: Path) -> Status:
+    """Read all of an outbox that is not too large for it, and say what it holds. Raises OutboxError when it is damaged.
+
+    Nothing is changed, and nobody who uses it is held up.
+    """
+    with closing(OutboxFile(path, read_only=True, clock=time.time)) as file, file.in_words():
+        file.read(lambda db: _check(db, whole=file.octets() <= CHECKED_WHOLE))
+    with closing(Outbox(path, read_only=True)) as outbox:
+        return outbox.status()
+
+
+def states(path: Path, prefix: str) -> dict[str, str]:
+    """What an outbox remembers under keys that begin so; nothing when there is none, or it cannot be read."""
+    if not is_there(path):
+        return {}
+    try:
+        with closing(Outbox(path, read_only=True)) as outbox:
+            return outbox.states(prefix)
+    except OutboxError:
+        return {}
+
+
+def _check(db: sqlite3.Connection, *, whole: bool) -> None:
+    tally(db)  # first, since an empty file is sound to SQLite
+    if whole:
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        check_tally(db)
+    check_ids(db)
+
+
+def _is_damage(problem: BaseException | None) -> bool:
+    if isinstance(problem, UnicodeDecodeError):
+        return True
+    # what outbox_checks finds has no code
+    code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return isinstance(problem, sqlite3.Error) and code & 0xFF in _DAMAGE
+
+
+def _empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0 and not Path(f"{path}-wal").exists()
+    except OSError:
+        return False

@@ -11,7 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.benchmarks.figures import Effort, Figure
 
 PARTS = ("sys", "sqlite3", "serial", "tenacity", "click", "pydantic_settings", "influxdb_client", "exporter.service")
 _RESIDENT = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0])"
@@ -42,6 +45,15 @@ def service_cost(seconds: float) -> tuple[int, float]:
 def _processor_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run(effort: Effort) -> Iterator[Figure]:
+    """The service's cost, in short: what `python -m tests.benchmarks` shows of it."""
+    seconds = effort.of(10, 60, 600)
+    resident, used = service_cost(seconds)
+    note = f"in {seconds} s, with one simulated meter"
+    yield Figure("run, idle: resident memory", resident / 1024, "MB", 80, at_most=True, note=note)
+    yield Figure("run, idle: of a core", used / 36, "%", 0.1, at_most=True, note=f"{used:.1f} s an hour")
 
 
 def main() -> None:

@@ -1,0 +1,203 @@
+"""Octets for benchmarks: each maker's lists with numbers and clocks that change from frame to frame, as a meter's do.
+
+All of it is made by the simulator's encoder out of a simulated household, or, for a capture, out of what that says.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import cycle, islice
+from typing import Final, NamedTuple
+
+from exporter.protocol.dlms import DateTime, Tag, Value, decode
+from exporter.protocol.hdlc import Deframer, Frame
+from exporter.simulator import aidon, kaifa, kamstrup
+from exporter.simulator.encoder import Addresses, date_time, frame, information
+from exporter.simulator.household import Household
+from exporter.simulator.meter import OSLO
+from exporter.simulator.sample import Flows, Identity, Sample
+from tests.octets import expected, frames_of
+
+START: Final = datetime(2024, 1, 1, tzinfo=UTC)
+_EVERY: Final = {False: timedelta(seconds=10), True: timedelta(hours=1)}
+_SEED: Final = 1
+_VARYING: Final = frozenset({Tag.INT16, Tag.UINT16, Tag.INT32, Tag.UINT32, Tag.INT64, Tag.UINT64})
+_FIRST_ID: Final = {"kamstrup": 5706567000000000, "aidon": 7359992890000000, "kaifa": 6970631400000000}
+_TYPES: Final = {"kamstrup": b"6841121BN243101040", "aidon": b"6534", "kaifa": b"MA304H4"}
+
+
+class Case(NamedTuple):
+    """A list of a maker: how a frame of it is made. `main` is the maker's 10 s list, `named` one with a meter id."""
+
+    name: str
+    maker: str
+    encode: Callable[[Identity, Sample, datetime], bytes]
+    main: bool = False
+    named: bool = True
+    hourly: bool = False
+    phases: int = 3
+
+
+def _kamstrup(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    return kamstrup.list1(meter, sample, kamstrup.clock(moment, OSLO))
+
+
+def _kamstrup_hourly(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    return kamstrup.hourly(meter, sample, kamstrup.clock(moment, OSLO))
+
+
+def _aidon_hourly(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    return aidon.list3(meter, sample, aidon.clock(moment, OSLO))
+
+
+def _aidon_swedish(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    power = sample.power
+    third = Flows(*(flow // 3 for flow in power))
+    return aidon.swedish(replace(sample, phase_power=(third, third, third)), aidon.clock(moment, OSLO))
+
+
+def _landisgyr(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    return aidon.list2(Identity(meter.id[-8:].ljust(16, b"\0"), b"ZF1"), sample, aidon.E350)
+
+
+def _kaifa(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    return kaifa.list2(meter, sample, kaifa.clock(moment, OSLO))
+
+
+def _kaifa_hourly(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    return kaifa.list3(meter, sample, kaifa.clock(moment, OSLO))
+
+
+def _kaifa_pairs(meter: Identity, sample: Sample, moment: datetime) -> bytes:
+    return kaifa.pairs(Identity(meter.id, b"MA304H4PSE"), replace(sample, registers=None), kaifa.clock(moment, OSLO))
+
+
+CASES: Final = (
+    Case("kamstrup 10 s", "kamstrup", _kamstrup, main=True),
+    Case("kamstrup 10 s, 1 phase", "kamstrup", _kamstrup, phases=1),
+    Case("kamstrup hourly", "kamstrup", _kamstrup_hourly, hourly=True),
+    Case("aidon 10 s (list 2)", "aidon", lambda meter, sample, _: aidon.list2(meter, sample), main=True),
+    Case("aidon 2.5 s (list 1)", "aidon", lambda _meter, sample, _: aidon.list1(sample), named=False),
+    Case("aidon hourly (list 3)", "aidon", _aidon_hourly, hourly=True),
+    Case("aidon 10 s, Sweden", "aidon", _aidon_swedish, named=False, hourly=True),
+    Case("landis+gyr 10 s", "aidon", _landisgyr),
+    Case("kaifa 10 s (list 2)", "kaifa", _kaifa, main=True),
+    Case(
+        "kaifa 2 s (list 1)",
+        "kaifa",
+        lambda _meter, sample, moment: kaifa.list1(sample, kaifa.clock(moment, OSLO)),
+        named=False,
+    ),
+    Case("kaifa hourly (list 3)", "kaifa", _kaifa_hourly, hourly=True),
+    Case("kaifa 10 s, Sweden", "kaifa", _kaifa_pairs),
+)
+KAMSTRUP: Final = CASES[0]
+_NAMING: Final = {case.maker: case for case in reversed(CASES) if case.main}
+
+
+def identity(maker: str, number: int = 1) -> Identity:
+    """Id of 16 digits and type of a maker's meter."""
+    return Identity(str(_FIRST_ID[maker] + number).encode(), _TYPES[maker])
+
+
+@lru_cache(maxsize=4)
+def samples(count: int, *, hourly: bool, phases: int = 3) -> Sequence[Sample]:
+    """What a household measured every 10 s, or every hour with its registers."""
+    household = Household(_SEED, phases, "TN", OSLO)
+    moments = (START + i * _EVERY[hourly] for i in range(count))
+    return [household.sample(moment, registers_at=moment if hourly else None) for moment in moments]
+
+
+@lru_cache(maxsize=4)
+def frames(case: Case, count: int, meters: int = 1) -> Sequence[bytes]:
+    """Frames of a list, of so many meters in turn.
+
+    A list that names no meter is led by one of the same maker that does, as it would have been heard.
+    """
+    identities = [identity(case.maker, number) for number in range(meters)]
+    made = [
+        case.encode(identities[i % meters], sample, START + i // meters * _EVERY[case.hourly])
+        for i, sample in enumerate(samples(count, hourly=case.hourly, phases=case.phases))
+    ]
+    if not case.named:
+        naming = _NAMING[case.maker]
+        made[0] = naming.encode(identities[0], samples(count, hourly=case.hourly)[0], START)
+    return made
+
+
+def damaged(whole: Sequence[bytes], share: float = 0.01) -> list[bytes]:
+    """The frames with so many of them damaged: an octet that came wrong, or an end that did not come at all."""
+    choice = random.Random(_SEED)
+    out = list(whole)
+    for place in choice.sample(range(len(out)), round(len(out) * share)):
+        octets = bytearray(out[place])
+        at = choice.randrange(1, len(octets))
+        if choice.random() < 0.5:
+            octets[at] ^= choice.randrange(1, 256)
+        else:
+            del octets[at:]
+        out[place] = bytes(octets)
+    return out
+
+
+def captures() -> list[str]:
+    """Names of the captures in tests/captures."""
+    return sorted(expected())
+
+
+@lru_cache(maxsize=4)
+def capture_frames(name: str, count: int) -> Sequence[bytes]:
+    """Frames of a capture over and over, with numbers and clocks going on from those that it has."""
+    heard = [item for item in Deframer().feed(b"".join(frames_of(name))) if isinstance(item, Frame)]
+    return [again(item, turn) for turn, item in enumerate(islice(cycle(heard), count))]
+
+
+def again(heard: Frame, turn: int) -> bytes:
+    """A frame with its numbers a little different and its clocks `turn` times 10 s later; with 0 as it was."""
+    said = decode(heard.information)
+    later = replace(said, value=_varied(said.value, turn))
+    if said.date_time is not None:
+        later = replace(later, date_time=_later(said.date_time, turn))
+    tagged = heard.information[8] == Tag.OCTET_STRING
+    addresses = Addresses(heard.destination, heard.source, heard.control)
+    return frame(addresses, information(later, tagged_clock=tagged))
+
+
+def _varied(value: Value, turn: int) -> Value:
+    content = value.content
+    if isinstance(content, tuple):
+        return Value(value.tag, tuple(_varied(element, turn) for element in content))
+    if value.tag in _VARYING and isinstance(content, int) and content > 0:
+        return Value(value.tag, content - turn * 7919 % (content // 3 + 1))
+    if isinstance(content, bytes) and len(content) == 12 and content[0] == 7:  # a clock: years 1792 to 2047
+        clock = decode(b"\xe6\xe7\x00\x0f\0\0\0\0\x0c" + content + b"\0").date_time
+        assert clock is not None
+        return Value(value.tag, date_time(_later(clock, turn)))
+    return value
+
+
+def _later(clock: DateTime, turn: int) -> DateTime:
+    fields = (clock.year, clock.month, clock.day, clock.hour, clock.minute, clock.second)
+    moment = datetime(*(field or 0 for field in fields)) + turn * _EVERY[False]  # type: ignore[arg-type]  # noqa: DTZ001
+    weekday = moment.isoweekday() if turn else clock.weekday
+    return replace(
+        clock,
+        year=moment.year,
+        month=moment.month,
+        day=moment.day,
+        weekday=weekday,
+        hour=moment.hour,
+        minute=moment.minute,
+        second=moment.second,
+    )
+
+
+def informations(octets: Sequence[bytes]) -> Iterator[bytes]:
+    """The information fields of frames."""
+    for item in Deframer().feed(b"".join(octets)):
+        if isinstance(item, Frame):
+            yield item.information

@@ -1,0 +1,209 @@
+"""(d) `import` into a real influxd, as a ratio to posting the same lines with a bare HTTP client; (g) how it grows.
+
+What `import` posts is learnt from a run against a server that only writes it down: so the bare client posts the very
+same batches, over as many connections, and its lines are ready-made. Needs influxd 1.8 on PATH.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+from tests.benchmarks import child
+from tests.benchmarks.capture import Capture
+from tests.benchmarks.figures import Effort, Figure
+from tests.influx_server import LocalInflux
+
+AIM: Final = 0.8
+_LEAST: Final = 0.5
+"""Seconds of writing below which a ratio says little."""
+
+
+class Recorder(ThreadingHTTPServer):
+    """Takes every write, and keeps its lines in a file; knows of no hour that was stored before."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Recording)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.batches: list[tuple[int, int]] = []  # where each stands in the file, and its octets
+        self.lines = 0
+        self.connections: set[Any] = set()
+        self._file = path.open("wb+")
+        self._lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def keep(self, batch: bytes, connection: Any) -> None:
+        """One write came over a connection."""
+        with self._lock:
+            self.connections.add(connection)
+            self.batches.append((self._file.tell(), len(batch)))
+            self.lines += batch.count(b"\n") + 1
+            self._file.write(batch)
+
+    def all_batches(self) -> list[bytes]:
+        """What was written, in its order."""
+        self._file.seek(0)
+        return [self._file.read(octets) for _, octets in self.batches]
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.shutdown()
+        self.server_close()
+        self._file.close()
+
+
+class _Recording(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Recorder
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        if self.path.startswith("/api/v2/write"):
+            self.server.keep(body, self.client_address)
+            self._answer(204, b"")
+        else:
+            self._answer(200, json.dumps({"results": [{"statement_id": 0}]}).encode())
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def run(effort: Effort) -> Iterator[Figure]:
+    """All of (d), and (g) of it."""
+    program = shutil.which("influxd")
+    if program is None:
+        yield Figure("import: to posting the lines bare", None, "x", AIM, note="influxd (1.8) is not on PATH")
+        return
+    folder = effort.folder / "influx"
+    folder.mkdir()
+    capture = Capture(effort.folder / "import.raw")
+    influx = LocalInflux(program, folder)
+    try:
+        yield from _measured(influx, capture, effort)
+    finally:
+        influx.stop()
+        shutil.rmtree(folder)
+        capture.path.unlink()
+
+
+def _measured(influx: LocalInflux, capture: Capture, effort: Effort) -> Iterator[Figure]:
+    peaks: list[float] = []
+    compared_at = effort.of(5000, 50_000, 200_000)
+    sizes = [compared_at] if effort.quick else [1000, 10_000, *([100_000, 1_000_000, 10_000_000] * effort.full)]
+    for count in sorted({*sizes, compared_at}):
+        capture.grow_to(count)
+        bare = _bare(influx, capture, effort) if count == compared_at else None
+        ran = min((_import(influx, capture) for _ in range(1 if bare is None else 2)), key=lambda ran: ran.wall_s)
+        peaks.append(ran.peak_mb)
+        name = f"import, {count:,} frames"
+        yield Figure(f"{name}: into influxd", count / ran.wall_s, "frames/s", note=f"{ran.wall_s:.2f} s")
+        yield Figure(f"{name}: peak memory", ran.peak_mb, "MB")
+        if bare is not None:
+            seconds, lines, connections = bare
+            note = f"{lines:,} lines in {seconds:.2f} s over {connections} connection{'s' * (connections != 1)}"
+            yield Figure("bare HTTP client, the same batches", lines / seconds, "lines/s", note=note)
+            note = f"{influx_note(seconds)}processors: {ran.processor_s / ran.wall_s:.2f} of them busy in import"
+            yield Figure("import: to posting the lines bare", seconds / ran.wall_s, "x", AIM, note=note, compared=True)
+    if len(peaks) > 1:
+        grown = peaks[-1] - peaks[-2]
+        yield Figure("import: peak memory more than at the size before", grown, "MB", 10, at_most=True)
+
+
+def influx_note(seconds: float) -> str:
+    """A word of warning on a ratio of times that are short."""
+    return "" if seconds >= _LEAST else f"short ({seconds:.2f} s); "
+
+
+def _command(capture: Capture) -> list[str]:
+    return [child.PROGRAM, "import", str(capture.path)]
+
+
+def _settings(url: str, capture: Capture, influx: LocalInflux) -> dict[str, str]:
+    outbox = capture.path.with_suffix(".sqlite")
+    for old in outbox.parent.glob(f"{outbox.name}*"):
+        old.unlink()
+    return {
+        "HAN_INFLUX_URL": url,
+        "HAN_INFLUX_TOKEN": influx.token,
+        "HAN_INFLUX_BUCKET": influx.bucket,
+        "HAN_OUTBOX": str(outbox),
+    }
+
+
+def _import(influx: LocalInflux, capture: Capture) -> child.Ran:
+    _empty(influx)
+    return child.run(_command(capture), _settings(influx.url, capture, influx))
+
+
+def _empty(influx: LocalInflux) -> None:
+    influx.admin(f"DROP DATABASE {influx.bucket}")
+    influx.admin(f"CREATE DATABASE {influx.bucket}")
+
+
+def _bare(influx: LocalInflux, capture: Capture, effort: Effort) -> tuple[float, int, int]:
+    """Seconds for the batches of an import with nothing else to do, the best of two; their lines; connections."""
+    recorder = Recorder(effort.folder / "batches")
+    try:
+        child.run(_command(capture), _settings(recorder.url, capture, influx))
+        batches, connections = recorder.all_batches(), len(recorder.connections)
+        lines = recorder.lines
+    finally:
+        recorder.close()
+    return min(_post(influx, batches, connections) for _ in range(2)), lines, connections
+
+
+def _post(influx: LocalInflux, batches: list[bytes], connections: int) -> float:
+    _empty(influx)
+    waiting, failed = iter(batches), []
+    lock = threading.Lock()
+    query = urlencode({"org": influx.org, "bucket": influx.bucket, "precision": "ms"})
+    headers = {"Authorization": f"Token {influx.token}", "Content-Type": "text/plain; charset=utf-8"}
+
+    def post() -> None:
+        there = http.client.HTTPConnection(urlsplit(influx.url).netloc)
+        while True:
+            with lock:
+                batch = next(waiting, None)
+            if batch is None:
+                break
+            there.request("POST", f"/api/v2/write?{query}", body=batch, headers=headers)
+            answer = there.getresponse()
+            words = answer.read()
+            if answer.status != 204:
+                failed.append(f"{answer.status}: {words[:200]!r}")
+                break
+        with suppress(OSError):
+            there.close()
+
+    threads = [threading.Thread(target=post) for _ in range(connections)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise RuntimeError(f"InfluxDB did not take the lines: {failed[0]}")
+    return time.monotonic() - began

@@ -1,0 +1,38 @@
+"""Start-up time: each subcommand's `--help`, and an interpreter that does nothing; on the wall, the least of 5."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from exporter.cli import COMMANDS
+from tests.benchmarks import child
+from tests.benchmarks.figures import Effort, Figure, timed
+
+AIM_MS: Final = 150
+_QUICK: Final = ("run", "decode")
+
+
+def run(effort: Effort) -> Iterator[Figure]:
+    """Every command, or the two that matter most."""
+    bare = _least_ms([sys.executable, "-c", "pass"])
+    yield Figure("start: python -c pass", bare, "ms")
+    yield _help(bare, [])
+    for command in _QUICK if effort.quick else COMMANDS:
+        yield _help(bare, [command])
+    # One ratio for CI: of all of them the one that is to stay light.
+    decode = _least_ms([child.PROGRAM, "decode", "--help"])
+    yield Figure("start: python -c pass to decode --help", bare / decode, "x", compared=True)
+
+
+def _help(bare: float, command: list[str]) -> Figure:
+    taken = _least_ms([child.PROGRAM, *command, "--help"])
+    name = " ".join(["start: han-exporter", *command, "--help"])
+    return Figure(name, taken, "ms", AIM_MS, at_most=True, note=f"{taken - bare:.0f} ms over the bare interpreter")
+
+
+def _least_ms(command: list[str]) -> float:
+    return 1000 * timed(partial(child.run, command), repetitions=5, clock=time.monotonic).best

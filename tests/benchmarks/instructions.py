@@ -1,7 +1,6 @@
 """Instructions a frame of (a), which no noise of the machine touches: two sizes, one taken from the other.
 
-Counted by `perf stat` where it can, else by valgrind (cachegrind without its caches). Run as a module with a file of
-octets it is the process that is counted: `python -m tests.benchmarks.instructions FILE [slow]`.
+Counted by `perf stat` where it can, else by valgrind (cachegrind without its caches).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def _a_frame(
     for size in (small, len(heard)):
         file = folder / "octets"
         file.write_bytes(b"".join(heard[:size]))
-        counted.append(count([sys.executable, "-m", __name__, str(file), *([way] if way else [])]))
+        counted.append(count([sys.executable, "-m", paths.__name__, str(file), *([way] if way else [])]))
     one, other = counted
     return None if one is None or other is None else (other - one) / (len(heard) - small)
 
@@ -81,13 +80,3 @@ def _run(command: list[str]) -> str:
     settings = environment({"PYTHONHASHSEED": "0"})
     done = subprocess.run(command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
     return done.stderr.decode("utf-8", "replace") if done.returncode == 0 else ""
-
-
-def main() -> None:
-    """Decode a file of octets."""
-    octets = Path(sys.argv[1]).read_bytes()
-    paths.octets_to_lines(octets, paths.slowly if sys.argv[2:] == ["slow"] else paths.ours)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,13 @@
-"""Octets of raw frames to line protocol: the way that `decode --format lp` goes, and the slow one, which defines it."""
+"""Octets of raw frames to line protocol: the way that `decode --format lp` goes, and the slow one, which defines it.
+
+`python -m tests.benchmarks.paths FILE [slow]` goes one of them in a process that does nothing else, to be counted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from exporter import points
@@ -12,16 +17,16 @@ from exporter.protocol.dlms import DecodeError, decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.capture_file import BLOCK
 
-Way: TypeAlias = Callable[[bytes], Iterator[str]]
-"""Octets of a stream -> the text of each block of it."""
+Way: TypeAlias = Callable[[Iterable[bytes]], Iterator[str]]
+"""Octets of a stream in blocks -> the text of each."""
 
 
-def slowly(octets: bytes) -> Iterator[str]:
+def slowly(blocks: Iterable[bytes]) -> Iterator[str]:
     """Frame by frame, each value by value."""
     placer, deframer = Placer("benchmark", zone=OSLO), Deframer()
-    for at in range(0, len(octets), BLOCK):
+    for block in blocks:
         lines: list[str] = []
-        for item in deframer.feed(octets[at : at + BLOCK]):
+        for item in deframer.feed(block):
             if isinstance(item, Frame):
                 for placed in _read(item, placer):
                     lines += points.lines(placed)
@@ -42,4 +47,21 @@ ours: Final[Way] = slowly
 
 def octets_to_lines(octets: bytes, way: Way = ours) -> int:
     """Go a way to its end; how many characters of line protocol came out."""
-    return sum(len(text) for text in way(octets))
+    return sum(map(len, way(blocks(octets))))
+
+
+def blocks(octets: bytes) -> Iterator[bytes]:
+    """Octets as a capture file gives them."""
+    return (octets[at : at + BLOCK] for at in range(0, len(octets), BLOCK))
+
+
+def main() -> None:
+    """Go a way with a file of raw octets."""
+    with Path(sys.argv[1]).open("rb") as file:
+        way = slowly if sys.argv[2:] == ["slow"] else ours
+        for _ in way(iter(lambda: file.read(BLOCK), b"")):
+            pass
+
+
+if __name__ == "__main__":
+    main()

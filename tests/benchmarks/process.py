@@ -1,11 +1,12 @@
-"""(c) `decode --format lp` as a whole process on a capture of raw octets, and (g) how it grows with its size."""
+"""(c) `decode --format lp` as a whole process on a capture of raw octets, and (g) how it and (a) grow with its size."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Final
 
-from tests.benchmarks import child, decode
+from tests.benchmarks import child, decode, paths
 from tests.benchmarks.capture import Capture
 from tests.benchmarks.figures import Effort, Figure
 
@@ -15,25 +16,28 @@ _QUICK_S: Final = 3.0
 
 
 def run(effort: Effort) -> Iterator[Figure]:
-    """All of (c), and (g) of it."""
+    """All of (c), and (g) of (a) and of it."""
     rate = decode.kamstrup_rate(effort)
     capture = Capture(effort.folder / "decode.raw")
-    command = [child.PROGRAM, "decode", "--format", "lp", str(capture.path)]
-    peaks: list[float] = []
+    whole = [child.PROGRAM, "decode", "--format", "lp", str(capture.path)]
+    bare = [sys.executable, "-m", paths.__name__, str(capture.path)]
+    ways = {"decode --format lp": whole} | ({} if effort.quick else {"octets to line protocol": bare})
+    ran: dict[str, list[child.Ran]] = {name: [] for name in ways}
     for count in _sizes(effort, rate):
         capture.grow_to(count)
-        ran = child.run(command)
-        peaks.append(ran.peak_mb)
-        name = f"decode --format lp, {count:,} frames"
-        note = f"{capture.octets / 1e6:.1f} MB in {ran.wall_s:.2f} s"
-        yield Figure(f"{name}: whole process", count / ran.wall_s, "frames/s", note=note)
-        yield Figure(f"{name}: peak memory", ran.peak_mb, "MB")
+        for name, command in ways.items():
+            ran[name].append(one := child.run(command))
+            note = f"{capture.octets / 1e6:.1f} MB in {one.wall_s:.2f} s"
+            yield Figure(f"{name}, {count:,} frames: whole process", count / one.wall_s, "frames/s", note=note)
+            yield Figure(f"{name}, {count:,} frames: peak memory", one.peak_mb, "MB")
     capture.path.unlink()
-    compared = count / ran.processor_s / rate
+    last = ran["decode --format lp"][-1]
+    compared = capture.frames / last.processor_s / rate
     yield Figure("decode --format lp: whole process to (a)", compared, "x", 1 / 1.5, compared=True)
-    if len(peaks) > 1:
-        grown = peaks[-1] - peaks[-2]
-        yield Figure("decode --format lp: peak memory more than at a tenth", grown, "MB", 2, at_most=True)
+    for name, each in ran.items():
+        if len(each) > 1:
+            grown = each[-1].peak_mb - each[-2].peak_mb
+            yield Figure(f"{name}: peak memory more than at the size before", grown, "MB", 2, at_most=True)
 
 
 def _sizes(effort: Effort, rate: float) -> list[int]:

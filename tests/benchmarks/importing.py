@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 from tests.benchmarks import child
 from tests.benchmarks.capture import Capture
+from tests.benchmarks.decode import kamstrup_rate
 from tests.benchmarks.figures import Effort, Figure
 from tests.influx_server import LocalInflux
 
@@ -111,7 +112,9 @@ def run(effort: Effort) -> Iterator[Figure]:
 
 def _measured(influx: LocalInflux, capture: Capture, effort: Effort) -> Iterator[Figure]:
     peaks: list[float] = []
-    compared_at = effort.of(5000, 50_000, 200_000)
+    # Quick: as many as take a few seconds, however fast it is by then.
+    quick = max(5000, min(30_000, round(kamstrup_rate(effort) / 5))) if effort.quick else 0
+    compared_at = effort.of(quick, 50_000, 200_000)
     sizes = [compared_at] if effort.quick else [1000, 10_000, *([100_000, 1_000_000, 10_000_000] * effort.full)]
     for count in sorted({*sizes, compared_at}):
         capture.grow_to(count)
@@ -125,14 +128,14 @@ def _measured(influx: LocalInflux, capture: Capture, effort: Effort) -> Iterator
             seconds, lines, connections = bare
             note = f"{lines:,} lines in {seconds:.2f} s over {connections} connection{'s' * (connections != 1)}"
             yield Figure("bare HTTP client, the same batches", lines / seconds, "lines/s", note=note)
-            note = f"{influx_note(seconds)}processors: {ran.processor_s / ran.wall_s:.2f} of them busy in import"
+            note = f"{_warning(seconds)}processors: {ran.processor_s / ran.wall_s:.2f} of them busy in import"
             yield Figure("import: to posting the lines bare", seconds / ran.wall_s, "x", AIM, note=note, compared=True)
     if len(peaks) > 1:
         grown = peaks[-1] - peaks[-2]
         yield Figure("import: peak memory more than at the size before", grown, "MB", 10, at_most=True)
 
 
-def influx_note(seconds: float) -> str:
+def _warning(seconds: float) -> str:
     """A word of warning on a ratio of times that are short."""
     return "" if seconds >= _LEAST else f"short ({seconds:.2f} s); "
 

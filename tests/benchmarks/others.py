@@ -67,7 +67,7 @@ def run(effort: Effort) -> Iterator[Figure]:
     """All of (b): the makers' main lists; the aim is for the Kamstrup 10 s list."""
     for case in frames.CASES:
         if case.main:
-            heard = frames.frames(case, effort.of(4000, 20_000))
+            heard = frames.frames(case, effort.of(10_000, 20_000))
             taken = timed(partial(octets_to_lines, b"".join(heard)), patience_s=6.0).best
             for other in OTHERS:
                 yield from _of(other, case, heard[: effort.of(300, 1000)], taken / len(heard))

@@ -12,7 +12,7 @@ from tests.benchmarks.figures import Effort, Figure
 
 HUNDRED_MB: Final = 438_000
 """Frames in 100 MB."""
-_QUICK_S: Final = 3.0
+_QUICK_S: Final = 1.5
 
 
 def run(effort: Effort) -> Iterator[Figure]:

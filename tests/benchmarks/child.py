@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+_STARTER: Final = """
+import os, sys, time
+began = time.monotonic()
+nowhere = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+_, status, used = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=nowhere), 0)
+print(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
+"""A process has from its birth the peak memory of whoever started it, so a small one starts it."""
 
 PROGRAM: Final = str(Path(sys.executable).with_name("han-exporter"))
 
@@ -32,14 +40,9 @@ def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def run(command: Sequence[str], settings: Mapping[str, str] | None = None) -> Ran:
     """Run it to its end, its output to nowhere. Raises RuntimeError with its last words when it failed."""
-    with tempfile.TemporaryFile() as words:
-        began = time.monotonic()
-        process = subprocess.Popen(command, env=environment(settings), stdout=subprocess.DEVNULL, stderr=words)
-        _, status, used = os.wait4(process.pid, 0)  # not wait(): the memory of this one child is asked for
-        wall = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            words.seek(max(0, words.seek(0, os.SEEK_END) - 500))
-            said = words.read().decode("utf-8", "replace")
-            raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}: {said}")
-    return Ran(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    starter = [sys.executable, "-I", "-S", "-c", _STARTER, *command]
+    done = subprocess.run(starter, env=environment(settings), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr[-500:]}")
+    wall, processor, kilobytes = map(float, done.stdout.split())
+    return Ran(wall, processor, kilobytes / 1024)

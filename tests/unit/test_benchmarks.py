@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.protocol.hdlc import Deframer, Frame
-from tests.benchmarks import frames
+from tests.benchmarks import child, frames
 from tests.benchmarks.capture import BLOCK_FRAMES, Capture
 from tests.benchmarks.figures import Figure, compared, row, written
 from tests.benchmarks.paths import blocks, ours, slowly
@@ -100,3 +101,13 @@ def test_a_row_says_whether_the_aim_was_met() -> None:
     assert " NO" in row(replace(FAST, aim=30.0, at_most=True))
     assert row(replace(FAST, value=None, aim=30.0, note="not installed")).endswith("not installed")
     assert json.loads(written([replace(FAST, aim=30.0)]))["figures"][0]["met"] is True
+
+
+def test_the_memory_of_a_command_is_its_own() -> None:
+    ballast = b"x" * 100_000_000
+    assert child.run([sys.executable, "-c", "print(1)"]).peak_mb < len(ballast) / 2**20 / 2
+
+
+def test_a_command_that_fails_is_not_measured() -> None:
+    with pytest.raises(RuntimeError, match="exit code 3: no$"):
+        child.run([sys.executable, "-c", "import sys; sys.stderr.write('no'); sys.exit(3)"])

@@ -109,5 +109,5 @@ def test_the_memory_of_a_command_is_its_own() -> None:
 
 
 def test_a_command_that_fails_is_not_measured() -> None:
-    with pytest.raises(RuntimeError, match="exit code 3: no$"):
+    with pytest.raises(RuntimeError, match=r"exit code 3: no$"):
         child.run([sys.executable, "-c", "import sys; sys.stderr.write('no'); sys.exit(3)"])

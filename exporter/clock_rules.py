@@ -138,9 +138,12 @@ class ClockRules:
             if key.startswith(self._KEY):
                 self._meters[key.removeprefix(self._KEY)] = _parsed(key, text)
         self._changed: set[str] = set()
-        self._shown: dict[str, datetime] = {}  # what the list with registers before showed, by meter
+        self.shown: dict[str, int] = {}
+        """What the list with registers before showed, by meter: local time in ms."""
         self._row: dict[str, int] = {}  # how many lists with registers came one soon after the other
         self._said: set[str] = set()
+        self.settled: dict[str, bool] = {}
+        """Meters of which a list that tells no hour teaches nothing but what it shows: one with registers, or any."""
 
     def new_state(self) -> dict[str, str]:
         """What changed since this was last asked: key -> text."""
@@ -149,7 +152,7 @@ class ClockRules:
 
     def forget(self, meter_id: str) -> None:
         """Learn this meter's clock anew."""
-        for known in (self._meters, self._shown, self._row):
+        for known in (self._meters, self.shown, self._row, self.settled):
             known.pop(meter_id, None)
         self._changed.discard(meter_id)
         self._said.discard(meter_id)
@@ -167,7 +170,7 @@ class ClockRules:
         Of a clock that is right now it is none: in the hour that comes twice nothing need have been used.
         """
         local = None if reading.meter_clock is None else local_time(reading.meter_clock)
-        again = local is not None and self._shown.get(meter_id) == local and bool(_registers(reading))
+        again = local is not None and self.shown.get(meter_id) == local_ms(local) and bool(_registers(reading))
         return again or self._heard_before(reading, meter_id) is not None
 
     def _heard_before(self, reading: Reading, meter_id: str) -> _HourList | None:
@@ -206,15 +209,18 @@ class ClockRules:
                 sends = Sends.HOURLY
             self._row[meter_id] = 0
         else:
-            before = self._shown.get(meter_id)
-            self._shown[meter_id] = local
-            sends = self._steadiness(sends, meter_id, local, before)
+            before = self.shown.get(meter_id)
+            shown = self.shown[meter_id] = local_ms(local)
+            since = None if before is None else timedelta(milliseconds=shown - before)
+            sends = self._steadiness(sends, meter_id, local, since)
         if sends is not meter.sends:
             self._keep(meter_id, replace(meter, sends=sends))
+        if sends in (Sends.HOURLY, Sends.STEADILY):
+            self.settled[meter_id] = sends is Sends.HOURLY
 
-    def _steadiness(self, sends: Sends, meter_id: str, local: datetime, before: datetime | None) -> Sends:
-        """What a list with registers tells, by what its clock shows and what the one before showed."""
-        soon = before is not None and timedelta() < local - before <= _STEADY
+    def _steadiness(self, sends: Sends, meter_id: str, local: datetime, since: timedelta | None) -> Sends:
+        """What a list with registers tells, by what its clock shows and how long since the one before."""
+        soon = since is not None and timedelta() < since <= _STEADY
         self._row[meter_id] = self._row.get(meter_id, 0) + 1 if soon else 0
         if sends in (Sends.HOURLY, Sends.STEADILY):
             return sends
@@ -222,7 +228,7 @@ class ClockRules:
             return Sends.STEADILY
         if soon and (sends is Sends.UNKNOWN or self._row[meter_id] >= _SURE_ROW):
             return Sends.STEADILY
-        if before is not None and local - before > _STEADY:
+        if since is not None and since > _STEADY:
             return Sends.HOURLY_SO_FAR
         return sends
 
@@ -348,6 +354,11 @@ def _whole_hours(off: timedelta) -> bool:
 def _floor(moment: datetime) -> datetime:
     # Hours of UTC are hours of every zone that a HAN meter stands in.
     return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def local_ms(local: datetime) -> int:
+    """A local time without its zone, as if it were UTC, ms."""
+    return _ms(local.replace(tzinfo=UTC))
 
 
 def _ms(moment: datetime) -> int:

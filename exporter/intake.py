@@ -67,23 +67,25 @@ class Intake:
                 moment = received - timedelta(seconds=behind * octet_seconds)
                 if before is not None and moment < before <= received and behind < len(octets):
                     moment = before
-            outcomes.append(self._read(item, moment))
+            outcomes.append(read_frame(item, moment, self._zone))
         return outcomes
 
     def end(self) -> list[Outcome]:
         """The stream ended or broke: what was left waiting, as rejects."""
         return list(self._deframer.end())
 
-    def _read(self, frame: Frame, received: datetime | None) -> Heard | Unread:
-        try:
-            if frame.segmented:
-                raise DecodeError(0, "one segment of a longer message; not supported yet")
-            reading = interpret(decode(frame.information), self._zone)
-        except DecodeError as error:
-            return Unread(frame, str(error))
-        if received is not None:
-            clock = reading.clock
-            if reading.meter_clock is not None:  # the hour that comes twice in autumn
-                clock = to_utc(reading.meter_clock, reading.habit, self._zone, received)
-            reading = replace(reading, received=received, clock=clock)
-        return Heard(frame, reading)
+
+def read_frame(frame: Frame, received: datetime | None, zone: Zone) -> Heard | Unread:
+    """What a frame says; `received` (UTC) is when its closing flag came."""
+    try:
+        if frame.segmented:
+            raise DecodeError(0, "one segment of a longer message; not supported yet")
+        reading = interpret(decode(frame.information), zone)
+    except DecodeError as error:
+        return Unread(frame, str(error))
+    if received is not None:
+        clock = reading.clock
+        if reading.meter_clock is not None:  # the hour that comes twice in autumn
+            clock = to_utc(reading.meter_clock, reading.habit, zone, received)
+        reading = replace(reading, received=received, clock=clock)
+    return Heard(frame, reading)

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS: Final = 3_600_000
 NAMELESS_WAIT_MS: Final = 60_000
-_FIRST_CLOCK: Final = datetime(2015, 1, 1, tzinfo=UTC)
 _ALTERNATING_MS: Final = 10 * 60_000
-_REMEMBERED_TIMES: Final = 4096
+_REMEMBERED_LISTS: Final = 4096
+_REMEMBERED_IDS: Final = 16
 
 
 def to_ms(moment: datetime) -> int:
@@ -89,6 +89,27 @@ class Placer:
         expired = self._names.expired(timed.time)
         return [placed for named in expired + self._names.of(timed) for placed in self._in_turn(*named)]
 
+    def place_known(self, own: str | None, moment: int | None, shown: int | None) -> tuple[str, int | None] | None:
+        """Place a list as `place` would, if it says nothing new: its meter, and its time in ms or None.
+
+        `own` is the id in the list, `moment` its time before it is made free, `shown` what the clock beside registers
+        shows (local, ms), which is not in the first minute of an hour, None for a list without registers of its own
+        clock's. None, with nothing done, where `place` is needed.
+        """
+        names = self._names
+        meter_id = names.last_alone if own is None else own
+        if meter_id is None or self._unsure:
+            return None
+        any_list = self._rules.settled.get(meter_id)
+        if any_list is None or not (any_list or shown is not None):
+            return None
+        if shown is not None:
+            self._rules.shown[meter_id] = shown
+        time = None if moment is None else self._times.take(moment, own or "")
+        if own is not None and (own != names.last or own not in names.heard):
+            names.hear(own, time or 0)
+        return meter_id, time
+
     @property
     def expected(self) -> tuple[str, bool]:
         """The id that lists without one have on this source now, and whether a meter named itself so."""
@@ -104,6 +125,11 @@ class Placer:
         if self._rules.is_repeat(reading, meter_id):
             return None
         return self._rules.clock(reading, meter_id, reading.received)
+
+    @property
+    def clock_range(self) -> tuple[int, int]:
+        """The first and last moment, ms, that a clock is believed to tell, where nothing else tells the time."""
+        return to_ms(self._times.first_clock), to_ms(self._times.last_clock())
 
     @property
     def waiting(self) -> int:
@@ -172,32 +198,49 @@ class _Times:
     def __init__(self, zone: Zone, now: Callable[[], datetime]) -> None:
         self._zone = zone
         self._now = now
-        self._last: datetime | None = None
-        self._used: set[int] = set()
+        self._last: int | None = None
+        # Moments that are taken, and by whom: meters' ids, "" for a list that names none.
+        self._used: dict[int, set[str] | tuple[str]] = {}
         self._oldest: deque[int] = deque()  # the same, in the order in which they were given
+        self._lists = 0
 
     def of(self, reading: Reading) -> _Timed:
-        near = reading.received or self._last
+        near = reading.received or (None if self._last is None else from_ms(self._last))
         clock = None
         if reading.meter_clock is not None:
             clock = to_utc(reading.meter_clock, reading.habit, self._zone, near)
         moment = reading.received or self._believable(clock)
-        if moment is not None:
-            self._last = moment
-        return _Timed(reading, None if moment is None else self._free(to_ms(moment)))
+        return _Timed(reading, None if moment is None else self.take(to_ms(moment), reading.meter.id or ""))
 
     def _believable(self, clock: datetime | None) -> datetime | None:
-        if clock is None or not _FIRST_CLOCK <= clock <= self._now() + timedelta(days=1):
+        if clock is None or not self.first_clock <= clock <= self.last_clock():
             return None
         return clock
 
-    def _free(self, ms: int) -> int:
-        while ms in self._used:
+    first_clock: Final = datetime(2015, 1, 1, tzinfo=UTC)
+
+    def last_clock(self) -> datetime:
+        """A clock that is later than this is wrong."""
+        return self._now() + timedelta(days=1)
+
+    def take(self, ms: int, own: str) -> int:
+        """The next millisecond that no list of this meter has, nor one without a name ("")."""
+        self._last = ms
+        used = self._used
+        there = used.get(ms)
+        while there is not None and (own in there or "" in there or not own):
             ms += 1
-        self._used.add(ms)
-        self._oldest.append(ms)
-        if len(self._oldest) > _REMEMBERED_TIMES:
-            self._used.remove(self._oldest.popleft())
+            there = used.get(ms)
+        if there is None:
+            used[ms] = (own,)
+            self._oldest.append(ms)
+        elif isinstance(there, set):
+            there.add(own)
+        else:
+            used[ms] = {*there, own}
+        self._lists += 1
+        while self._lists > _REMEMBERED_LISTS and len(self._oldest) > 1:
+            self._lists -= len(used.pop(self._oldest.popleft()))
         return ms
 
 
@@ -208,7 +251,7 @@ class _Names:
         self._source = source
         self.fallback = fallback
         self.last = last
-        self._heard: dict[str, int] = {}  # id -> when it was last heard, or 0 where no time is known
+        self.heard: dict[str, None] = {}  # ids, the one last heard at the end
         self._alternating_until: int | None = None
         self.waiting: list[_Timed] = []
         self._gave_up = False
@@ -229,9 +272,19 @@ class _Names:
         self.waiting.append(timed)
         return []
 
+    @property
+    def last_alone(self) -> str | None:
+        """The id that a list without one has now; None where that must be looked into."""
+        return self.last if self._alternating_until is None else None
+
     def _named(self, timed: _Timed, own: str) -> list[tuple[_Timed, str]]:
-        at = timed.time or 0
-        if self.last not in (None, own) and own in self._heard:
+        self.hear(own, timed.time or 0)
+        waiting, self.waiting = self.waiting, []
+        return [(waited, own) for waited in waiting] + [(timed, own)]
+
+    def hear(self, own: str, at: int) -> None:
+        """A list that names its meter came; `at` is its time, ms."""
+        if self.last not in (None, own) and own in self.heard:
             if self._alternating_until is None:
                 log.warning(
                     "two meters, %s and %s, speak on %s: lists that name no meter are left out until one is alone",
@@ -241,11 +294,10 @@ class _Names:
                 )
             self._alternating_until = at + _ALTERNATING_MS
         self.last = own
-        self._heard[own] = at
-        if len(self._heard) > 16:  # a stream of ever new ids is no reason to grow
-            del self._heard[min(self._heard, key=lambda meter_id: self._heard[meter_id])]
-        waiting, self.waiting = self.waiting, []
-        return [(waited, own) for waited in waiting] + [(timed, own)]
+        self.heard.pop(own, None)
+        self.heard[own] = None
+        if len(self.heard) > _REMEMBERED_IDS:  # a stream of ever new ids is no reason to grow
+            del self.heard[next(iter(self.heard))]
 
     def _two_meters(self, at: int) -> bool:
         if self._alternating_until is None:
@@ -253,13 +305,13 @@ class _Names:
         if at <= self._alternating_until:
             return True
         self._alternating_until = None
-        self._heard = {self.last: at} if self.last else {}
+        self.heard = {self.last: None} if self.last else {}
         return False
 
     def forget(self, meter_id: str) -> None:
         if self.last == meter_id:
             self.last = self._kept = None
-        self._heard.pop(meter_id, None)
+        self.heard.pop(meter_id, None)
 
     def expired(self, now: int | None) -> list[tuple[_Timed, str]]:
         first = next((timed.time for timed in self.waiting if timed.time is not None), None)

@@ -6,7 +6,7 @@ Measurement = quantity; tags meter_id, obis, phase, direction; one float field `
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -23,7 +23,7 @@ from exporter.derived import (
 )
 from exporter.placing import Placed
 from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import Zone
+from exporter.reading import Measurement, Zone
 
 OTHER: Final = "other"
 """Measurement of values whose code the catalogue does not know, or whose unit is not the catalogue's."""
@@ -41,6 +41,22 @@ def lines(placed: Placed) -> Iterator[str]:
         key, is_register = _series(placed.meter_id, measurement.obis, measurement.unit)
         time = placed.register_time if is_register else placed.time
         yield f"{key} value={measurement.value!r}" if time is None else f"{key} value={measurement.value!r} {time}"
+
+
+def templates(measurements: Iterable[Measurement], meter_id: str) -> Iterator[tuple[str, str, bool]]:
+    """What `lines` puts around a meter's id and value: before the id, between the two, and whether it is a register's.
+
+    `meter_id` is one that stands nowhere else in a line. The id between is as `escaped` gives it.
+    """
+    for measurement in measurements:
+        key, is_register = _series(meter_id, measurement.obis, measurement.unit)
+        before, _, behind = key.partition(meter_id)
+        yield before, f"{behind} value=", is_register
+
+
+def escaped(meter_id: str) -> str:
+    """A meter's id as it stands in a line."""
+    return meter_id.translate(_TAG_ESCAPES)
 
 
 def meter_line(meter_id: str, timezone: str, day: int) -> str:

@@ -156,6 +156,11 @@ DefaultScaler = Callable[[ObisCode, float], int]
 """Scaler of a code, and its number, whose frame sends none."""
 
 
+def value_of(entry: Entry, number: float, default: DefaultScaler) -> float:
+    """What an entry's value is in SI when its number is this one."""
+    return scaled(number, default(entry.code, number) if entry.scaler is None else entry.scaler)
+
+
 def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Measurement, ...]:
     """Values in SI. A scaler in the frame wins over the table, a unit in the frame over the catalogue."""
     measured = []
@@ -167,7 +172,7 @@ def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Mea
         unit = known.unit if known else ""
         if entry.unit is not None and not (entry.unit == 0xFF and known):
             unit = _UNITS.get(entry.unit, "")
-        value = scaled(number, default(entry.code, number) if entry.scaler is None else entry.scaler)
+        value = value_of(entry, number, default)
         if math.isfinite(value):
             measured.append(Measurement(entry.code, value, unit))
     return tuple(measured)

@@ -6,8 +6,8 @@ from typing import Final
 
 from exporter.reading import Measurement
 
-_U2: Final = (52, 7, 0)
-_I2: Final = (51, 7, 0)
+U2: Final = (52, 7, 0)
+I2: Final = (51, 7, 0)
 
 
 def without_unmeasured(measurements: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
@@ -17,6 +17,6 @@ def without_unmeasured(measurements: tuple[Measurement, ...]) -> tuple[Measureme
     "meters").
     """
     zeros = {m.obis[2:5] for m in measurements if m.value == 0}
-    if _U2 not in zeros:
+    if U2 not in zeros:
         return measurements
-    return tuple(m for m in measurements if not (m.obis[2:5] in (_U2, _I2) and m.value == 0))
+    return tuple(m for m in measurements if not (m.obis[2:5] in (U2, I2) and m.value == 0))

@@ -116,7 +116,48 @@ def decode(information: bytes) -> Notification:
 
     Raises DecodeError, and nothing else, when it is not one whole Data-Notification.
     """
-    reader = _Reader(information)
+    return _notification(_Reader(information))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Octets `start` to `end` (behind the last) of an information field."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where a notification's values stand: their contents, without tag and length, in the order of the octets.
+
+    `date_time` is the header's; `of` finds a value by itself, not by what is in it.
+    """
+
+    notification: Notification
+    date_time: Span | None
+    _found: tuple[tuple[Value, Span], ...]
+
+    def of(self, value: Value) -> Span:
+        """Raises LookupError for a value of another notification, and for an array or structure."""
+        for found, span in self._found:
+            if found is value:
+                return span
+        raise LookupError("no value of this notification")
+
+
+def decode_with_spans(information: bytes) -> Spans:
+    """As `decode`, and where each value stands. Raises DecodeError."""
+    reader = _SpanReader(information)
+    notification = _notification(reader)
+    date_time = None
+    if notification.date_time is not None:
+        date_time = Span(reader.header_end - _DATE_TIME_OCTETS, reader.header_end)
+    return Spans(notification, date_time, tuple(reader.found))
+
+
+def _notification(reader: _Reader) -> Notification:
+    information = reader.octets
     if not information:
         reader.fail("a frame without an information field", 0)
     if information[0] == _BLOCK_TRANSFER:  # its further blocks come without LLC
@@ -239,6 +280,31 @@ class _Reader:
 
     def bits(self) -> bytes:
         return self.take((self.length("a bit-string") + 7) // 8, "a bit-string")
+
+
+class _SpanReader(_Reader):
+    """Remembers where the values that are no lists stand."""
+
+    __slots__ = ("found", "header_end")
+
+    def __init__(self, octets: bytes) -> None:
+        super().__init__(octets)
+        self.found: list[tuple[Value, Span]] = []
+        self.header_end = 0
+
+    def header_date_time(self) -> DateTime | None:
+        date_time = super().header_date_time()
+        self.header_end = self.at
+        return date_time
+
+    def value(self, depth: int) -> Value:
+        start = self.at + 1
+        value = super().value(depth)
+        if not isinstance(value.content, tuple):
+            # A string's length comes before it; every other form has its octets behind the tag.
+            count = len(value.content) if isinstance(value.content, bytes) else self.at - start
+            self.found.append((value, Span(self.at - count, self.at)))
+        return value
 
 
 _TAGS: Final = {int(tag): tag for tag in Tag}

@@ -61,6 +61,13 @@ class Frame:
         """Offset of the first octet behind the closing flag."""
         return self.offset + self.octets
 
+    def wire(self) -> bytes:
+        """The frame as it was sent, both flags, but for its FCS, which is 00 00 here."""
+        addresses = self.destination + self.source
+        length = 2 + len(addresses) + 1 + 2 + len(self.information) + 2
+        header = (0xA000 | self.segmented << 11 | length).to_bytes(2, "big") + addresses + bytes([self.control])
+        return b"\x7e%b%b%b\0\0\x7e" % (header, crc(header).to_bytes(2, "little"), self.information)
+
 
 class Kind(Enum):
     """Why octets are no frame; the value is the name of the counter."""
@@ -137,6 +144,16 @@ class Deframer:
             self._reject_settled()
             given_out += self._given_out()
         return given_out
+
+    def passed(self, octets: int) -> None:
+        """The next so many octets were whole frames that somebody else has taken; only where nothing is `waiting`."""
+        if self.waiting:
+            raise ValueError(f"{self.waiting} octets wait to be settled")
+        # As it is behind a frame: the closing flag is kept, since it may open the next one.
+        self._settled = self.fed + octets
+        self._octets[:] = b"\x7e"
+        self._base = self._scanned = self._settled - 1
+        self._pending = []
 
     def end(self) -> list[Rejected]:
         """The stream ended: give out all that waits, as rejects. What is fed then is a new stream at this offset."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from exporter import points
+from exporter.intake import Heard, Outcome
+from exporter.layouts import Lines
 from exporter.meters import OSLO, interpret
 from exporter.placing import Placed, Placer
 from exporter.protocol.dlms import DecodeError, decode
@@ -41,7 +43,23 @@ def _read(frame: Frame, placer: Placer) -> list[Placed]:
         return []
 
 
-ours: Final[Way] = slowly
+def quickly(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Frames of a known shape at once, all others as `slowly`."""
+    placer = Placer("benchmark", zone=OSLO)
+
+    def read(outcome: Outcome) -> Iterator[str]:
+        if isinstance(outcome, Heard):
+            for placed in placer.place(outcome.reading):
+                yield from points.lines(placed)
+
+    lines = Lines(placer, read, OSLO)
+    for block in blocks:
+        yield "\n".join(lines.feed(block))
+    yield "\n".join(lines.end())
+    yield "\n".join(line for placed in placer.give_up() for line in points.lines(placed))
+
+
+ours: Final[Way] = quickly
 """The way of the product."""
 
 

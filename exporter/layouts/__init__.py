@@ -1,0 +1,177 @@
+"""Octets of one source -> finished line protocol, frames of a known shape at once and all others the slow way.
+
+The one door of this room is `Lines`. What it gives is what the slow way gives, line for line, for every input: it is
+quicker, and nothing else. The slow way is `intake`, `placing` and `points`; a meter repeats a handful of shapes, and
+whatever is not of a known one (damage, a shape not seen twice, an hour's registers, a clock that takes thought) goes
+that way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Final
+
+from fastcrc import crc16
+
+from exporter.intake import Heard, Outcome, read_frame
+from exporter.layouts.memory import Ids
+from exporter.layouts.table import Ready, Table
+from exporter.placing import Placer, to_ms
+from exporter.points import escaped
+from exporter.protocol.hdlc import FLAG, Deframer, Frame
+from exporter.reading import Zone
+
+__all__ = ["Lines"]
+
+_FLAG: Final = bytes([FLAG])
+_START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
+_BOUNDARY: Final = re.compile(rb"\x7e(?=[\x7e\xa0-\xaf])")
+_LEAST_PIECE: Final = 16
+_RIGHT: Final = 0x0F47
+"""CRC-16/X-25 of any octets with their own CRC behind them."""
+
+_MINUTE, _SECOND, _SECONDS = 6, 7, 60
+"""Of a clock's 12 octets (IEC 62056-62, date-time), and in a minute. A second that is not specified is rare."""
+
+Slow = Callable[[Outcome], Iterable[str]]
+
+
+class Lines:
+    """Sans-I/O: `feed` octets in, lines out, each text one line or more without the last line's end.
+
+    `placer` names and times the readings. `slow` is given what went the slow way, in stream order, and says which lines
+    that makes, having placed it. `frames` and `without_time` count what did not.
+    """
+
+    def __init__(self, placer: Placer, slow: Slow, zone: Zone) -> None:
+        self.frames = 0
+        self.without_time = 0
+        self._placer = placer
+        self._slow = slow
+        self._zone = zone
+        self._table = Table(zone)
+        self._ids = Ids()
+        self._deframer = Deframer()
+        self._passed = 0  # octets that the deframer has not been told of
+        self._rest = b""  # the beginning of a frame whose end is not here yet
+        self._received: datetime | None = None
+        self._out: list[str] = []
+
+    @property
+    def octets(self) -> int:
+        """Octets fed so far."""
+        return self._deframer.fed + self._passed + len(self._rest)
+
+    def feed(self, octets: bytes, received: datetime | None = None) -> list[str]:
+        """Take one chunk in; `received` (UTC) is when its last octet was here. Bad input never raises."""
+        self._received = received
+        if self._rest:
+            octets, self._rest = self._rest + octets, b""
+        at, size = 0, len(octets)
+        while at < size:
+            if not self._deframer.waiting:
+                at = self._known(octets, at, received)
+                if at < size and self._table.may_begin(octets, at):
+                    self._rest = octets[at:]
+                    break
+            end = self._piece(octets, at)
+            self._feed_slowly(octets[at:end], received)
+            at = end
+        return self._given_out()
+
+    def end(self) -> list[str]:
+        """The stream ended: what was left waiting."""
+        rest, self._rest = self._rest, b""
+        self._feed_slowly(rest, self._received)
+        for item in self._deframer.end():
+            self._out += self._slow(item)
+        return self._given_out()
+
+    def _given_out(self) -> list[str]:
+        out, self._out = self._out, []
+        return out
+
+    def _known(self, octets: bytes, at: int, received: datetime | None) -> int:
+        """Take frames of known shapes, one behind the other, and return where the first other octet stands."""
+        moment = None if received is None else to_ms(received)
+        first, last = self._placer.clock_range
+        ready = self._table.find(octets, at)
+        begun, out = at, self._out
+        while ready is not None:
+            frame = octets[at : at + ready.size]
+            if int.from_bytes(frame, "big") & ready.mask != ready.fixed:
+                ready = self._table.find(octets, at)
+                continue
+            inner = frame[1:-1]
+            if crc16.ibm_sdlc(inner) != _RIGHT or (_FLAG in inner and _START.search(inner)):
+                break
+            text = self._text(ready, frame, moment, first, last)
+            if text is None:
+                break
+            out.append(text)
+            at += ready.size
+        self._passed += at - begun
+        return at
+
+    def _text(self, ready: Ready, frame: bytes, moment: int | None, first: int, last: int) -> str | None:
+        """The lines of a frame whose shape and FCS are right; None, with nothing done, where the slow way must say."""
+        numbers = ready.numbers(frame)
+        for place in ready.not_zero:
+            if not numbers[place]:
+                return None
+        own = known = shown = None
+        if ready.id is not None:
+            known = self._ids[frame[ready.id]]
+            if known is None:
+                return None
+            own = known[0]
+        if ready.clock is not None:
+            clock = frame[ready.clock]
+            second, began = clock[_SECOND], ready.minutes[clock[:_SECOND] + clock[_SECOND + 1 :]]
+            if began is None or second >= _SECONDS or (ready.registers and not clock[_MINUTE]):
+                return None
+            if moment is None:
+                moment = began[0] + second * 1000
+                if not first <= moment <= last:
+                    return None
+            if ready.registers:
+                shown = began[1] + second * 1000
+        placed = self._placer.place_known(own, moment, shown)
+        if placed is None:
+            return None
+        meter_id, time = placed
+        self.frames += 1
+        if time is None:
+            self.without_time += 1
+        return ready.lines(
+            numbers, escaped(meter_id) if known is None else known[1], "" if time is None else f" {time}"
+        )
+
+    @staticmethod
+    def _piece(octets: bytes, at: int) -> int:
+        """How far to go slowly: to where the next frame may begin."""
+        found = _BOUNDARY.search(octets, at + _LEAST_PIECE)
+        return len(octets) if found is None else found.end()
+
+    def _feed_slowly(self, octets: bytes, received: datetime | None) -> None:
+        if self._passed:
+            self._deframer.passed(self._passed)
+            self._passed = 0
+        for item in self._deframer.feed(octets):
+            self._out += self._of_item(item, received)
+
+    def _of_item(self, item: Frame | Outcome, received: datetime | None) -> Iterable[str]:
+        if not isinstance(item, Frame):
+            return self._slow(item)
+        wire = item.wire()
+        ready = self._table.find(wire)
+        if ready is not None:
+            text = self._text(ready, wire, None if received is None else to_ms(received), *self._placer.clock_range)
+            if text is not None:
+                return [text]
+        outcome = read_frame(item, received, self._zone)
+        if ready is None and isinstance(outcome, Heard):
+            self._table.missed(outcome)
+        return self._slow(outcome)

@@ -1,0 +1,84 @@
+"""What numbers, clocks and ids come to, remembered: a meter says few different things, and again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from exporter.clock_rules import local_ms
+from exporter.meters import safe_text
+from exporter.meters.clock import local_time, to_utc
+from exporter.meters.entries import Entry, Listing, value_of
+from exporter.placing import to_ms
+from exporter.points import escaped
+from exporter.protocol.dlms import parse_date_time
+from exporter.reading import ClockHabit, Zone
+
+__all__ = ["Ids", "Minutes", "Texts"]
+
+_NUMBERS: Final = 1 << 15
+"""Numbers remembered for each value of a shape: some 4 MB, where a meter uses as many."""
+_MINUTES: Final = 1 << 12
+_IDS: Final = 100_000
+
+
+class Texts(dict[int, str]):
+    """A number as sent -> the value's text in a line."""
+
+    def __init__(self, entry: Entry, listing: Listing) -> None:
+        super().__init__()
+        self._value: Callable[[int], float] = lambda number: value_of(entry, number, listing.scaler)
+
+    def __missing__(self, number: int) -> str:
+        if len(self) >= _NUMBERS:
+            self.clear()
+        text = self[number] = repr(self._value(number))
+        return text
+
+
+class Ids(dict[bytes, tuple[str, str] | None]):
+    """An id's octets -> the id, and the id as it stands in a line; None for one that says nothing."""
+
+    def __missing__(self, octets: bytes) -> tuple[str, str] | None:
+        if len(self) >= _IDS:
+            self.clear()
+        own = safe_text(octets)
+        known = self[octets] = None if own is None else (own, escaped(own))
+        return known
+
+
+class Minutes(dict[bytes, tuple[int, int] | None]):
+    """A clock's 12 octets without that of the second -> when its minute began, ms, in UTC and as it is shown.
+
+    None where that takes thought.
+
+    That is: no date, before 2000, or a time that the civil clock shows twice or never.
+    """
+
+    _EARLIEST: Final = 2000  # all zones are whole minutes off, and change at whole minutes
+
+    def __init__(self, habit: ClockHabit, zone: Zone) -> None:
+        super().__init__()
+        self._habit, self._zone = habit, zone
+
+    def __missing__(self, octets: bytes) -> tuple[int, int] | None:
+        if len(self) >= _MINUTES:
+            self.clear()
+        began = self[octets] = self._began(octets)
+        return began
+
+    def _began(self, octets: bytes) -> tuple[int, int] | None:
+        clock = parse_date_time(octets[:7] + b"\0" + octets[7:])
+        local = local_time(clock)
+        if local is None or local.year < self._EARLIEST:
+            return None
+        readings = [to_utc(clock, self._habit, self._zone, local.replace(tzinfo=self._zone) + off) for off in _AROUND]
+        first = readings[0]
+        if first is None or any(other != first for other in readings):
+            return None
+        return to_ms(first), local_ms(local)
+
+
+_AROUND: Final = (timedelta(hours=-13), timedelta(hours=13))
+"""Which of two readings is taken is told by what is near."""

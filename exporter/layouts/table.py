@@ -1,0 +1,139 @@
+"""The shapes that are known, ready for use, and when a new one is worth learning."""
+
+from __future__ import annotations
+
+import logging
+from operator import getitem
+from typing import Final
+
+from exporter import points
+from exporter.intake import Heard
+from exporter.layouts.memory import Minutes, Texts
+from exporter.layouts.shape import Shape, Unlearnable, learn
+from exporter.protocol.hdlc import FLAG
+from exporter.reading import ClockHabit, Zone
+
+__all__ = ["Ready", "Table"]
+
+log = logging.getLogger(__name__)
+
+_HEAD: Final = 3
+"""Octets of a frame that tell its size."""
+_SHAPES: Final = 64
+_KINDS: Final = 256
+_ID: Final = "\x00"
+"""Stands for the meter's id in a template; no id has it in it."""
+_WIDTH: Final = 5
+
+
+class Ready:
+    """A shape with all that is needed to write its lines at once."""
+
+    __slots__ = (
+        "_parts",
+        "_texts",
+        "clock",
+        "fixed",
+        "id",
+        "last_id",
+        "mask",
+        "minutes",
+        "not_zero",
+        "numbers",
+        "registers",
+        "shape",
+        "size",
+    )
+
+    def __init__(self, shape: Shape, minutes: Minutes) -> None:
+        self.shape = shape
+        self.size, self.mask, self.fixed, self.not_zero = shape.size, shape.mask, shape.fixed, shape.not_zero
+        self.numbers = shape.numbers.unpack
+        self.id = None if shape.id_at is None else slice(shape.id_at.start, shape.id_at.end)
+        self.clock = None if shape.clock_at is None else slice(shape.clock_at.start, shape.clock_at.end)
+        self.minutes = minutes
+        self._texts = [Texts(slot.entry, shape.listing) for slot in shape.slots]
+        # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
+        self._parts: list[str] = []
+        self.registers = False
+        for before, behind, is_register in points.templates(shape.measurements, _ID):
+            self._parts += [f"\n{before}" if self._parts else before, "", behind, "", ""]
+            self.registers |= is_register and shape.own_clock
+        self.last_id = ""
+
+    def lines(self, numbers: tuple[int, ...], meter_id: str, time: str) -> str:
+        """The lines of a frame: its id as it stands in a line, its time as it ends one (or nothing)."""
+        parts, count = self._parts, len(self._texts)
+        if meter_id != self.last_id:
+            parts[1::_WIDTH] = [meter_id] * count
+            self.last_id = meter_id
+        parts[3::_WIDTH] = map(getitem, self._texts, numbers)
+        parts[4::_WIDTH] = [time] * count
+        return "".join(parts)
+
+
+class Table:
+    """At most 64 shapes, found by a frame's octets; the one that was used longest ago goes first."""
+
+    def __init__(self, zone: Zone) -> None:
+        self._zone = zone
+        self._by_size: dict[int, list[Ready]] = {}
+        self._used: dict[int, Ready] = {}  # by id(), the one last used at the end
+        self._missed: dict[object, int] = {}
+        self._minutes: dict[ClockHabit, Minutes] = {}
+
+    def find(self, octets: bytes, at: int = 0) -> Ready | None:
+        """The shape of the frame that begins at `at`, flag and all; None where none is known."""
+        if at + _HEAD > len(octets):
+            return None
+        known = self._by_size.get(_size(octets, at))
+        if not known:
+            return None
+        number = int.from_bytes(octets[at : at + known[0].size], "big")
+        for ready in known:
+            if number & ready.mask == ready.fixed:
+                self._used[id(ready)] = self._used.pop(id(ready))
+                return ready
+        return None
+
+    def may_begin(self, octets: bytes, at: int) -> bool:
+        """Whether the octets from `at` on, to the last, are as many as a known shape has, or fewer, and begin alike."""
+        left = len(octets) - at
+        if left < _HEAD:
+            return octets[at] == FLAG
+        known = self._by_size.get(_size(octets, at), ())
+        return octets[at] == FLAG and any(left < ready.size for ready in known)
+
+    def missed(self, heard: Heard) -> None:
+        """A frame went the slow way. Of a kind that comes again, its shape is learned: at the 2nd, 4th, 8th... miss."""
+        reading = heard.reading
+        kind = (heard.frame.octets, reading.list_id, reading.meter.type, len(reading.measurements))
+        if len(self._missed) >= _KINDS:
+            self._missed.clear()
+        count = self._missed[kind] = self._missed.get(kind, 0) + 1
+        if count < 2 or count & (count - 1):
+            return
+        try:
+            shape = learn(heard.frame, reading)
+        except Unlearnable as reason:
+            log.debug("no shape for %s of %d octets: %s", reading.list_id, heard.frame.octets, reason)
+            return
+        self._add(shape)
+
+    def _add(self, shape: Shape) -> None:
+        same = self._by_size.setdefault(shape.size, [])
+        if any((ready.mask, ready.fixed) == (shape.mask, shape.fixed) for ready in same):
+            return
+        if shape.habit not in self._minutes:
+            self._minutes[shape.habit] = Minutes(shape.habit, self._zone)
+        ready = Ready(shape, self._minutes[shape.habit])
+        same.append(ready)
+        self._used[id(ready)] = ready
+        if len(self._used) > _SHAPES:
+            oldest = self._used.pop(next(iter(self._used)))
+            self._by_size[oldest.size].remove(oldest)
+
+
+def _size(octets: bytes, at: int) -> int:
+    """Octets of the frame that begins at `at`, both flags included, by its length field."""
+    return ((octets[at + 1] & 0x07) << 8 | octets[at + 2]) + 2

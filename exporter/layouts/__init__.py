@@ -32,8 +32,10 @@ _LEAST_PIECE: Final = 16
 _RIGHT: Final = 0x0F47
 """CRC-16/X-25 of any octets with their own CRC behind them."""
 
-_MINUTE, _SECOND, _SECONDS = 6, 7, 60
-"""Of a clock's 12 octets (IEC 62056-62, date-time), and in a minute. A second that is not specified is rare."""
+_MINUTE, _SECOND, _BEHIND = 6, 7, 8
+"""Of a clock's 12 octets (IEC 62056-62, date-time)."""
+_SIXTY: Final = 60
+"""Minutes and seconds from this on take thought: one that is not specified is FF."""
 
 Slow = Callable[[Outcome], Iterable[str]]
 
@@ -129,15 +131,17 @@ class Lines:
             own = known[0]
         if ready.clock is not None:
             clock = frame[ready.clock]
-            second, began = clock[_SECOND], ready.minutes[clock[:_SECOND] + clock[_SECOND + 1 :]]
-            if began is None or second >= _SECONDS or (ready.registers and not clock[_MINUTE]):
+            minute, second = clock[_MINUTE], clock[_SECOND]
+            began = ready.hours[clock[:_MINUTE] + clock[_BEHIND:]]
+            if began is None or minute >= _SIXTY or second >= _SIXTY or (ready.registers and not minute):
                 return None
+            into_hour = minute * 60_000 + second * 1000
             if moment is None:
-                moment = began[0] + second * 1000
+                moment = began[0] + into_hour
                 if not first <= moment <= last:
                     return None
             if ready.registers:
-                shown = began[1] + second * 1000
+                shown = began[1] + into_hour
         placed = self._placer.place_known(own, moment, shown)
         if placed is None:
             return None

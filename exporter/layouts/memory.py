@@ -9,17 +9,17 @@ from typing import Final
 from exporter.clock_rules import local_ms
 from exporter.meters import safe_text
 from exporter.meters.clock import local_time, to_utc
-from exporter.meters.entries import Entry, Listing, value_of
+from exporter.meters.entries import Entry, Listing, scaling_of
 from exporter.placing import to_ms
 from exporter.points import escaped
 from exporter.protocol.dlms import parse_date_time
 from exporter.reading import ClockHabit, Zone
 
-__all__ = ["Ids", "Minutes", "Texts"]
+__all__ = ["Hours", "Ids", "Texts"]
 
 _NUMBERS: Final = 1 << 15
 """Numbers remembered for each value of a shape: some 4 MB, where a meter uses as many."""
-_MINUTES: Final = 1 << 12
+_HOURS: Final = 1 << 12
 _IDS: Final = 100_000
 
 
@@ -28,7 +28,7 @@ class Texts(dict[int, str]):
 
     def __init__(self, entry: Entry, listing: Listing) -> None:
         super().__init__()
-        self._value: Callable[[int], float] = lambda number: value_of(entry, number, listing.scaler)
+        self._value: Callable[[int], float] = scaling_of(entry, listing.scaler)
 
     def __missing__(self, number: int) -> str:
         if len(self) >= _NUMBERS:
@@ -48,28 +48,30 @@ class Ids(dict[bytes, tuple[str, str] | None]):
         return known
 
 
-class Minutes(dict[bytes, tuple[int, int] | None]):
-    """A clock's 12 octets without that of the second -> when its minute began, ms, in UTC and as it is shown.
+class Hours(dict[bytes, tuple[int, int] | None]):
+    """A clock's 12 octets without minute and second -> when its hour began, ms, in UTC and as it is shown.
 
-    None where that takes thought.
-
-    That is: no date, before 2000, or a time that the civil clock shows twice or never.
+    None where that takes thought: no date, before 2000, or an hour of which the civil clock shows some time twice or
+    never.
     """
 
-    _EARLIEST: Final = 2000  # all zones are whole minutes off, and change at whole minutes
+    _EARLIEST: Final = 2000  # since then all zones are whole minutes off, and change at whole minutes
 
     def __init__(self, habit: ClockHabit, zone: Zone) -> None:
         super().__init__()
         self._habit, self._zone = habit, zone
 
     def __missing__(self, octets: bytes) -> tuple[int, int] | None:
-        if len(self) >= _MINUTES:
+        if len(self) >= _HOURS:
             self.clear()
-        began = self[octets] = self._began(octets)
+        ends = [self._moment(octets, *end) for end in _ENDS]
+        first, last = ends
+        steady = first is not None and last is not None and last[0] - first[0] == last[1] - first[1]
+        began = self[octets] = first if steady else None
         return began
 
-    def _began(self, octets: bytes) -> tuple[int, int] | None:
-        clock = parse_date_time(octets[:7] + b"\0" + octets[7:])
+    def _moment(self, octets: bytes, minute: int, second: int) -> tuple[int, int] | None:
+        clock = parse_date_time(octets[:_MINUTE] + bytes([minute, second]) + octets[_MINUTE:])
         local = local_time(clock)
         if local is None or local.year < self._EARLIEST:
             return None
@@ -80,5 +82,7 @@ class Minutes(dict[bytes, tuple[int, int] | None]):
         return to_ms(first), local_ms(local)
 
 
+_MINUTE: Final = 6
+_ENDS: Final = ((0, 0), (59, 59))
 _AROUND: Final = (timedelta(hours=-13), timedelta(hours=13))
 """Which of two readings is taken is told by what is near."""

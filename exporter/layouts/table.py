@@ -8,7 +8,7 @@ from typing import Final
 
 from exporter import points
 from exporter.intake import Heard
-from exporter.layouts.memory import Minutes, Texts
+from exporter.layouts.memory import Hours, Texts
 from exporter.layouts.shape import Shape, Unlearnable, learn
 from exporter.protocol.hdlc import FLAG
 from exporter.reading import ClockHabit, Zone
@@ -34,10 +34,10 @@ class Ready:
         "_texts",
         "clock",
         "fixed",
+        "hours",
         "id",
         "last_id",
         "mask",
-        "minutes",
         "not_zero",
         "numbers",
         "registers",
@@ -45,13 +45,13 @@ class Ready:
         "size",
     )
 
-    def __init__(self, shape: Shape, minutes: Minutes) -> None:
+    def __init__(self, shape: Shape, hours: Hours) -> None:
         self.shape = shape
         self.size, self.mask, self.fixed, self.not_zero = shape.size, shape.mask, shape.fixed, shape.not_zero
         self.numbers = shape.numbers.unpack
         self.id = None if shape.id_at is None else slice(shape.id_at.start, shape.id_at.end)
         self.clock = None if shape.clock_at is None else slice(shape.clock_at.start, shape.clock_at.end)
-        self.minutes = minutes
+        self.hours = hours
         self._texts = [Texts(slot.entry, shape.listing) for slot in shape.slots]
         # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
         self._parts: list[str] = []
@@ -80,7 +80,7 @@ class Table:
         self._by_size: dict[int, list[Ready]] = {}
         self._used: dict[int, Ready] = {}  # by id(), the one last used at the end
         self._missed: dict[object, int] = {}
-        self._minutes: dict[ClockHabit, Minutes] = {}
+        self._hours: dict[ClockHabit, Hours] = {}
 
     def find(self, octets: bytes, at: int = 0) -> Ready | None:
         """The shape of the frame that begins at `at`, flag and all; None where none is known."""
@@ -124,9 +124,9 @@ class Table:
         same = self._by_size.setdefault(shape.size, [])
         if any((ready.mask, ready.fixed) == (shape.mask, shape.fixed) for ready in same):
             return
-        if shape.habit not in self._minutes:
-            self._minutes[shape.habit] = Minutes(shape.habit, self._zone)
-        ready = Ready(shape, self._minutes[shape.habit])
+        if shape.habit not in self._hours:
+            self._hours[shape.habit] = Hours(shape.habit, self._zone)
+        ready = Ready(shape, self._hours[shape.habit])
         same.append(ready)
         self._used[id(ready)] = ready
         if len(self._used) > _SHAPES:

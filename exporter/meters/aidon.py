@@ -29,7 +29,7 @@ def read(notification: Notification) -> Listing | None:
         Meter(names.meter_id, maker, names.meter_type),
         names.list_id,
         found,
-        lambda _code, _number: 0,
+        lambda _code: 0,
         ClockHabit.STANDARD,
         clock_of(found),
         three_wire=maker == _LANDIS_GYR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from exporter.meters.clock import to_utc
 from exporter.meters.text import safe_text
@@ -152,13 +152,20 @@ def _text_of(value: Value) -> str | None:
     return None if number is None else str(number)
 
 
-DefaultScaler = Callable[[ObisCode, float], int]
-"""Scaler of a code, and its number, whose frame sends none."""
+Scaler: TypeAlias = int | Callable[[float], int]
+"""The power of ten of a value, or what tells it from the number sent."""
+DefaultScaler: TypeAlias = Callable[[ObisCode], Scaler]
+"""Scaler of a code whose frame sends none."""
 
 
-def value_of(entry: Entry, number: float, default: DefaultScaler) -> float:
-    """What an entry's value is in SI when its number is this one."""
-    return scaled(number, default(entry.code, number) if entry.scaler is None else entry.scaler)
+def scaling_of(entry: Entry, default: DefaultScaler) -> Callable[[float], float]:
+    """How an entry's number becomes its value in SI."""
+    scaler = default(entry.code) if entry.scaler is None else entry.scaler
+    if not isinstance(scaler, int):
+        told = scaler
+        return lambda number: scaled(number, told(number))
+    power = scaler
+    return lambda number: scaled(number, power)
 
 
 def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Measurement, ...]:
@@ -172,7 +179,7 @@ def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Mea
         unit = known.unit if known else ""
         if entry.unit is not None and not (entry.unit == 0xFF and known):
             unit = _UNITS.get(entry.unit, "")
-        value = value_of(entry, number, default)
+        value = scaling_of(entry, default)(number)
         if math.isfinite(value):
             measured.append(Measurement(entry.code, value, unit))
     return tuple(measured)

@@ -18,7 +18,7 @@ def read(notification: Notification) -> Listing | None:
         meter,
         names.list_id,
         found,
-        lambda _code, _number: 0,
+        lambda _code: 0,
         ClockHabit.STANDARD,
         clock_of(found),
         named_by=names.named_by,

@@ -107,7 +107,7 @@ def _is_three_wire(meter_type: str | None) -> bool:
     return _THREE_WIRE.fullmatch(meter_type or "") is not None
 
 
-def _scaler(code: ObisCode, _number: float) -> int:
+def _scaler(code: ObisCode) -> int:
     quantity = describe(code)
     if quantity is None:
         return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from exporter.meters.entries import Listing, clock_of, entries, names_of, octets_of
+from exporter.meters.entries import Listing, Scaler, clock_of, entries, names_of, octets_of
 from exporter.meters.text import safe_text
 from exporter.protocol.dlms import Notification, Tag
 from exporter.protocol.obis import ObisCode, describe
@@ -39,14 +39,14 @@ def read(notification: Notification) -> Listing | None:
         Meter(names.meter_id, MAKER, names.meter_type),
         safe_text(version),
         found,
-        lambda code, number: _scaler(code, number, names.meter_type or ""),
+        lambda code: _scaler(code, names.meter_type or ""),
         ClockHabit.STANDARD,
         clock_of(found),
         named_by=names.named_by,
     )
 
 
-def _scaler(code: ObisCode, number: float, meter_type: str) -> int:
+def _scaler(code: ObisCode, meter_type: str) -> Scaler:
     quantity = describe(code)
     if quantity is None:
         return 0
@@ -54,6 +54,10 @@ def _scaler(code: ObisCode, number: float, meter_type: str) -> int:
         return 0 if _SWEDISH.fullmatch(meter_type) else 1
     if quantity.name == "current":
         return -3 if meter_type.startswith(_CURRENT_TRANSFORMER) else -2
-    if quantity.name == "power_factor" or (quantity.name == "voltage" and number > _NO_VOLTS):
-        return -2
-    return 0
+    if quantity.name == "voltage":
+        return _scaler_of_voltage
+    return -2 if quantity.name == "power_factor" else 0
+
+
+def _scaler_of_voltage(number: float) -> int:
+    return -2 if number > _NO_VOLTS else 0

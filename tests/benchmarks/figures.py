@@ -10,8 +10,8 @@ import statistics
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ FELL: Final = 0.25
 """The share of a ratio that must be gone before it is told: what is left of noise after dividing is less."""
 
 _NAME, _VALUE, _UNIT, _AIM = 64, 11, 12, 10
-_CALIBRATION_ROUNDS: Final = 20_000
+_CALIBRATION_ROUNDS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,34 +69,44 @@ class Times:
     median: float
 
 
-def timed(
-    work: Callable[[], object],
-    *,
+def together(
+    *works: Callable[[], object],
     repetitions: int = 3,
     least_s: float = 0.0,
     patience_s: float = 30.0,
     clock: Callable[[], float] = time.process_time,
-) -> Times:
-    """Do the work so often and for `least_s` seconds in all, but not on and on when that has taken `patience_s`.
+) -> list[Times]:
+    """Do each in turn, again and again: what is compared must have had the same share of a machine's good moments.
 
-    Processor time unless told otherwise. The best of many short ones is what a busy machine disturbs least.
+    So often and until the first has had `least_s` seconds, but not on and on when all have had `patience_s`. Processor
+    time unless told otherwise. The best of many short ones is what a busy machine disturbs least.
     """
-    taken: list[float] = []
-    while not taken or (sum(taken) < patience_s and (len(taken) < repetitions or sum(taken) < least_s)):
-        gc.collect()
-        began = clock()
-        work()
-        taken.append(clock() - began)
-    return Times(min(taken), statistics.median(taken))
+    taken: list[list[float]] = [[] for _ in works]
+    with own_garbage():
+        while not taken[0] or (
+            sum(map(sum, taken)) < patience_s and (len(taken[0]) < repetitions or sum(taken[0]) < least_s)
+        ):
+            for work, seconds in zip(works, taken, strict=True):
+                gc.collect()
+                began = clock()
+                work()
+                seconds.append(clock() - began)
+    return [Times(min(seconds), statistics.median(seconds)) for seconds in taken]
 
 
-@lru_cache(maxsize=1)
-def calibration() -> float:
-    """Rounds a second of a fixed loop in plain Python that does what decoding does: how fast this machine is now."""
-    return _CALIBRATION_ROUNDS / timed(_calibrate, repetitions=5).best
+@contextmanager
+def own_garbage() -> Iterator[None]:
+    """The garbage collector leaves alone what was there before: it is the benchmark's, and no cost of what it does."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
-def _calibrate() -> int:
+def calibrate() -> int:
+    """A fixed piece of plain Python that does what decoding does: by how long it takes, how fast this machine is."""
     octets, form, seen, length = bytes(range(256)), struct.Struct(">IHxI"), {}, 0
     for i in range(_CALIBRATION_ROUNDS):
         a, b, c = form.unpack_from(octets, i & 127)

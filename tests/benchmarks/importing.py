@@ -21,11 +21,11 @@ from urllib.parse import urlencode, urlsplit
 
 from tests.benchmarks import child
 from tests.benchmarks.capture import Capture
-from tests.benchmarks.decode import kamstrup_rate
 from tests.benchmarks.figures import Effort, Figure
 from tests.influx_server import LocalInflux
 
 AIM: Final = 0.8
+_PROBE: Final = 3000
 _LEAST: Final = 0.5
 """Seconds of writing below which a ratio says little."""
 
@@ -39,7 +39,6 @@ class Recorder(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Recording)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.batches: list[tuple[int, int]] = []  # where each stands in the file, and its octets
-        self.lines = 0
         self.connections: set[Any] = set()
         self._file = path.open("wb+")
         self._lock = threading.Lock()
@@ -50,7 +49,6 @@ class Recorder(ThreadingHTTPServer):
         with self._lock:
             self.connections.add(connection)
             self.batches.append((self._file.tell(), len(batch)))
-            self.lines += batch.count(b"\n") + 1
             self._file.write(batch)
 
     def all_batches(self) -> list[bytes]:
@@ -112,27 +110,46 @@ def run(effort: Effort) -> Iterator[Figure]:
 
 def _measured(influx: LocalInflux, capture: Capture, effort: Effort) -> Iterator[Figure]:
     peaks: list[float] = []
-    # Quick: as many as take a few seconds, however fast it is by then.
-    quick = max(5000, min(30_000, round(kamstrup_rate(effort) / 5))) if effort.quick else 0
-    compared_at = effort.of(quick, 50_000, 200_000)
+    compared_at = _quick_size(influx, capture) if effort.quick else effort.of(0, 50_000, 200_000)
     sizes = [compared_at] if effort.quick else [1000, 10_000, *([100_000, 1_000_000, 10_000_000] * effort.full)]
     for count in sorted({*sizes, compared_at}):
         capture.grow_to(count)
-        bare = _bare(influx, capture, effort) if count == compared_at else None
-        ran = min((_import(influx, capture) for _ in range(1 if bare is None else 2)), key=lambda ran: ran.wall_s)
+        name, ratio = f"import, {count:,} frames", list[Figure]()
+        if count == compared_at:
+            ran, ratio = _compared(influx, capture, effort)
+        else:
+            ran = _import(influx, capture)
         peaks.append(ran.peak_mb)
-        name = f"import, {count:,} frames"
         yield Figure(f"{name}: into influxd", count / ran.wall_s, "frames/s", note=f"{ran.wall_s:.2f} s")
         yield Figure(f"{name}: peak memory", ran.peak_mb, "MB")
-        if bare is not None:
-            seconds, lines, connections = bare
-            note = f"{lines:,} lines in {seconds:.2f} s over {connections} connection{'s' * (connections != 1)}"
-            yield Figure("bare HTTP client, the same batches", lines / seconds, "lines/s", note=note)
-            note = f"{_warning(seconds)}processors: {ran.processor_s / ran.wall_s:.2f} of them busy in import"
-            yield Figure("import: to posting the lines bare", seconds / ran.wall_s, "x", AIM, note=note, compared=True)
+        yield from ratio
     if len(peaks) > 1:
         grown = peaks[-1] - peaks[-2]
         yield Figure("import: peak memory more than at the size before", grown, "MB", 10, at_most=True)
+
+
+def _quick_size(influx: LocalInflux, capture: Capture) -> int:
+    """As many frames as take a second or two, however fast it is by then."""
+    capture.grow_to(_PROBE)
+    return max(_PROBE, min(10 * _PROBE, round(_PROBE / _import(influx, capture).wall_s * 1.5)))
+
+
+def _compared(influx: LocalInflux, capture: Capture, effort: Effort) -> tuple[child.Ran, list[Figure]]:
+    """An import and the bare client in turn; the best of each."""
+    batches, connections = _batches(influx, capture, effort)
+    bare, ran = [], []
+    for _ in range(2):
+        bare.append(_post(influx, batches, connections))
+        ran.append(_import(influx, capture))
+    seconds, best = min(bare), min(ran, key=lambda one: one.wall_s)
+    lines = sum(batch.count(b"\n") + 1 for batch in batches)
+    over = f"{connections} connection{'s' * (connections != 1)}"
+    note = f"{lines:,} lines in {seconds:.2f} s over {over}"
+    busy = f"{_warning(seconds)}processors: {best.processor_s / best.wall_s:.2f} of them busy in import"
+    return best, [
+        Figure("bare HTTP client, the same batches", lines / seconds, "lines/s", note=note),
+        Figure("import: to posting the lines bare", seconds / best.wall_s, "x", AIM, note=busy, compared=True),
+    ]
 
 
 def _warning(seconds: float) -> str:
@@ -166,16 +183,14 @@ def _empty(influx: LocalInflux) -> None:
     influx.admin(f"CREATE DATABASE {influx.bucket}")
 
 
-def _bare(influx: LocalInflux, capture: Capture, effort: Effort) -> tuple[float, int, int]:
-    """Seconds for the batches of an import with nothing else to do, the best of two; their lines; connections."""
+def _batches(influx: LocalInflux, capture: Capture, effort: Effort) -> tuple[list[bytes], int]:
+    """What an import posts, and over how many connections."""
     recorder = Recorder(effort.folder / "batches")
     try:
         child.run(_command(capture), _settings(recorder.url, capture, influx))
-        batches, connections = recorder.all_batches(), len(recorder.connections)
-        lines = recorder.lines
+        return recorder.all_batches(), len(recorder.connections)
     finally:
         recorder.close()
-    return min(_post(influx, batches, connections) for _ in range(2)), lines, connections
 
 
 def _post(influx: LocalInflux, batches: list[bytes], connections: int) -> float:

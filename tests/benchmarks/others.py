@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Final, NamedTuple
 
 from tests.benchmarks import frames
-from tests.benchmarks.figures import Effort, Figure, timed
+from tests.benchmarks.figures import Effort, Figure, together
 from tests.benchmarks.paths import octets_to_lines
 
 AMSHAN_AIM: Final = 150
@@ -67,15 +67,14 @@ def run(effort: Effort) -> Iterator[Figure]:
     """All of (b): the makers' main lists; the aim is for the Kamstrup 10 s list."""
     for case in frames.CASES:
         if case.main:
-            heard = frames.frames(case, effort.of(10_000, 20_000))
-            taken = timed(partial(octets_to_lines, b"".join(heard)), patience_s=6.0).best
             for other in OTHERS:
-                yield from _of(other, case, heard[: effort.of(300, 1000)], taken / len(heard))
+                yield from _of(other, case, effort)
 
 
-def _of(other: Other, case: frames.Case, heard: Sequence[bytes], ours_s: float) -> Iterator[Figure]:
-    name = f"{case.name}: times {other.name}"
-    given = list(frames.informations(heard)) if other.informations else heard
+def _of(other: Other, case: frames.Case, effort: Effort) -> Iterator[Figure]:
+    heard = frames.frames(case, effort.of(10_000, 20_000))
+    name, some = f"{case.name}: times {other.name}", heard[: effort.of(200, 500)]
+    given = list(frames.informations(some)) if other.informations else some
     try:
         which = version(other.distribution)
         read = other.reads(given[:10])
@@ -88,6 +87,10 @@ def _of(other: Other, case: frames.Case, heard: Sequence[bytes], ours_s: float) 
     if read < 10:
         yield Figure(name, None, "x", note="it cannot read this list")
         return
-    theirs = timed(lambda: other.reads(given), patience_s=6.0).best / len(given)
+    theirs, ours = together(
+        partial(other.reads, given), partial(octets_to_lines, b"".join(heard)), least_s=1.0, patience_s=6.0
+    )
+    theirs_s = theirs.best / len(given)
     aim = other.aim if case == frames.KAMSTRUP else None
-    yield Figure(name, theirs / ours_s, "x", aim, note=f"{which}: {theirs * 1e6:.0f} us a frame", compared=True)
+    note = f"{which}: {theirs_s * 1e6:.0f} us a frame"
+    yield Figure(name, theirs_s / ours.best * len(heard), "x", aim, note=note, compared=True)

@@ -12,7 +12,8 @@ from tests.benchmarks.figures import Effort, Figure
 
 HUNDRED_MB: Final = 438_000
 """Frames in 100 MB."""
-_QUICK_S: Final = 1.5
+_QUICK_S: Final = 3.0
+_PROBE: Final = 5000
 
 
 def run(effort: Effort) -> Iterator[Figure]:
@@ -23,7 +24,7 @@ def run(effort: Effort) -> Iterator[Figure]:
     bare = [sys.executable, "-m", paths.__name__, str(capture.path)]
     ways = {"decode --format lp": whole} | ({} if effort.quick else {"octets to line protocol": bare})
     ran: dict[str, list[child.Ran]] = {name: [] for name in ways}
-    for count in _sizes(effort, rate):
+    for count in _sizes(effort, capture, whole):
         capture.grow_to(count)
         for name, command in ways.items():
             ran[name].append(one := child.run(command))
@@ -32,6 +33,7 @@ def run(effort: Effort) -> Iterator[Figure]:
             yield Figure(f"{name}, {count:,} frames: peak memory", one.peak_mb, "MB")
     capture.path.unlink()
     last = ran["decode --format lp"][-1]
+    rate = max(rate, decode.kamstrup_rate(effort))
     compared = capture.frames / last.processor_s / rate
     yield Figure("decode --format lp: whole process to (a)", compared, "x", 1 / 1.5, compared=True)
     for name, each in ran.items():
@@ -40,10 +42,9 @@ def run(effort: Effort) -> Iterator[Figure]:
             yield Figure(f"{name}: peak memory more than at the size before", grown, "MB", 2, at_most=True)
 
 
-def _sizes(effort: Effort, rate: float) -> list[int]:
-    if effort.quick:
-        # Long enough that the start does not count much, however fast it is by then.
-        return [max(5000, min(HUNDRED_MB, round(rate * _QUICK_S)))]
-    largest = 10_000_000 if effort.full else 0
-    sizes = [10**power for power in range(3, 8) if 10**power <= max(largest, 100_000)]
-    return sorted([*sizes, HUNDRED_MB])
+def _sizes(effort: Effort, capture: Capture, command: list[str]) -> list[int]:
+    if effort.quick:  # long enough that the start does not count much, however fast it is by then
+        capture.grow_to(_PROBE)
+        return [max(_PROBE, min(HUNDRED_MB, round(_PROBE / child.run(command).wall_s * _QUICK_S)))]
+    largest = 10_000_000 if effort.full else 100_000
+    return sorted([10**power for power in range(3, 8) if 10**power <= largest] + [HUNDRED_MB])

@@ -10,7 +10,7 @@ from typing import Final
 
 from exporter.cli import COMMANDS
 from tests.benchmarks import child
-from tests.benchmarks.figures import Effort, Figure, timed
+from tests.benchmarks.figures import Effort, Figure, together
 
 AIM_MS: Final = 150
 _QUICK: Final = ("run", "decode")
@@ -18,15 +18,13 @@ _QUICK: Final = ("run", "decode")
 
 def run(effort: Effort) -> Iterator[Figure]:
     """Every command, or the two that matter most."""
-    bare = _least_ms([sys.executable, "-c", "pass"])
+    commands = ("", *(_QUICK if effort.quick else COMMANDS))
+    works = [partial(child.run, [child.PROGRAM, *command.split(), "--help"]) for command in commands]
+    nothing = partial(child.run, [sys.executable, "-c", "pass"])
+    bare, *each = (times.best * 1000 for times in together(nothing, *works, repetitions=5, clock=time.monotonic))
     yield Figure("start: python -c pass", bare, "ms")
-    for command in ("", *(_QUICK if effort.quick else COMMANDS)):
-        taken = _least_ms([child.PROGRAM, *command.split(), "--help"])
+    for command, taken in zip(commands, each, strict=True):
         name = " ".join(["start: han-exporter", *command.split(), "--help"])
         yield Figure(name, taken, "ms", AIM_MS, at_most=True, note=f"{taken - bare:.0f} ms over the bare interpreter")
         if command == "decode":  # one ratio for CI: of the command that is to stay light
             yield Figure("start: python -c pass to decode --help", bare / taken, "x", compared=True)
-
-
-def _least_ms(command: list[str]) -> float:
-    return 1000 * timed(partial(child.run, command), repetitions=5, clock=time.monotonic).best

@@ -7,7 +7,7 @@ belongs to the local day and month in which it starts.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -16,7 +16,7 @@ from math import fsum, hypot
 from typing import TYPE_CHECKING, Final
 
 from exporter.protocol.obis import ObisCode, Quantity, describe
-from exporter.reading import Reading, Zone
+from exporter.reading import Zone
 
 if TYPE_CHECKING:
     from exporter.config import Limits
@@ -25,24 +25,21 @@ __all__ = [
     "Capacity",
     "EnergySum",
     "Peak",
+    "Phases",
     "Threshold",
     "capacity",
     "capacity_step",
-    "current_unbalance",
     "day_hours",
     "day_start",
     "day_sums",
     "exporter_thresholds",
-    "fuse_load",
     "month_start",
     "month_sums",
     "next_day",
     "next_month",
-    "power_factors",
     "projected",
     "thresholds",
     "unbalance",
-    "voltage_unbalance",
     "weekday_and_hour",
     "with_running",
 ]
@@ -69,66 +66,81 @@ def unbalance(values: Iterable[float]) -> float | None:
     mean = fsum(given) / len(given)
     if mean == 0:
         return None
-    return 100 * max(abs(value - mean) for value in given) / abs(mean)
+    return 100 * max(max(given) - mean, mean - min(given)) / abs(mean)
 
 
-def current_unbalance(reading: Reading) -> float | None:
-    """Unbalance of the measured phases' currents, %; None for fewer than two, or with a mean below 1 A.
+class Phases:
+    """Which of a list's values tell of the phases, and what they tell; `values` are the list's, in its order.
 
-    A phase that the meter does not measure (L2 on a 3-wire IT net) is left out, never worked out from the others.
+    Made once for all lists that hold the same: `of` a list's codes and units.
     """
-    currents = _currents(reading).values()
-    if fsum(currents) < _FEWEST_AMPERES * len(currents):
-        return None
-    return unbalance(currents)
+
+    def __init__(self, quantities: Sequence[Quantity | None]) -> None:
+        currents: dict[str, int] = {}
+        self._voltages: list[int] = []
+        powers: dict[str, dict[str, list[tuple[int, float]]]] = {"active_power": {}, "reactive_power": {}}
+        sent = set()
+        for place, quantity in enumerate(quantities):
+            if quantity is None:
+                continue
+            if quantity.name == "current":
+                currents[quantity.phase] = place
+            elif quantity.name == "voltage":
+                self._voltages.append(place)
+            elif quantity.name == "power_factor":
+                sent.add(quantity.phase)
+            elif quantity.name in powers:
+                sign = -1.0 if quantity.direction == "export" else 1.0
+                powers[quantity.name].setdefault(quantity.phase, []).append((place, sign))
+        active, reactive = powers.values()
+        self._currents = list(currents.values())
+        self._nets = [(active[phase], reactive[phase]) for phase in sorted(active.keys() & reactive.keys() - sent)]
+        self.loaded = tuple(currents)
+        """The phases of `fuse_load`, in its order."""
+        self.factored = tuple(sorted(active.keys() & reactive.keys() - sent))
+        """The phases ("" for the total) of `power_factors`, in its order."""
+
+    @staticmethod
+    def of(codes: tuple[tuple[ObisCode, str], ...]) -> Phases:
+        """Codes and units of a list's values."""
+        return _phases(codes)
+
+    def current_unbalance(self, values: Sequence[float]) -> float | None:
+        """Unbalance of the measured phases' currents, %; None for fewer than two, or with a mean below 1 A.
+
+        A phase that the meter does not measure (L2 on a 3-wire IT net) is left out, never worked out from the others.
+        """
+        currents = [abs(values[place]) for place in self._currents]
+        if fsum(currents) < _FEWEST_AMPERES * len(currents):
+            return None
+        return unbalance(currents)
+
+    def voltage_unbalance(self, values: Sequence[float]) -> float | None:
+        """Unbalance of the measured voltages, %; None for fewer than two."""
+        return unbalance([values[place] for place in self._voltages])
+
+    def fuse_load(self, values: Sequence[float], main_fuse_a: float) -> list[float]:
+        """How much of the main fuse each measured phase takes, %. A fuse trips per phase: the worst counts."""
+        return [100 * abs(values[place]) / main_fuse_a for place in self._currents]
+
+    def power_factors(self, values: Sequence[float]) -> list[float | None]:
+        """|P| / sqrt(P^2 + Q^2), of import less export, of each phase: 0 to 1.
+
+        Only where both P and Q are sent and the power factor itself is not; None where both are 0. P is never made up
+        from voltage times current, which would be S.
+        """
+        factors: list[float | None] = []
+        for active, reactive in self._nets:
+            net = sum(values[place] * sign for place, sign in active)
+            apparent = hypot(net, sum(values[place] * sign for place, sign in reactive))
+            factors.append(abs(net) / apparent if apparent > 0 else None)
+        return factors
 
 
-def voltage_unbalance(reading: Reading) -> float | None:
-    """Unbalance of the measured voltages, %; None for fewer than two."""
-    return unbalance(value for quantity, value in _values(reading) if quantity.name == "voltage")
-
-
-def fuse_load(reading: Reading, main_fuse_a: float) -> dict[str, float]:
-    """How much of the main fuse each measured phase takes: phase -> %. A fuse trips per phase: the worst counts."""
-    return {phase: 100 * current / main_fuse_a for phase, current in _currents(reading).items()}
-
-
-def power_factors(reading: Reading) -> dict[str, float]:
-    """|P| / sqrt(P^2 + Q^2), of import less export: phase ("" for the total) -> 0 to 1.
-
-    Only where both P and Q are sent and the power factor itself is not; nothing where both are 0. P is never made up
-    from voltage times current, which would be S.
-    """
-    active: dict[str, float] = {}
-    reactive: dict[str, float] = {}
-    sent = set()
-    for quantity, value in _values(reading):
-        if quantity.name == "power_factor":
-            sent.add(quantity.phase)
-        elif quantity.name in ("active_power", "reactive_power"):
-            net = active if quantity.name == "active_power" else reactive
-            signed = -value if quantity.direction == "export" else value
-            net[quantity.phase] = net.get(quantity.phase, 0.0) + signed
-    apparent = {phase: hypot(active[phase], reactive[phase]) for phase in active.keys() & reactive.keys() - sent}
-    return {phase: abs(active[phase]) / apparent[phase] for phase in sorted(apparent) if apparent[phase] > 0}
-
-
-def _currents(reading: Reading) -> dict[str, float]:
-    return {quantity.phase: abs(value) for quantity, value in _values(reading) if quantity.name == "current"}
-
-
-def _values(reading: Reading) -> Iterator[tuple[Quantity, float]]:
-    """What the catalogue knows of a reading."""
-    for measurement in reading.measurements:
-        quantity = _known(measurement.obis, measurement.unit)
-        if quantity is not None:
-            yield quantity, measurement.value
-
-
-@lru_cache(maxsize=1024)
-def _known(obis: ObisCode, unit: str) -> Quantity | None:
-    quantity = describe(obis)
-    return quantity if quantity is not None and quantity.unit == unit else None
+@lru_cache(maxsize=256)
+def _phases(codes: tuple[tuple[ObisCode, str], ...]) -> Phases:
+    known = [(describe(obis), unit) for obis, unit in codes]
+    return Phases([quantity if quantity and quantity.unit == unit else None for quantity, unit in known])
 
 
 # Limits

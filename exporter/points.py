@@ -13,12 +13,9 @@ from typing import Final
 from exporter.derived import (
     Capacity,
     EnergySum,
+    Phases,
     Threshold,
     capacity_step,
-    current_unbalance,
-    fuse_load,
-    power_factors,
-    voltage_unbalance,
     weekday_and_hour,
 )
 from exporter.placing import Placed
@@ -145,31 +142,62 @@ def is_replaced(line: str) -> bool:
 
 def figure_lines(placed: Placed, main_fuse_a: float) -> Iterator[str]:
     """What a reading tells of the phases: unbalance, fuse load, power factor. Nothing where nothing told the time."""
-    reading, meter_id, ms = placed.reading, placed.meter_id, placed.time
-    if ms is None:
-        return
-    for quantity, percent in (("current", current_unbalance(reading)), ("voltage", voltage_unbalance(reading))):
-        if percent is not None:
-            yield phase_unbalance_line(meter_id, quantity, percent, ms)
-    for phase, percent in fuse_load(reading, main_fuse_a).items():
-        yield fuse_load_line(meter_id, phase, percent, ms)
-    for phase, factor in power_factors(reading).items():
-        yield power_factor_line(meter_id, phase, factor, ms)
+    if placed.time is not None:
+        measurements = placed.reading.measurements
+        phases = Phases.of(tuple((one.obis, one.unit) for one in measurements))
+        values = [one.value for one in measurements]
+        yield from phase_lines(phases, values, placed.meter_id, main_fuse_a, placed.time)
+
+
+def phase_lines(phases: Phases, values: Sequence[float], meter_id: str, main_fuse_a: float, ms: int) -> Iterator[str]:
+    """The same of a list's values."""
+    current, voltage, loads, factors = _phase_series(phases, meter_id)
+    percent = phases.current_unbalance(values)
+    if percent is not None:
+        yield f"{current} value={percent!r} {ms}"
+    percent = phases.voltage_unbalance(values)
+    if percent is not None:
+        yield f"{voltage} value={percent!r} {ms}"
+    for series, load in zip(loads, phases.fuse_load(values, main_fuse_a), strict=True):
+        yield f"{series} value={load!r} {ms}"
+    for series, factor in zip(factors, phases.power_factors(values), strict=True):
+        if factor is not None:
+            yield f"{series} value={factor!r} {ms}"
+
+
+@lru_cache(maxsize=4096)
+def _phase_series(phases: Phases, meter_id: str) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+    """Series of the unbalance of currents (%) and of voltages, of fuse load (%) and power factor of each phase."""
+    current, voltage = (_derived_series(*_unbalance_of(meter_id, quantity)) for quantity in ("current", "voltage"))
+    loads = tuple(_derived_series(*_of_phase("fuse_load", meter_id, phase)) for phase in phases.loaded)
+    factors = tuple(_derived_series(*_of_phase("power_factor", meter_id, phase)) for phase in phases.factored)
+    return current, voltage, loads, factors
+
+
+def _unbalance_of(meter_id: str, quantity: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return "phase_unbalance", (("meter_id", meter_id), ("quantity", quantity))
+
+
+def _of_phase(measurement: str, meter_id: str, phase: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return measurement, (("meter_id", meter_id), ("phase", phase))
 
 
 def phase_unbalance_line(meter_id: str, quantity: str, percent: float, ms: int) -> str:
     """Unbalance of the phases, %; `quantity` is current or voltage."""
-    return _derived("phase_unbalance", ms, percent, ("meter_id", meter_id), ("quantity", quantity))
+    measurement, tags = _unbalance_of(meter_id, quantity)
+    return _derived(measurement, ms, percent, *tags)
 
 
 def fuse_load_line(meter_id: str, phase: str, percent: float, ms: int) -> str:
     """A phase's current over the main fuse, %."""
-    return _derived("fuse_load", ms, percent, ("meter_id", meter_id), ("phase", phase))
+    measurement, tags = _of_phase("fuse_load", meter_id, phase)
+    return _derived(measurement, ms, percent, *tags)
 
 
 def power_factor_line(meter_id: str, phase: str, factor: float, ms: int) -> str:
     """Power factor from P and Q; `phase` is "" for the total."""
-    return _derived("power_factor", ms, factor, ("meter_id", meter_id), ("phase", phase))
+    measurement, tags = _of_phase("power_factor", meter_id, phase)
+    return _derived(measurement, ms, factor, *tags)
 
 
 def running_hour_line(meter_id: str, direction: str, kind: str, wh: float, ms: int) -> str:

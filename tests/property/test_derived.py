@@ -14,16 +14,13 @@ from hypothesis import strategies as st
 from exporter.derived import (
     capacity,
     capacity_step,
-    current_unbalance,
     day_hours,
     day_start,
     day_sums,
-    fuse_load,
     month_start,
     month_sums,
     next_day,
     next_month,
-    power_factors,
     projected,
     unbalance,
     weekday_and_hour,
@@ -31,6 +28,7 @@ from exporter.derived import (
 )
 from exporter.protocol.obis import ObisCode
 from exporter.reading import Measurement, Meter, Reading
+from tests.phases import current_unbalance, fuse_load, power_factors
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = 3_600_000

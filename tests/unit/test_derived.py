@@ -15,26 +15,23 @@ from exporter.derived import (
     Threshold,
     capacity,
     capacity_step,
-    current_unbalance,
     day_hours,
     day_start,
     day_sums,
     exporter_thresholds,
-    fuse_load,
     month_start,
     month_sums,
     next_day,
     next_month,
-    power_factors,
     projected,
     thresholds,
     unbalance,
-    voltage_unbalance,
     weekday_and_hour,
     with_running,
 )
 from exporter.protocol.obis import ObisCode
 from exporter.reading import Measurement, Meter, Reading
+from tests.phases import current_unbalance, fuse_load, power_factors, voltage_unbalance
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = 3_600_000

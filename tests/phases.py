@@ -1,0 +1,37 @@
+"""What a reading tells of the phases, by `derived.Phases`."""
+
+from __future__ import annotations
+
+from exporter.derived import Phases
+from exporter.reading import Reading
+
+
+def current_unbalance(reading: Reading) -> float | None:
+    """%, None where it means nothing."""
+    return _phases(reading).current_unbalance(_values(reading))
+
+
+def voltage_unbalance(reading: Reading) -> float | None:
+    """%, None where it means nothing."""
+    return _phases(reading).voltage_unbalance(_values(reading))
+
+
+def fuse_load(reading: Reading, main_fuse_a: float) -> dict[str, float]:
+    """Phase -> %."""
+    phases = _phases(reading)
+    return dict(zip(phases.loaded, phases.fuse_load(_values(reading), main_fuse_a), strict=True))
+
+
+def power_factors(reading: Reading) -> dict[str, float]:
+    """Phase ("" for the total) -> 0 to 1."""
+    phases = _phases(reading)
+    found = zip(phases.factored, phases.power_factors(_values(reading)), strict=True)
+    return {phase: factor for phase, factor in found if factor is not None}
+
+
+def _phases(reading: Reading) -> Phases:
+    return Phases.of(tuple((one.obis, one.unit) for one in reading.measurements))
+
+
+def _values(reading: Reading) -> list[float]:
+    return [one.value for one in reading.measurements]

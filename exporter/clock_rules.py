@@ -157,6 +157,10 @@ class ClockRules:
         self._changed.discard(meter_id)
         self._said.discard(meter_id)
 
+    def rule(self, meter_id: str) -> Rule:
+        """The rule in force for this meter."""
+        return self._of(meter_id).rule
+
     def clock(self, reading: Reading, meter_id: str, near: datetime | None) -> datetime | None:
         """The reading's clock in UTC by the rule in force for this meter."""
         if reading.meter_clock is None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from exporter import points
 from exporter.config import Settings
 from exporter.derived import (
+    Phases,
     capacity,
     day_start,
     day_sums,
@@ -38,6 +39,8 @@ _THRESHOLDS_EVERY_MS: Final = 5 * 60_000
 _SILENT_S: Final = 5 * 60.0
 """After so long without a reading nothing is said of the running hour."""
 _RUNNING: Final = "running:"
+_DAYS_END_MS: Final = 10_000
+_FUSES: Final = 10_000
 _MONTHS: Final = 64
 """Months whose final hours are remembered, so that the running hour does not ask for them every ten seconds."""
 
@@ -75,6 +78,8 @@ class Deriver:
         self._told: dict[str, int] = {}
         self._days: dict[str, tuple[int, int]] = {}  # the local day that a meter was last heard on
         self._months: dict[tuple[str, str, int], dict[int, float]] = {}
+        self._imported = imported
+        self._fuses: dict[str, float] = {}
 
     # --- from a reading ---------------------------------------------------------------------------------------------
 
@@ -84,14 +89,40 @@ class Deriver:
             return
         yield from self._day(placed.meter_id, placed.time)
         yield from points.clock_offset_lines(placed)
-        yield from points.figure_lines(placed, self._settings.limits(placed.meter_id).main_fuse_a)
+        yield from points.figure_lines(placed, self._fuse(placed.meter_id))
         powers, registers = _totals(placed)
         self._say_new(placed.meter_id)
         self._heard[placed.meter_id], self._last[placed.meter_id] = self._monotonic(), placed.time
         for direction in _DIRECTIONS:
-            self._run_on(placed, direction, powers.get(direction), registers.get(direction))
+            if not self._imported:  # what a capture holds is not the running hour
+                self._run_on(placed, direction, powers.get(direction), registers.get(direction))
             if placed.is_hour and direction in registers and placed.register_time is not None:
                 yield from self._hours(placed.meter_id, direction, placed.register_time, registers[direction])
+
+    def knows(self, meter_id: str, ms: int) -> bool:
+        """Whether of a list of a capture that tells no hour's registers `of` would say no more than `of_values` does.
+
+        It is so within a local day that the meter was heard on before, but for its last seconds: `ms` may still become
+        another one.
+        """
+        start, end = self._days.get(meter_id, (0, 0))
+        return self._imported and start <= ms < end - _DAYS_END_MS
+
+    def of_values(
+        self, phases: Phases, values: Sequence[float], meter_id: str, ms: int, offset: float | None
+    ) -> Iterator[str]:
+        """The lines of the figures of a list's values; `offset` is its clock's, s."""
+        if offset is not None:
+            yield points.clock_offset_line(meter_id, offset, ms)
+        yield from points.phase_lines(phases, values, meter_id, self._fuse(meter_id), ms)
+
+    def _fuse(self, meter_id: str) -> float:
+        fuse = self._fuses.get(meter_id)
+        if fuse is None:
+            if len(self._fuses) >= _FUSES:
+                self._fuses.clear()
+            fuse = self._fuses[meter_id] = self._settings.limits(meter_id).main_fuse_a
+        return fuse
 
     def _day(self, meter_id: str, ms: int) -> Iterator[str]:
         """At the first reading of a local day that the meter is there; said again after a restart, and the same."""
@@ -110,7 +141,7 @@ class Deriver:
             )
 
     def _hours(self, meter_id: str, direction: str, hour: int, value: float) -> Iterator[str]:
-        fuse = self._settings.limits(meter_id).main_fuse_a
+        fuse = self._fuse(meter_id)
         for start, wh in self._book.enter(meter_id, direction, hour, value, fuse).items():
             yield points.final_hour_line(meter_id, direction, wh, start, self._zone)
             self._touched.add((meter_id, direction, month_start(start, self._zone)))
@@ -133,7 +164,7 @@ class Deriver:
         """The final hours of a local month, as they were when it was last touched."""
         key = meter_id, direction, month
         if key not in self._months:
-            fuse = self._settings.limits(meter_id).main_fuse_a
+            fuse = self._fuse(meter_id)
             end = next_month(month, self._zone)
             known = {} if self._others is None else dict(self._others(meter_id, direction, month, end))
             if len(self._months) >= _MONTHS:

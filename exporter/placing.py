@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from exporter.clock_rules import ClockRules
+from exporter.clock_rules import ClockRules, Rule
 from exporter.meters import OSLO, safe_text, to_utc
 from exporter.reading import Reading, Zone
 
@@ -97,7 +97,7 @@ class Placer:
         clock's. None, with nothing done, where `place` is needed.
         """
         names = self._names
-        meter_id = names.last_alone if own is None else own
+        meter_id = self.id_of(own)
         if meter_id is None or self._unsure:
             return None
         any_list = self._rules.settled.get(meter_id)
@@ -125,6 +125,14 @@ class Placer:
         if self._rules.is_repeat(reading, meter_id):
             return None
         return self._rules.clock(reading, meter_id, reading.received)
+
+    def reads_by_habit(self, meter_id: str) -> bool:
+        """Whether this meter's clock is still read by its maker's habit."""
+        return self._rules.rule(meter_id) is Rule.HABIT
+
+    def id_of(self, own: str | None) -> str | None:
+        """The id of a list that names this one, or none; None where `place` must say."""
+        return self._names.last_alone if own is None else own
 
     @property
     def clock_range(self) -> tuple[int, int]:

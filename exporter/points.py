@@ -80,8 +80,13 @@ def is_of(meter_id: str) -> Callable[[str], bool]:
 
 def clock_offset_lines(placed: Placed) -> Iterator[str]:
     """How far the meter's clock is from ours, s, for each list that has a clock and was timed by us."""
-    if placed.clock_offset is not None:
-        yield f"meter_clock_offset,{_tag('meter_id', placed.meter_id)} value={placed.clock_offset!r} {placed.time}"
+    if placed.clock_offset is not None and placed.time is not None:
+        yield clock_offset_line(placed.meter_id, placed.clock_offset, placed.time)
+
+
+def clock_offset_line(meter_id: str, offset: float, ms: int) -> str:
+    """How far a meter's clock is from ours, s."""
+    return f"meter_clock_offset,{_tag('meter_id', meter_id)} value={offset!r} {ms}"
 
 
 def reading_age_line(meter_id: str, age_s: float, ms: int) -> str:

@@ -15,6 +15,7 @@ from exporter import points
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, say, settings_or_exit
 from exporter.config import Settings
 from exporter.intake import Heard, Intake, Outcome, Unread
+from exporter.layouts import Lines
 from exporter.placing import Placed, Placer
 from exporter.protocol.hdlc import MAX_FRAME, Kind, Rejected
 from exporter.protocol.obis import describe
@@ -123,7 +124,13 @@ class Tally:
 def _decoded(stream: BinaryIO, form: str, settings: Settings, source: str, tally: Tally) -> Iterator[str]:
     if form == "lp":
         placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
-        yield from _line_protocol(outcomes_of(read_capture(stream), settings, tally), placer, tally)
+        lines = Lines(placer, lambda outcome: _line_protocol(outcome, placer, tally), settings.zone)
+        for texts in lines_of(read_capture(stream), lines, tally):
+            if texts:
+                yield "\n".join(texts)
+        for placed in placer.give_up():
+            yield from _placed_lines(placed, tally)
+        tally.nameless = placer.left_out
         return
     show: Callable[[Outcome], str] = _json_line if form == "json" else _text
     for outcome in outcomes_of(read_capture(stream), settings, tally):
@@ -153,18 +160,29 @@ def _tell_problems(reader: CaptureReader, told: int) -> int:
     return len(reader.problems)
 
 
-def _line_protocol(outcomes: Iterator[Outcome], placer: Placer, tally: Tally) -> Iterator[str]:
-    for outcome in outcomes:
-        if isinstance(outcome, Heard):
-            for placed in placer.place(outcome.reading):
-                yield from _placed_lines(placed, tally)
-        elif isinstance(outcome, Unread):
-            say(f"octet {outcome.frame.offset}: {outcome.words}")
-        elif outcome.kind is not Kind.FILL:
-            say(f"octet {outcome.offset}: {outcome.octets} octets rejected: {outcome.reason}")
-    for placed in placer.give_up():
-        yield from _placed_lines(placed, tally)
-    tally.nameless = placer.left_out
+def lines_of(reader: CaptureReader, lines: Lines, tally: Tally) -> Iterator[list[str]]:
+    """The lines of a capture, chunk by chunk; what goes the slow way is for the `slow` of `lines` to count."""
+    told = 0
+    for chunk in reader:
+        yield lines.feed(chunk.octets, chunk.received)
+        told = _tell_problems(reader, told)
+    yield lines.end()
+    _tell_problems(reader, told)
+    tally.frames += lines.frames
+    tally.without_time += lines.without_time
+    tally.octets = lines.octets
+    tally.damaged_lines = reader.damaged
+
+
+def _line_protocol(outcome: Outcome, placer: Placer, tally: Tally) -> Iterator[str]:
+    tally.count(outcome)
+    if isinstance(outcome, Heard):
+        for placed in placer.place(outcome.reading):
+            yield from _placed_lines(placed, tally)
+    elif isinstance(outcome, Unread):
+        say(f"octet {outcome.frame.offset}: {outcome.words}")
+    elif outcome.kind is not Kind.FILL:
+        say(f"octet {outcome.offset}: {outcome.octets} octets rejected: {outcome.reason}")
 
 
 def _placed_lines(placed: Placed, tally: Tally) -> Iterator[str]:

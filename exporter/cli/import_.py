@@ -23,11 +23,12 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
-from exporter.cli.decode import Tally, outcomes_of
+from exporter.cli.decode import Tally, lines_of
 from exporter.cli.run import start_logging
 from exporter.config import Settings
 from exporter.deriving import Deriver
-from exporter.intake import Heard
+from exporter.intake import Heard, Outcome
+from exporter.layouts import Lines
 from exporter.outbox import OutboxError
 from exporter.placing import Placed, Placer
 from exporter.sources.capture_file import read_capture
@@ -100,10 +101,14 @@ def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int
 
 def _lines_of(stream: BinaryIO, source: str, settings: Settings, tally: Tally, deriver: Deriver) -> Iterator[list[str]]:
     placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
-    for outcome in outcomes_of(read_capture(stream), settings, tally):
+
+    def slowly(outcome: Outcome) -> Iterator[str]:
+        tally.count(outcome)
         if isinstance(outcome, Heard):
             for placed in placer.place(outcome.reading):
-                yield _point_lines(placed, tally, deriver)
+                yield from _point_lines(placed, tally, deriver)
+
+    yield from lines_of(read_capture(stream), Lines(placer, slowly, settings.zone, deriver), tally)
     for placed in placer.give_up():
         yield _point_lines(placed, tally, deriver)
     tally.nameless = placer.left_out

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 from fastcrc import crc16
 
 from exporter.intake import Heard, Outcome, read_frame
 from exporter.layouts.memory import Ids
 from exporter.layouts.table import Ready, Table
-from exporter.placing import Placer, to_ms
+from exporter.placing import EPOCH, Placer, to_ms
 from exporter.points import escaped
 from exporter.protocol.hdlc import FLAG, Deframer, Frame
 from exporter.reading import Zone
+
+if TYPE_CHECKING:
+    from exporter.deriving import Deriver
 
 __all__ = ["Lines"]
 
@@ -44,21 +47,25 @@ class Lines:
     """Sans-I/O: `feed` octets in, lines out, each text one line or more without the last line's end.
 
     `placer` names and times the readings. `slow` is given what went the slow way, in stream order, and says which lines
-    that makes, having placed it. `frames` and `without_time` count what did not.
+    that makes, having placed it. With the `deriver` of a capture, figures are derived too, and a list without any time
+    gives no lines. `frames` and `without_time` count what did not go the slow way.
     """
 
-    def __init__(self, placer: Placer, slow: Slow, zone: Zone) -> None:
+    def __init__(self, placer: Placer, slow: Slow, zone: Zone, deriver: Deriver | None = None) -> None:
         self.frames = 0
         self.without_time = 0
         self._placer = placer
         self._slow = slow
         self._zone = zone
+        self._deriver = deriver
         self._table = Table(zone)
         self._ids = Ids()
         self._deframer = Deframer()
         self._passed = 0  # octets that the deframer has not been told of
         self._rest = b""  # the beginning of a frame whose end is not here yet
         self._received: datetime | None = None
+        self._moment: int | None = None  # the same, ms
+        self._believed = 0, 0  # first and last clock
         self._out: list[str] = []
 
     @property
@@ -68,25 +75,25 @@ class Lines:
 
     def feed(self, octets: bytes, received: datetime | None = None) -> list[str]:
         """Take one chunk in; `received` (UTC) is when its last octet was here. Bad input never raises."""
-        self._received = received
+        self._received, self._moment = received, None if received is None else to_ms(received)
         if self._rest:
             octets, self._rest = self._rest + octets, b""
         at, size = 0, len(octets)
         while at < size:
             if not self._deframer.waiting:
-                at = self._known(octets, at, received)
+                at = self._known(octets, at)
                 if at < size and self._table.may_begin(octets, at):
                     self._rest = octets[at:]
                     break
             end = self._piece(octets, at)
-            self._feed_slowly(octets[at:end], received)
+            self._feed_slowly(octets[at:end])
             at = end
         return self._given_out()
 
     def end(self) -> list[str]:
         """The stream ended: what was left waiting."""
         rest, self._rest = self._rest, b""
-        self._feed_slowly(rest, self._received)
+        self._feed_slowly(rest)
         for item in self._deframer.end():
             self._out += self._slow(item)
         return self._given_out()
@@ -95,10 +102,9 @@ class Lines:
         out, self._out = self._out, []
         return out
 
-    def _known(self, octets: bytes, at: int, received: datetime | None) -> int:
+    def _known(self, octets: bytes, at: int) -> int:
         """Take frames of known shapes, one behind the other, and return where the first other octet stands."""
-        moment = None if received is None else to_ms(received)
-        first, last = self._placer.clock_range
+        self._believed = self._placer.clock_range
         ready = self._table.find(octets, at)
         begun, out = at, self._out
         while ready is not None:
@@ -109,39 +115,44 @@ class Lines:
             inner = frame[1:-1]
             if crc16.ibm_sdlc(inner) != _RIGHT or (_FLAG in inner and _START.search(inner)):
                 break
-            text = self._text(ready, frame, moment, first, last)
+            text = self._text(ready, frame)
             if text is None:
                 break
-            out.append(text)
+            if text:
+                out.append(text)
             at += ready.size
         self._passed += at - begun
         return at
 
-    def _text(self, ready: Ready, frame: bytes, moment: int | None, first: int, last: int) -> str | None:
+    def _text(self, ready: Ready, frame: bytes) -> str | None:
         """The lines of a frame whose shape and FCS are right; None, with nothing done, where the slow way must say."""
         numbers = ready.numbers(frame)
         for place in ready.not_zero:
             if not numbers[place]:
                 return None
-        own = known = shown = None
+        own = known = shown = clock = None
         if ready.id is not None:
             known = self._ids[frame[ready.id]]
             if known is None:
                 return None
             own = known[0]
+        moment = self._moment
         if ready.clock is not None:
-            clock = frame[ready.clock]
-            minute, second = clock[_MINUTE], clock[_SECOND]
-            began = ready.hours[clock[:_MINUTE] + clock[_BEHIND:]]
+            told = frame[ready.clock]
+            minute, second = told[_MINUTE], told[_SECOND]
+            began = ready.hours[told[:_MINUTE] + told[_BEHIND:]]
             if began is None or minute >= _SIXTY or second >= _SIXTY or (ready.registers and not minute):
                 return None
             into_hour = minute * 60_000 + second * 1000
+            clock = began[0] + into_hour
             if moment is None:
-                moment = began[0] + into_hour
-                if not first <= moment <= last:
+                moment = clock
+                if not self._believed[0] <= clock <= self._believed[1]:
                     return None
             if ready.registers:
                 shown = began[1] + into_hour
+        if self._deriver is not None and moment is not None and not self._derives(own, moment):
+            return None
         placed = self._placer.place_known(own, moment, shown)
         if placed is None:
             return None
@@ -149,9 +160,25 @@ class Lines:
         self.frames += 1
         if time is None:
             self.without_time += 1
-        return ready.lines(
-            numbers, escaped(meter_id) if known is None else known[1], "" if time is None else f" {time}"
-        )
+            return ready.lines(numbers, known[1] if known else escaped(meter_id), "") if self._deriver is None else ""
+        text = ready.lines(numbers, known[1] if known else escaped(meter_id), f" {time}")
+        return text if self._deriver is None else text + self._derived(ready, numbers, meter_id, time, clock)
+
+    def _derives(self, own: str | None, moment: int) -> bool:
+        """Whether what is derived from a list of this meter is figures alone."""
+        meter_id = self._placer.id_of(own)
+        if meter_id is None or self._deriver is None or not self._deriver.knows(meter_id, moment):
+            return False
+        return self._moment is None or self._placer.reads_by_habit(meter_id)
+
+    def _derived(self, ready: Ready, numbers: tuple[int, ...], meter_id: str, time: int, clock: int | None) -> str:
+        if self._deriver is None:
+            return ""
+        offset = None
+        if clock is not None and self._received is not None:
+            offset = (EPOCH + timedelta(milliseconds=clock) - self._received) / timedelta(seconds=1)
+        values = ready.values(numbers)
+        return "".join([f"\n{line}" for line in self._deriver.of_values(ready.phases, values, meter_id, time, offset)])
 
     @staticmethod
     def _piece(octets: bytes, at: int) -> int:
@@ -159,23 +186,24 @@ class Lines:
         found = _BOUNDARY.search(octets, at + _LEAST_PIECE)
         return len(octets) if found is None else found.end()
 
-    def _feed_slowly(self, octets: bytes, received: datetime | None) -> None:
+    def _feed_slowly(self, octets: bytes) -> None:
         if self._passed:
             self._deframer.passed(self._passed)
             self._passed = 0
         for item in self._deframer.feed(octets):
-            self._out += self._of_item(item, received)
+            self._out += self._of_item(item)
 
-    def _of_item(self, item: Frame | Outcome, received: datetime | None) -> Iterable[str]:
+    def _of_item(self, item: Frame | Outcome) -> Iterable[str]:
         if not isinstance(item, Frame):
             return self._slow(item)
         wire = item.wire()
         ready = self._table.find(wire)
         if ready is not None:
-            text = self._text(ready, wire, None if received is None else to_ms(received), *self._placer.clock_range)
+            self._believed = self._placer.clock_range
+            text = self._text(ready, wire)
             if text is not None:
                 return [text]
-        outcome = read_frame(item, received, self._zone)
+        outcome = read_frame(item, self._received, self._zone)
         if ready is None and isinstance(outcome, Heard):
             self._table.missed(outcome)
         return self._slow(outcome)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -15,7 +14,7 @@ from exporter.points import escaped
 from exporter.protocol.dlms import parse_date_time
 from exporter.reading import ClockHabit, Zone
 
-__all__ = ["Hours", "Ids", "Texts"]
+__all__ = ["Hours", "Ids", "Texts", "Values"]
 
 _NUMBERS: Final = 1 << 15
 """Numbers remembered for each value of a shape: some 4 MB, where a meter uses as many."""
@@ -23,17 +22,31 @@ _HOURS: Final = 1 << 12
 _IDS: Final = 100_000
 
 
+class Values(dict[int, float]):
+    """A number as sent -> the value in SI."""
+
+    def __init__(self, entry: Entry, listing: Listing) -> None:
+        super().__init__()
+        self._scaled = scaling_of(entry, listing.scaler)
+
+    def __missing__(self, number: int) -> float:
+        if len(self) >= _NUMBERS:
+            self.clear()
+        value = self[number] = self._scaled(number)
+        return value
+
+
 class Texts(dict[int, str]):
     """A number as sent -> the value's text in a line."""
 
     def __init__(self, entry: Entry, listing: Listing) -> None:
         super().__init__()
-        self._value: Callable[[int], float] = scaling_of(entry, listing.scaler)
+        self._scaled = scaling_of(entry, listing.scaler)
 
     def __missing__(self, number: int) -> str:
         if len(self) >= _NUMBERS:
             self.clear()
-        text = self[number] = repr(self._value(number))
+        text = self[number] = repr(self._scaled(number))
         return text
 
 

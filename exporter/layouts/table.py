@@ -7,8 +7,9 @@ from operator import getitem
 from typing import Final
 
 from exporter import points
+from exporter.derived import Phases
 from exporter.intake import Heard
-from exporter.layouts.memory import Hours, Texts
+from exporter.layouts.memory import Hours, Texts, Values
 from exporter.layouts.shape import Shape, Unlearnable, learn
 from exporter.protocol.hdlc import FLAG
 from exporter.reading import ClockHabit, Zone
@@ -32,6 +33,7 @@ class Ready:
     __slots__ = (
         "_parts",
         "_texts",
+        "_values",
         "clock",
         "fixed",
         "hours",
@@ -40,6 +42,7 @@ class Ready:
         "mask",
         "not_zero",
         "numbers",
+        "phases",
         "registers",
         "shape",
         "size",
@@ -53,6 +56,8 @@ class Ready:
         self.clock = None if shape.clock_at is None else slice(shape.clock_at.start, shape.clock_at.end)
         self.hours = hours
         self._texts = [Texts(slot.entry, shape.listing) for slot in shape.slots]
+        self._values = [Values(slot.entry, shape.listing) for slot in shape.slots]
+        self.phases = Phases.of(tuple((one.obis, one.unit) for one in shape.measurements))
         # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
         self._parts: list[str] = []
         self.registers = False
@@ -60,6 +65,10 @@ class Ready:
             self._parts += [f"\n{before}" if self._parts else before, "", behind, "", ""]
             self.registers |= is_register and shape.own_clock
         self.last_id = ""
+
+    def values(self, numbers: tuple[int, ...]) -> list[float]:
+        """The values of a frame's numbers, in SI."""
+        return list(map(getitem, self._values, numbers))
 
     def lines(self, numbers: tuple[int, ...], meter_id: str, time: str) -> str:
         """The lines of a frame: its id as it stands in a line, its time as it ends one (or nothing)."""

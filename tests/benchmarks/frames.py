@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from exporter.protocol.dlms import DateTime, Tag, Value, decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator import aidon, kaifa, kamstrup
-from exporter.simulator.encoder import Addresses, date_time, frame, information
+from exporter.simulator.encoder import Addresses, date_time, frame, information, local_clock, standard_time
 from exporter.simulator.household import Household
 from exporter.simulator.meter import OSLO
 from exporter.simulator.sample import Flows, Identity, Sample
@@ -31,7 +31,11 @@ _TYPES: Final = {"kamstrup": b"6841121BN243101040", "aidon": b"6534", "kaifa": b
 
 
 class Case(NamedTuple):
-    """A list of a maker: how a frame of it is made. `main` is the maker's 10 s list, `named` one with a meter id."""
+    """A list of a maker: how a frame of it is made.
+
+    `main` is the maker's 10 s list, `named` one with a meter id; `registers` says of a list that is not `hourly` that
+    it has them all the same.
+    """
 
     name: str
     maker: str
@@ -39,6 +43,7 @@ class Case(NamedTuple):
     main: bool = False
     named: bool = True
     hourly: bool = False
+    registers: bool = False
     phases: int = 3
 
 
@@ -57,7 +62,8 @@ def _aidon_hourly(meter: Identity, sample: Sample, moment: datetime) -> bytes:
 def _aidon_swedish(meter: Identity, sample: Sample, moment: datetime) -> bytes:
     power = sample.power
     third = Flows(*(flow // 3 for flow in power))
-    return aidon.swedish(replace(sample, phase_power=(third, third, third)), aidon.clock(moment, OSLO))
+    clock = local_clock(standard_time(moment, OSLO), deviation=None)
+    return aidon.swedish(replace(sample, phase_power=(third, third, third)), clock)
 
 
 def _landisgyr(meter: Identity, sample: Sample, moment: datetime) -> bytes:
@@ -83,7 +89,7 @@ CASES: Final = (
     Case("aidon 10 s (list 2)", "aidon", lambda meter, sample, _: aidon.list2(meter, sample), main=True),
     Case("aidon 2.5 s (list 1)", "aidon", lambda _meter, sample, _: aidon.list1(sample), named=False),
     Case("aidon hourly (list 3)", "aidon", _aidon_hourly, hourly=True),
-    Case("aidon 10 s, Sweden", "aidon", _aidon_swedish, named=False, hourly=True),
+    Case("aidon 10 s, Sweden", "aidon", _aidon_swedish, named=False, registers=True),
     Case("landis+gyr 10 s", "aidon", _landisgyr),
     Case("kaifa 10 s (list 2)", "kaifa", _kaifa, main=True),
     Case(
@@ -105,11 +111,11 @@ def identity(maker: str, number: int = 1) -> Identity:
 
 
 @lru_cache(maxsize=4)
-def samples(count: int, *, hourly: bool, phases: int = 3) -> Sequence[Sample]:
-    """What a household measured every 10 s, or every hour with its registers."""
+def samples(count: int, *, hourly: bool, registers: bool, phases: int = 3) -> Sequence[Sample]:
+    """What a household measured every 10 s or every hour."""
     household = Household(_SEED, phases, "TN", OSLO)
     moments = (START + i * _EVERY[hourly] for i in range(count))
-    return [household.sample(moment, registers_at=moment if hourly else None) for moment in moments]
+    return [household.sample(moment, registers_at=moment if registers else None) for moment in moments]
 
 
 @lru_cache(maxsize=4)
@@ -121,11 +127,13 @@ def frames(case: Case, count: int, meters: int = 1) -> Sequence[bytes]:
     identities = [identity(case.maker, number) for number in range(meters)]
     made = [
         case.encode(identities[i % meters], sample, START + i // meters * _EVERY[case.hourly])
-        for i, sample in enumerate(samples(count, hourly=case.hourly, phases=case.phases))
+        for i, sample in enumerate(
+            samples(count, hourly=case.hourly, registers=case.hourly or case.registers, phases=case.phases)
+        )
     ]
     if not case.named:
         naming = _NAMING[case.maker]
-        made[0] = naming.encode(identities[0], samples(count, hourly=case.hourly)[0], START)
+        made[0] = naming.encode(identities[0], samples(1, hourly=False, registers=False)[0], START)
     return made
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "day_start",
     "day_sums",
     "exporter_thresholds",
+    "fuse_load",
     "month_start",
     "month_sums",
     "next_day",
@@ -61,12 +62,19 @@ def unbalance(values: Iterable[float]) -> float | None:
     0 to 200 for three phases, 0 to 100 for two. None for fewer than two values, or where their mean is 0.
     """
     given = list(values)
-    if len(given) < 2:
+    count = len(given)
+    if count < 2:
         return None
-    mean = fsum(given) / len(given)
+    mean = fsum(given) / count
     if mean == 0:
         return None
-    return 100 * max(max(given) - mean, mean - min(given)) / abs(mean)
+    above, below = max(given) - mean, mean - min(given)
+    return 100 * (above if above > below else below) / abs(mean)
+
+
+def fuse_load(amperes: float, main_fuse_a: float) -> float:
+    """How much of the main fuse a current takes, %."""
+    return 100 * abs(amperes) / main_fuse_a
 
 
 class Phases:
@@ -77,7 +85,7 @@ class Phases:
 
     def __init__(self, quantities: Sequence[Quantity | None]) -> None:
         currents: dict[str, int] = {}
-        self._voltages: list[int] = []
+        voltages: list[int] = []
         powers: dict[str, dict[str, list[tuple[int, float]]]] = {"active_power": {}, "reactive_power": {}}
         sent = set()
         for place, quantity in enumerate(quantities):
@@ -86,14 +94,16 @@ class Phases:
             if quantity.name == "current":
                 currents[quantity.phase] = place
             elif quantity.name == "voltage":
-                self._voltages.append(place)
+                voltages.append(place)
             elif quantity.name == "power_factor":
                 sent.add(quantity.phase)
             elif quantity.name in powers:
                 sign = -1.0 if quantity.direction == "export" else 1.0
                 powers[quantity.name].setdefault(quantity.phase, []).append((place, sign))
         active, reactive = powers.values()
-        self._currents = list(currents.values())
+        self.currents = tuple(currents.values())
+        """Where the phases' currents stand."""
+        self.voltages = tuple(voltages)
         self._nets = [(active[phase], reactive[phase]) for phase in sorted(active.keys() & reactive.keys() - sent)]
         self.loaded = tuple(currents)
         """The phases of `fuse_load`, in its order."""
@@ -110,18 +120,18 @@ class Phases:
 
         A phase that the meter does not measure (L2 on a 3-wire IT net) is left out, never worked out from the others.
         """
-        currents = [abs(values[place]) for place in self._currents]
+        currents = [abs(values[place]) for place in self.currents]
         if fsum(currents) < _FEWEST_AMPERES * len(currents):
             return None
         return unbalance(currents)
 
     def voltage_unbalance(self, values: Sequence[float]) -> float | None:
         """Unbalance of the measured voltages, %; None for fewer than two."""
-        return unbalance([values[place] for place in self._voltages])
+        return unbalance([values[place] for place in self.voltages])
 
     def fuse_load(self, values: Sequence[float], main_fuse_a: float) -> list[float]:
         """How much of the main fuse each measured phase takes, %. A fuse trips per phase: the worst counts."""
-        return [100 * abs(values[place]) / main_fuse_a for place in self._currents]
+        return [fuse_load(values[place], main_fuse_a) for place in self.currents]
 
     def power_factors(self, values: Sequence[float]) -> list[float | None]:
         """|P| / sqrt(P^2 + Q^2), of import less export, of each phase: 0 to 1.
@@ -131,9 +141,13 @@ class Phases:
         """
         factors: list[float | None] = []
         for active, reactive in self._nets:
-            net = sum(values[place] * sign for place, sign in active)
-            apparent = hypot(net, sum(values[place] * sign for place, sign in reactive))
-            factors.append(abs(net) / apparent if apparent > 0 else None)
+            real = imaginary = 0.0
+            for place, sign in active:
+                real += values[place] * sign
+            for place, sign in reactive:
+                imaginary += values[place] * sign
+            apparent = hypot(real, imaginary)
+            factors.append(abs(real) / apparent if apparent > 0 else None)
         return factors
 
 

@@ -110,11 +110,10 @@ class Deriver:
 
     def of_values(
         self, phases: Phases, values: Sequence[float], meter_id: str, ms: int, offset: float | None
-    ) -> Iterator[str]:
+    ) -> list[str]:
         """The lines of the figures of a list's values; `offset` is its clock's, s."""
-        if offset is not None:
-            yield points.clock_offset_line(meter_id, offset, ms)
-        yield from points.phase_lines(phases, values, meter_id, self._fuse(meter_id), ms)
+        lines = points.phase_lines(phases, values, meter_id, self._fuse(meter_id), ms)
+        return lines if offset is None else [points.clock_offset_line(meter_id, offset, ms), *lines]
 
     def _fuse(self, meter_id: str) -> float:
         fuse = self._fuses.get(meter_id)

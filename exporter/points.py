@@ -16,6 +16,8 @@ from exporter.derived import (
     Phases,
     Threshold,
     capacity_step,
+    fuse_load,
+    unbalance,
     weekday_and_hour,
 )
 from exporter.placing import Placed
@@ -154,28 +156,47 @@ def figure_lines(placed: Placed, main_fuse_a: float) -> Iterator[str]:
         yield from phase_lines(phases, values, placed.meter_id, main_fuse_a, placed.time)
 
 
-def phase_lines(phases: Phases, values: Sequence[float], meter_id: str, main_fuse_a: float, ms: int) -> Iterator[str]:
+def phase_lines(phases: Phases, values: Sequence[float], meter_id: str, main_fuse_a: float, ms: int) -> list[str]:
     """The same of a list's values."""
     current, voltage, loads, factors = _phase_series(phases, meter_id)
+    found = []
     percent = phases.current_unbalance(values)
     if percent is not None:
-        yield f"{current} value={percent!r} {ms}"
-    percent = phases.voltage_unbalance(values)
-    if percent is not None:
-        yield f"{voltage} value={percent!r} {ms}"
-    for series, load in zip(loads, phases.fuse_load(values, main_fuse_a), strict=True):
-        yield f"{series} value={load!r} {ms}"
+        found.append(f"{current}{percent!r} {ms}")
+    percentage = _unbalance(tuple([values[place] for place in phases.voltages]))
+    if percentage is not None:
+        found.append(f"{voltage}{percentage} {ms}")
+    for series, place in zip(loads, phases.currents, strict=True):
+        found.append(f"{series}{_fuse_load(values[place], main_fuse_a)} {ms}")
     for series, factor in zip(factors, phases.power_factors(values), strict=True):
         if factor is not None:
-            yield f"{series} value={factor!r} {ms}"
+            found.append(f"{series}{factor!r} {ms}")
+    return found
+
+
+@lru_cache(maxsize=1 << 14)
+def _fuse_load(amperes: float, main_fuse_a: float) -> str:
+    """The percentage's text: shorter remembered than written, and of the same few hundred currents."""
+    return repr(fuse_load(amperes, main_fuse_a))
+
+
+@lru_cache(maxsize=1 << 14)
+def _unbalance(voltages: tuple[float, ...]) -> str | None:
+    """The same of voltages, which hardly change from one list to the next."""
+    percent = unbalance(voltages)
+    return None if percent is None else repr(percent)
 
 
 @lru_cache(maxsize=4096)
 def _phase_series(phases: Phases, meter_id: str) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
-    """Series of the unbalance of currents (%) and of voltages, of fuse load (%) and power factor of each phase."""
-    current, voltage = (_derived_series(*_unbalance_of(meter_id, quantity)) for quantity in ("current", "voltage"))
-    loads = tuple(_derived_series(*_of_phase("fuse_load", meter_id, phase)) for phase in phases.loaded)
-    factors = tuple(_derived_series(*_of_phase("power_factor", meter_id, phase)) for phase in phases.factored)
+    """What comes before the values: unbalance of currents (%) and of voltages, fuse loads (%), power factors."""
+
+    def before(measurement: str, tags: tuple[tuple[str, str], ...]) -> str:
+        return f"{_derived_series(measurement, tags)} value="
+
+    current, voltage = (before(*_unbalance_of(meter_id, quantity)) for quantity in ("current", "voltage"))
+    loads = tuple(before(*_of_phase("fuse_load", meter_id, phase)) for phase in phases.loaded)
+    factors = tuple(before(*_of_phase("power_factor", meter_id, phase)) for phase in phases.factored)
     return current, voltage, loads, factors
 
 

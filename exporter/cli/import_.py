@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
@@ -38,6 +41,13 @@ if TYPE_CHECKING:
     from exporter.influx.client import Client
 
 _BATCH_LINES: Final = 5000
+_BATCH_OCTETS: Final = 1 << 20
+"""Some 12 000 lines, of which InfluxDB takes more in a second than of smaller batches."""
+_CONNECTIONS: Final = 2
+_SWITCH_S: Final = 0.0005
+"""A thread that posts waits so long for its turn, while lines are made: 5 ms leave the server idle between batches."""
+_UNDER_WAY: Final = 4
+"""Batches that wait or are being posted."""
 _PATIENCE_S: Final = 60.0
 _WORDS_SHOWN: Final = 5
 
@@ -69,6 +79,10 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
         except OSError as error:
             say(f"{file} cannot be read: {error.strerror or error}")
             codes.append(EXIT_UNUSABLE)
+        except BaseException:
+            poster.close()
+            raise
+    poster.close()
     raise SystemExit(max(codes))
 
 
@@ -76,15 +90,13 @@ def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int
     tally = Tally()
     rejected_before, written_before = poster.rejected, poster.written
     deriver = Deriver(settings, hours.get, others=poster.stored_hours, imported=True)
+    in_order: list[str] = []  # lines of which others may be newer versions: they go last, and one behind the other
     with file.open("rb") as stream, _progress(file) as progress:
-        batch: list[str] = []
-        for lines in _lines_of(stream, file.name, settings, tally, deriver):
-            batch += lines
-            if len(batch) >= _BATCH_LINES:
-                poster.post(batch)
-                batch.clear()
+        for lines in _lines_of(stream, file.name, settings, tally, deriver, in_order):
+            if poster.take(lines):
                 progress.at(stream.tell())
-        poster.post(batch)
+        poster.finish()
+        poster.post(in_order)
         months = list(deriver.months())
         hours.put(deriver.hours_state())  # first, so that a service that runs beside has them in its months too
         poster.post(months)
@@ -99,18 +111,26 @@ def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int
     return EXIT_OK if not rejected and tally.exit_code == EXIT_OK else EXIT_REJECTED
 
 
-def _lines_of(stream: BinaryIO, source: str, settings: Settings, tally: Tally, deriver: Deriver) -> Iterator[list[str]]:
+def _lines_of(
+    stream: BinaryIO, source: str, settings: Settings, tally: Tally, deriver: Deriver, in_order: list[str]
+) -> Iterator[list[str]]:
     placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
+
+    def read(placed: Placed) -> Iterator[str]:
+        for line in _point_lines(placed, tally, deriver):
+            if points.is_replaced(line):
+                in_order.append(line)
+            else:
+                yield line
 
     def slowly(outcome: Outcome) -> Iterator[str]:
         tally.count(outcome)
         if isinstance(outcome, Heard):
             for placed in placer.place(outcome.reading):
-                yield from _point_lines(placed, tally, deriver)
+                yield from read(placed)
 
     yield from lines_of(read_capture(stream), Lines(placer, slowly, settings.zone, deriver), tally)
-    for placed in placer.give_up():
-        yield _point_lines(placed, tally, deriver)
+    yield [line for placed in placer.give_up() for line in read(placed)]
     tally.nameless = placer.left_out
 
 
@@ -152,7 +172,7 @@ class Hours:
 
 
 class Poster:
-    """Posts batches, waits for an InfluxDB that is away for a moment, and sets bad lines apart."""
+    """Posts batches over two connections, waits for an InfluxDB that is away for a moment, sets bad lines apart."""
 
     def __init__(self, client: Client) -> None:
         from exporter.influx.hours import StoredHours
@@ -162,12 +182,47 @@ class Poster:
         self.written = 0
         self.rejected = 0
         self.words: list[str] = []
+        self._gathered: list[str] = []
+        self._octets = 0
+        self._pool = ThreadPoolExecutor(_CONNECTIONS)
+        sys.setswitchinterval(_SWITCH_S)
+        self._under_way: deque[Future[None]] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, texts: Sequence[str]) -> bool:
+        """Take texts of a line or more, in no order; True when a batch has gone off. Ends the command as `post`."""
+        self._gathered += texts
+        self._octets += sum(map(len, texts))
+        if self._octets < _BATCH_OCTETS:
+            return False
+        self._go()
+        return True
+
+    def finish(self) -> None:
+        """Wait until all that was taken is in InfluxDB."""
+        self._go()
+        while self._under_way:
+            self._under_way.popleft().result()
 
     def post(self, lines: Sequence[str]) -> None:
-        """Post lines; ends the command in words when InfluxDB cannot be used."""
+        """Post lines in their order; ends the command in words when InfluxDB cannot be used."""
+        for start in range(0, len(lines), _BATCH_LINES):
+            self._post(lines[start : start + _BATCH_LINES])
+
+    def close(self) -> None:
+        """Leave what has not gone off."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _go(self) -> None:
+        batch, self._gathered, self._octets = self._gathered, [], 0
+        while len(self._under_way) >= _UNDER_WAY or (self._under_way and self._under_way[0].done()):
+            self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(self._post, batch))
+
+    def _post(self, texts: Sequence[str]) -> None:
         from exporter.influx.answers import Verdict
 
-        if not lines:
+        if not texts:
             return
         outcome = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome.verdict is Verdict.RETRY),
@@ -175,17 +230,20 @@ class Poster:
             stop=tenacity.stop_after_delay(_PATIENCE_S),
             before_sleep=lambda state: say(f"{state.outcome.result().words}; trying again") if state.outcome else None,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )(self._client.write, lines)
+        )(self._client.write, texts)
+        lines = [line for text in texts for line in text.split("\n")] if outcome.verdict is not Verdict.TAKEN else []
         if outcome.verdict is Verdict.TAKEN:
-            self.written += len(lines)
+            with self._lock:
+                self.written += len(texts) + sum(text.count("\n") for text in texts)
         elif (outcome.verdict is Verdict.BAD_LINES or outcome.too_large) and len(lines) > 1:
             middle = len(lines) // 2
-            self.post(lines[:middle])
-            self.post(lines[middle:])
+            self._post(lines[:middle])
+            self._post(lines[middle:])
         elif outcome.verdict is Verdict.BAD_LINES:
-            self.rejected += 1
-            if len(self.words) < _WORDS_SHOWN:
-                self.words.append(outcome.words)
+            with self._lock:
+                self.rejected += 1
+                if len(self.words) < _WORDS_SHOWN:
+                    self.words.append(outcome.words)
         else:
             give_up(f"{outcome.words}. What was imported stays; import the same file again, nothing comes twice.")
 

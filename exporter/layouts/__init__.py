@@ -177,8 +177,8 @@ class Lines:
         offset = None
         if clock is not None and self._received is not None:
             offset = (EPOCH + timedelta(milliseconds=clock) - self._received) / timedelta(seconds=1)
-        values = ready.values(numbers)
-        return "".join([f"\n{line}" for line in self._deriver.of_values(ready.phases, values, meter_id, time, offset)])
+        lines = self._deriver.of_values(ready.phases, ready.values(numbers), meter_id, time, offset)
+        return "\n".join(["", *lines])
 
     @staticmethod
     def _piece(octets: bytes, at: int) -> int:

@@ -98,7 +98,7 @@ class Placer:
         """
         names = self._names
         meter_id = self.id_of(own)
-        if meter_id is None or self._unsure:
+        if meter_id is None or self._unsure or names.waiting:
             return None
         any_list = self._rules.settled.get(meter_id)
         if any_list is None or not (any_list or shown is not None):

@@ -15,10 +15,11 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from exporter.outbox_checks import Row, number, row_of, tally, whole
 from exporter.outbox_file import OutboxError, OutboxFile, OutboxLockedError
+from exporter.outbox_reserve import is_full, most_octets
 from exporter.outbox_rows import (
     Ranges,
     delete_rows,
@@ -32,7 +33,7 @@ from exporter.outbox_rows import (
     take_out_rejected,
     used_bytes,
 )
-from exporter.outbox_salvage import state_crc
+from exporter.outbox_salvage import DAMAGED_ROW, state_crc
 
 __all__ = ["DAMAGED_ROW", "ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
 
@@ -41,9 +42,6 @@ T = TypeVar("T")
 
 ROW_LINES = 1000
 """The most lines in one row: what one `append` brings is cut into rows of so many, in one transaction."""
-
-DAMAGED_ROW: Final = "the outbox file was damaged here (the checksum is wrong): not sent"
-"""Words for a line that may not be what was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ class Outbox:
             try:
                 dropped = self._file.write(lambda db: self._insert(db, lines, state or {}))
             except sqlite3.OperationalError as problem:
-                if problem.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                if not is_full(problem, self.path):
                     raise
                 dropped = self._file.write(lambda db: self._insert_into_full_disk(db, lines, state or {}))
         self._say_dropped(dropped)
@@ -156,7 +154,8 @@ class Outbox:
         dropped = 0
         # Half as much again as the body, and some pages: page heads, ends of pages, the other tables.
         need = octets + octets // 2 + 8 * pragma(db, "page_size")
-        while used_bytes(db) + need > self._max_bytes:
+        most = most_octets(self._max_bytes)
+        while used_bytes(db) + need > most:
             lines = drop_oldest(db, rows=8)
             if lines is None:
                 break

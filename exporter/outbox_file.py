@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import sqlite3
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
+from exporter import outbox_aside
 from exporter.outbox_checks import check_ids, check_tally, tally
-from exporter.outbox_salvage import state_crc, surviving_rows, surviving_state
+from exporter.outbox_reserve import Reserve, is_full
+from exporter.outbox_rows import GROWS, grows_no_more
+from exporter.outbox_schema import form, is_newer, ready_tables, right_form
 
 __all__ = ["OutboxError", "OutboxFile", "OutboxLockedError"]
 
@@ -24,42 +27,8 @@ log = logging.getLogger(__name__)
 CHECKED_WHOLE = 64 << 20
 """Files up to this size are read and checked when they are opened: a second or two on a memory card."""
 
-_SCHEMA_VERSION = 2
-_LAST_VERSION = 999
-"""A number above this was never a version's: it is damage."""
-_SCHEMA = """
-CREATE TABLE chunk (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so a batch can never delete another one's row
-    enqueued REAL NOT NULL,
-    lines INTEGER NOT NULL,
-    sent INTEGER NOT NULL,                 -- 1: these were sent before older ones, and are sent once more in order
-    crc INTEGER NOT NULL,                  -- CRC-32 of the body: SQLite does not notice a flipped bit
-    body BLOB NOT NULL);
-CREATE TABLE state (
-    key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL DEFAULT -1) WITHOUT ROWID;
-CREATE TABLE rejected (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, line TEXT NOT NULL, words TEXT NOT NULL);
-CREATE TABLE tally (
-    one INTEGER PRIMARY KEY CHECK (one = 1), depth INTEGER NOT NULL, dropped INTEGER NOT NULL,
-    rejected INTEGER NOT NULL, rejected_octets INTEGER NOT NULL);
-INSERT INTO tally VALUES (1, 0, 0, 0, 0);
-CREATE TRIGGER chunk_in AFTER INSERT ON chunk BEGIN
-    UPDATE tally SET depth = depth + new.lines; END;
-CREATE TRIGGER chunk_out AFTER DELETE ON chunk BEGIN
-    UPDATE tally SET depth = depth - old.lines; END;
-CREATE TRIGGER chunk_less AFTER UPDATE OF lines ON chunk BEGIN
-    UPDATE tally SET depth = depth + new.lines - old.lines; END;
-CREATE TRIGGER rejected_in AFTER INSERT ON rejected BEGIN
-    UPDATE tally SET rejected = rejected + 1,
-        rejected_octets = rejected_octets + length(new.line) + length(new.words); END;
-CREATE TRIGGER rejected_out AFTER DELETE ON rejected BEGIN
-    UPDATE tally SET rejected = rejected - 1,
-        rejected_octets = rejected_octets - length(old.line) - length(old.words); END;
-"""
-# Version 1 had no checksum in the state; what it left behind has -1, and is believed.
-_FROM_VERSION_1 = "ALTER TABLE state ADD COLUMN crc INTEGER NOT NULL DEFAULT -1;"
-# The tally is kept by triggers, in the same transaction as what it counts: opening a file with ten weeks in it does
-# not read ten weeks, and another process can ask for the depth at no cost.
+_AGAIN_S = 10.0
+"""So long, and ten times what the last attempt took, a file that could not be opened is left alone."""
 
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full: free some room",
@@ -67,6 +36,21 @@ _ADVICE = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: does this user have the right to write in that folder?",
     sqlite3.SQLITE_IOERR: "the disk gives errors, or is full: look at the system's log",
     sqlite3.SQLITE_BUSY: "another program holds the file: close it",
+}
+
+_ADVICE_OF_SYSTEM = {
+    errno.ENOSPC: _ADVICE[sqlite3.SQLITE_FULL],
+    errno.EDQUOT: "this user's share of the disk is used up: free some room",
+    errno.EFBIG: "this process may write no larger files (`ulimit -f`, or LimitFSIZE= of systemd): allow more",
+    errno.EROFS: _ADVICE[sqlite3.SQLITE_READONLY],
+    errno.EACCES: "this user may not write there: give it the right to, or choose another file (HAN_OUTBOX)",
+    errno.EPERM: "this user may not write there: give it the right to, or choose another file (HAN_OUTBOX)",
+    errno.EIO: "the disk gives errors: look at the system's log, and replace the disk or memory card",
+    errno.EISDIR: "it is a folder: give the name of a file (HAN_OUTBOX)",
+    errno.ENOTDIR: "a part of its path is a file, not a folder: choose another (HAN_OUTBOX)",
+    errno.EEXIST: "a part of its path is a file, not a folder: choose another (HAN_OUTBOX)",
+    errno.ENAMETOOLONG: "the name is too long: choose another (HAN_OUTBOX)",
+    errno.EMFILE: "this process has too many files open (`ulimit -n`): allow more",
 }
 
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -96,9 +80,13 @@ class OutboxFile:
         self.generation = 0
         self._clock = clock
         self._read_only = read_only
+        self._reserve = Reserve(path)
         self._mutex = threading.RLock()
-        self._lock: TextIO | None = None
+        self._lock: int | None = None
         self._db: sqlite3.Connection | None = None
+        self._closed = False
+        self._not_before = 0.0  # when it is tried again to open what could not be opened, ...
+        self._why = ""  # ... which was for this reason
         with self.in_words():
             if read_only:
                 self._db = _connect_read_only(path)
@@ -114,10 +102,17 @@ class OutboxFile:
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction; raises sqlite3.Error with nothing changed.
 
-        `work` may be run twice: in a file that turns out damaged, and in the new one.
+        `work` may be run twice: in a file that turns out damaged, and in the new one; or when the disk is full, and
+        when there is room again.
         """
         with self._mutex:
-            return self._mending(lambda: self._transaction(work))
+            try:
+                return self._mending(lambda: self._transaction(work))
+            except sqlite3.OperationalError as problem:
+                if self._read_only or not is_full(problem, self.path):
+                    raise
+                self._make_room()
+                return self._mending(lambda: self._transaction(work))
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work`, which only looks. Raises sqlite3.Error."""
@@ -131,9 +126,10 @@ class OutboxFile:
     def close(self) -> None:
         """Close the file and let go of the lock."""
         with self._mutex:
+            self._closed = True
             self._close_db()
             if self._lock is not None:
-                self._lock.close()
+                os.close(self._lock)
                 self._lock = None
 
     @contextmanager
@@ -149,14 +145,34 @@ class OutboxFile:
         code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
         if self._read_only and code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             return f"cannot read the outbox {self.path}: it does not exist yet, or this user may not read it"
-        advice = _ADVICE.get(code, "is the path right, and does this user have the right to write there?")
-        return f"the outbox {self.path} cannot be used ({problem}): {advice}"
+        return f"the outbox {self.path} cannot be used ({problem}): {_advice(problem, self.path)}"
 
     @property
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
-            raise OutboxError(f"the outbox {self.path} is closed")
+            self._open_again()
+        assert self._db is not None
         return self._db
+
+    def _open_again(self) -> None:
+        """Open what could not be opened the last time, when some time has passed since."""
+        if self._closed:
+            raise OutboxError(f"the outbox {self.path} is closed")
+        began = time.monotonic()
+        if began < self._not_before:
+            raise OutboxError(self._why)
+        try:
+            self._open()
+        except OutboxError:
+            raise
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as problem:
+            self._try_later(self.explain(problem), began)
+            raise
+        log.warning("The outbox %s can be used again.", self.path)
+
+    def _try_later(self, why: str, began: float) -> None:
+        now = time.monotonic()
+        self._why, self._not_before = why, now + max(_AGAIN_S, 10 * (now - began))
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         db = self._connection
@@ -179,25 +195,75 @@ class OutboxFile:
             self._begin_anew(problem)
             return work()
 
-    def _open(self) -> None:
+    def _make_room(self) -> None:
+        """The disk is full: what waits in the log goes home, and the file grows no more until there is room again.
+
+        Then the pages of the oldest rows, once they are deleted, are the only ones for new rows, and what is written
+        goes over what was written before.
+        """
+        db = self._connection
+        if grows_no_more(db) and self._reserve.keep():
+            db.execute(f"PRAGMA max_page_count = {GROWS}")
+            return
+        self._reserve.let_go()
+        with suppress(sqlite3.Error):  # when that cannot be done either, the next attempt says so
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """Do what takes room on the disk, the reserve's too if there is no other."""
         try:
-            self._db = _connect(self.path)
+            return work()
+        except (sqlite3.OperationalError, OSError) as problem:
+            if not is_full(problem, self.path) or not self._reserve.let_go():
+                raise
+            return work()
+
+    def _open(self) -> None:
+        name = outbox_aside.finish(self.path)
+        if name is not None:
+            self.generation += 1
+            log.error(
+                "The outbox %s was damaged, and what was begun then was broken off. Now it is done: the file is kept "
+                "as %s, and what could be read out of it will be sent. If this comes again, replace the disk or memory "
+                "card.",
+                self.path,
+                name,
+            )
+        try:
+            self._db = self._with_room(lambda: _connect(self.path))
         except _DAMAGE as problem:
             # What is asked of it here, every good file answers.
             if not _is_damage(problem) and getattr(problem, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
                 raise
             self._begin_anew(problem)
+        self._reserve.keep()
 
     def _begin_anew(self, problem: Exception) -> None:
+        """Put a new file, with what can be saved, in the place of the damaged one; raises OutboxError.
+
+        When that cannot be done now, nothing is lost, and it is tried again with the next use some time later.
+        """
         self._close_db()
-        name = _set_aside(self.path, self._clock())
-        self.generation += 1
-        self._db = _connect(self.path)
+        began = time.monotonic()
         try:
-            saved = self._transaction(lambda db: _salvage(db, name, int(self._clock() * 1000)))
-            words = f"{saved} lines could be read out of it and will be sent"
+            name, saved = self._with_room(lambda: outbox_aside.replace(self.path, self._clock()))
+            self.generation += 1
+            self._db = _connect(self.path)
         except (sqlite3.Error, OSError) as trouble:
-            words = f"nothing could be saved out of it ({trouble})"
+            self._try_later(
+                f"the outbox {self.path} is damaged ({problem}), and a new one cannot be begun ({trouble}): "
+                f"{_advice(trouble, self.path)}. It is tried again by itself. To save what is in it takes as much "
+                "room as it has now; if there is none to be had, move it away, and a new one is begun",
+                began,
+            )
+            raise OutboxError(self._why) from trouble
+        if isinstance(saved, outbox_aside.Saved):
+            words = f"{saved.lines} lines could be read out of it and will be sent"
+            words += f", and {saved.rejected} that were put aside" if saved.rejected else ""
+        else:
+            words = f"nothing could be saved out of it ({saved})"
         log.error(
             "The outbox %s is damaged (%s). It is kept as %s and a new one is begun; %s. Readings that had not reached "
             "InfluxDB may be missing. If this comes again, replace the disk or memory card.",
@@ -221,71 +287,52 @@ def _is_damage(problem: Exception) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
 
 
-def _salvage(db: sqlite3.Connection, damaged: Path, first_id: int) -> int:
-    """Put what can be read out of a damaged outbox into a new one; return how many lines.
-
-    Rows keep their ids, which are below those that the new file gives from now on: the order of time stays.
-    """
-    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('chunk', ?)", (first_id,))
-    for key, value in surviving_state(damaged):
-        db.execute(
-            "INSERT OR IGNORE INTO state VALUES (?, ?, ?)", (key, value, state_crc(key.encode(), value.encode()))
-        )
-    saved = 0
-    for row in surviving_rows(damaged):
-        # One whose number was damaged is the last: its time is not known.
-        number = row.id if 0 < row.id < first_id else None
-        values = (number, row.enqueued, row.lines, row.sent, zlib.crc32(row.body), row.body)
-        new = db.execute(
-            "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body) VALUES (?, ?, ?, ?, ?, ?)", values
-        )
-        saved += row.lines * new.rowcount
-    return saved
+def _advice(problem: Exception, path: Path) -> str:
+    if isinstance(problem, OSError) and problem.errno in _ADVICE_OF_SYSTEM:
+        return _ADVICE_OF_SYSTEM[problem.errno]
+    code = getattr(problem, "sqlite_errorcode", 0)
+    if code != sqlite3.SQLITE_IOERR_WRITE and is_full(problem, path):
+        return _ADVICE[sqlite3.SQLITE_FULL]
+    return _ADVICE.get(code & 0xFF, "is the path right, and does this user have the right to write there?")
 
 
-def _lock(path: Path) -> TextIO:
+def _lock(path: Path) -> int:
     """Take the lock beside the outbox for this process; raises OutboxLockedError when another has it."""
-    lock = Path(f"{path}.lock").open("a+", encoding="ascii")  # noqa: SIM115 - held until close()
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as problem:
-        lock.seek(0)
-        owner = lock.read(20).strip()
-        lock.close()
+        owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+        os.close(lock)
         who = f" (process {owner})" if owner else ""
         raise OutboxLockedError(
             f"another han-exporter{who} is using the outbox {path}: stop it first, or give this one a file "
             "of its own (HAN_OUTBOX)"
         ) from problem
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    with suppress(OSError):  # the lock holds without a number in it, which a full disk may have no room for
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Open the file, made if need be; raises sqlite3.DatabaseError when it is damaged."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     with suppress(OSError):  # SQLite says better what is wrong
         path.touch(mode=0o600)  # it tells when somebody is at home; SQLite's other files get the mode of this one
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
+        if is_newer(db):
+            raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold in a new file only
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 512")  # pages of 4 KiB: the log is some 2 MiB, ...
         db.execute("PRAGMA journal_size_limit = 4194304")  # ... and back to 4 MiB after a large transaction
         db.execute("PRAGMA cache_size = -1024")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if _SCHEMA_VERSION < version <= _LAST_VERSION:
-            raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
-        form = _form(db)
-        if version == 0 and not form:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-            _sync_folder(path.parent)
-        elif version == 1 and ("state", "crc", "INTEGER") not in form:
-            db.executescript(f"BEGIN; {_FROM_VERSION_1} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-        elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"its version, {version}, is impossible")
+        if ready_tables(db):
+            outbox_aside.sync_folder(path.parent)
         _check(db, path)
     except BaseException:
         db.close()
@@ -293,28 +340,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _form(db: sqlite3.Connection) -> list[tuple[str, ...]]:
-    """The tables with their columns, and the triggers with what they do."""
-    columns = (
-        "SELECT made.name, one.name, one.type FROM sqlite_master AS made, pragma_table_info(made.name) AS one "
-        "WHERE made.type = 'table' AND made.name NOT LIKE 'sqlite_%' ORDER BY made.name, one.cid"
-    )
-    triggers = "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
-    return [*db.execute(columns), *db.execute(triggers)]
-
-
-def _right_form() -> list[tuple[str, ...]]:
-    with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(_SCHEMA)
-        return _form(db)
-
-
 def _check(db: sqlite3.Connection, path: Path) -> None:
     """Raise sqlite3.DatabaseError for a damaged file: all of a small one is read, of a large one what is at hand.
 
     Damage in the rest of a large one shows when it is read, and is met then.
     """
-    if _form(db) != _right_form():
+    if form(db) != right_form():
         raise sqlite3.DatabaseError("its tables are not as they were made")
     if _file_bytes(path) <= CHECKED_WHOLE:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -333,29 +364,6 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     immutable = "" if Path(f"{path}-wal").exists() else "&immutable=1"
     uri = f"{path.absolute().as_uri()}?mode=ro{immutable}"
     return sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
-
-
-def _set_aside(path: Path, now: float) -> Path:
-    """Rename the file and its log; return the new name."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    name, count = Path(f"{path}.corrupt-{stamp}"), 1
-    while name.exists():
-        count += 1
-        name = Path(f"{path}.corrupt-{stamp}-{count}")
-    for end in ("", "-wal"):
-        with suppress(FileNotFoundError):
-            Path(f"{path}{end}").rename(f"{name}{end}")
-    Path(f"{path}-shm").unlink(missing_ok=True)
-    return name
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as durable as its content."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _file_bytes(path: Path) -> int:

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from exporter.outbox import Batch
 
 __all__ = [
+    "GROWS",
     "Ranges",
     "delete_rows",
     "drop_oldest",
     "drop_overtaken",
     "give_back",
+    "grows_no_more",
     "pragma",
     "rejected_in",
     "remove",
@@ -30,6 +32,8 @@ __all__ = [
 _ROWS_AT_ONCE: Final = 64
 _KEPT_PAGES: Final = 1024
 _PAGES_AT_ONCE: Final = 2048
+GROWS: Final = 0x3FFFFFFF
+"""SQLite's own bound of a file, in pages; newer ones have a higher."""
 _BACKLOG_LINES: Final = 10_000
 
 Ranges = Sequence[tuple[int, int]]
@@ -72,8 +76,11 @@ def drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
 def give_back(db: sqlite3.Connection) -> None:
     """Let the file shrink after a backlog, a bounded piece at a time; a little is kept for the next rows.
 
-    Not while much waits: its rows would be moved to the front for every page, and catching up takes twice as long.
+    Not while much waits: its rows would be moved to the front for every page, and catching up takes twice as long. Not
+    while the disk is full: what another takes meanwhile is not there for the next rows.
     """
+    if grows_no_more(db):
+        return
     free = pragma(db, "freelist_count")
     if free <= _KEPT_PAGES or db.execute("SELECT depth FROM tally").fetchone()[0] > _BACKLOG_LINES:
         return
@@ -142,6 +149,11 @@ def _point(line: str) -> tuple[str, str]:
 def pragma(db: sqlite3.Connection, name: str) -> int:
     """A number that SQLite tells."""
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def grows_no_more(db: sqlite3.Connection) -> bool:
+    """Whether the file is held to the size that it has: its disk is full."""
+    return pragma(db, "max_page_count") < GROWS
 
 
 def used_bytes(db: sqlite3.Connection) -> int:

@@ -1,21 +1,37 @@
 """What can be read out of a damaged outbox: every row whose checksum is right, wherever in the file it lies.
 
 The pages are looked at one by one, without the tree that holds them together, so that a hole in one place costs no
-row in another. Source: SQLite's file format, https://www.sqlite.org/fileformat2.html, sections 1.3 (header), 1.5 and
-1.6 (b-tree pages, cells, overflow), 2.1 (records), 4 (the write-ahead log).
+row in another. Pages that were given back, with rows that have left, are passed over. Source: SQLite's file format,
+https://www.sqlite.org/fileformat2.html, sections 1.6 and 1.7 (b-tree pages, cells, overflow), 1.8 (pointer map), 2.1
+(records), 4 (the write-ahead log).
 """
 
 from __future__ import annotations
 
-import mmap
+import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ["Row", "state_crc", "surviving_rows", "surviving_state"]
+__all__ = [
+    "DAMAGED_ROW",
+    "SAVED_ASIDE",
+    "Aside",
+    "Row",
+    "state_crc",
+    "surviving_rejected",
+    "surviving_rows",
+    "surviving_state",
+]
+
+DAMAGED_ROW: Final = "the outbox file was damaged here (the checksum is wrong): not sent"
+"""Words for a line that may not be what was read."""
+SAVED_ASIDE: Final = "(read out of a damaged outbox: look at the line before it is sent again)"
+"""Words behind those of a line that was put aside before: it has no checksum."""
 
 _PAGE: Final = 4096
 _WAL_HEADER, _FRAME_HEADER = 32, 24
@@ -23,6 +39,9 @@ _TABLE_LEAF, _INDEX_LEAF, _INDEX_INTERIOR = 0x0D, 0x0A, 0x02
 _ROWS: Final = (_TABLE_LEAF,)
 _STATE: Final = (_INDEX_LEAF, _INDEX_INTERIOR)
 """Kinds of pages that hold rows, of a table, and of one WITHOUT ROWID: there they stand between the leaves, too."""
+_POINTERS: Final = _PAGE // 5
+"""A page of the pointer map tells of so many pages behind it, five octets each; the first is page 2."""
+_GIVEN_BACK: Final = b"\x02\0\0\0\0"
 _MOST_OCTETS: Final = 64 << 20
 """A payload that claims more than this, or than there is, is no row of ours."""
 
@@ -39,31 +58,84 @@ class Row(NamedTuple):
     sent: int
 
 
+class Aside(NamedTuple):
+    """A line that was put aside, when, and why."""
+
+    id: int
+    at: float
+    line: str
+    words: str
+
+
+class _File:
+    """A file that is read where it can be: a hole in the disk is octets that are not there."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY) if path.exists() else None
+        self.size = os.fstat(self._handle).st_size if self._handle is not None else 0
+
+    def read(self, at: int, count: int) -> bytes:
+        if self._handle is None:
+            return b""
+        try:
+            return os.pread(self._handle, count, at)
+        except OSError:
+            return b""
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+
 class _Pages:
     """The pages of a file and its log, as SQLite would see them: a page's last version in the log, else the file's."""
 
-    def __init__(self, file: mmap.mmap | bytes, log: mmap.mmap | bytes) -> None:
-        self._file, self._log = file, log
-        self.most = min(_MOST_OCTETS, len(file) + len(log))
-        self._in_log: dict[int, int] = {}
-        salts = bytes(log[_WAL_HEADER + 8 : _WAL_HEADER + 16])
-        for at in range(_WAL_HEADER, len(log) - _PAGE - _FRAME_HEADER + 1, _PAGE + _FRAME_HEADER):
-            if log[at + 8 : at + 16] != salts:
+    def __init__(self, path: Path) -> None:
+        self._file, self._log = _File(path), _File(Path(f"{path}-wal"))
+        self.most = min(_MOST_OCTETS, self._file.size + self._log.size)
+        self._in_log = self._logged()
+
+    def _logged(self) -> dict[int, int]:
+        """Page -> where its last version begins in the log. What was not committed is none."""
+        salts = self._log.read(8, _WAL_HEADER - 8)[8:16]
+        found: dict[int, int] = {}
+        uncommitted: dict[int, int] = {}
+        for at in range(_WAL_HEADER, self._log.size - _PAGE - _FRAME_HEADER + 1, _PAGE + _FRAME_HEADER):
+            head = self._log.read(at, _FRAME_HEADER)
+            if not head:
+                continue  # a hole
+            if head[8:16] != salts:
                 break  # frames of an older log, that were not written over yet
-            self._in_log[int.from_bytes(log[at : at + 4], "big")] = at + _FRAME_HEADER
+            uncommitted[int.from_bytes(head[:4], "big")] = at + _FRAME_HEADER
+            if any(head[4:8]):  # the last frame of a transaction
+                found |= uncommitted
+                uncommitted.clear()
+        return found
 
     def page(self, number: int) -> bytes:
         """A page's octets, numbered from 1; fewer than a page, or none, where the file ends."""
         at = self._in_log.get(number)
         if at is not None:
-            return bytes(self._log[at : at + _PAGE])
-        return bytes(self._file[(number - 1) * _PAGE : number * _PAGE]) if number > 0 else b""
+            return self._log.read(at, _PAGE)
+        return self._file.read((number - 1) * _PAGE, _PAGE) if number > 0 else b""
 
     def numbers(self) -> Iterator[int]:
-        """The numbers of the pages that there are."""
-        in_file = len(self._file) // _PAGE + 1
-        yield from range(1, in_file + 1)
-        yield from (number for number in sorted(self._in_log) if number > in_file)
+        """The numbers of the pages that there are, but those that were given back."""
+        in_file = self._file.size // _PAGE + 1
+        map_at, pointers = 0, b""
+        for number in [*range(1, in_file + 1), *sorted(number for number in self._in_log if number > in_file)]:
+            at = (number - 2) // (_POINTERS + 1) * (_POINTERS + 1) + 2
+            if at != map_at and number > 1:
+                map_at, pointers = at, self.page(at)
+            place = 5 * (number - map_at - 1)
+            if number > map_at and pointers[place : place + 5] == _GIVEN_BACK:
+                continue
+            yield number
+
+    def close(self) -> None:
+        """Close both files."""
+        self._file.close()
+        self._log.close()
 
 
 def surviving_rows(path: Path) -> Iterator[Row]:
@@ -71,7 +143,7 @@ def surviving_rows(path: Path) -> Iterator[Row]:
     for rowid, columns in _records(path, _ROWS):
         match columns:
             case [None, float() | int() as enqueued, _, int() as sent, int() as crc, bytes() as body]:
-                if zlib.crc32(body) == crc:
+                if zlib.crc32(body) == crc and math.isfinite(enqueued):
                     yield Row(rowid, float(enqueued), body, body.count(b"\n") + 1, sent)
 
 
@@ -83,6 +155,22 @@ def surviving_state(path: Path) -> Iterator[tuple[str, str]]:
                 yield key.decode(), value.decode()
 
 
+def surviving_rejected(path: Path) -> Iterator[Aside]:
+    """Yield the lines that were put aside. They have no checksum: what is no text, or not one line, is none of them.
+
+    Raises OSError.
+    """
+    for rowid, columns in _records(path, _ROWS):
+        match columns:
+            case [None, float() | int() as at, bytes() as line, bytes() as words]:
+                try:
+                    aside = Aside(rowid, float(at), line.decode(), words.decode())
+                except UnicodeDecodeError:
+                    continue
+                if math.isfinite(aside.at) and aside.line and "\n" not in aside.line and "\0" not in aside.line:
+                    yield aside
+
+
 def state_crc(key: bytes, value: bytes) -> int:
     """The checksum that is kept with a value of the state."""
     return zlib.crc32(value, zlib.crc32(key + b"\0"))
@@ -90,8 +178,7 @@ def state_crc(key: bytes, value: bytes) -> int:
 
 def _records(path: Path, kinds: tuple[int, ...]) -> Iterator[tuple[int, list[Column]]]:
     """Yield row id (0 in an index) and columns of everything that looks like a record on pages of these kinds."""
-    with ExitStack() as opened:
-        pages = _Pages(_mapped(path, opened), _mapped(Path(f"{path}-wal"), opened))
+    with closing(_Pages(path)) as pages:
         for number in pages.numbers():
             page = pages.page(number)
             start = 100 if number == 1 else 0
@@ -103,13 +190,6 @@ def _records(path: Path, kinds: tuple[int, ...]) -> Iterator[tuple[int, list[Col
                     yield _record(pages, page, cell, kind)
                 except (IndexError, ValueError, struct.error):
                     continue  # damaged here; its neighbours may be whole
-
-
-def _mapped(path: Path, opened: ExitStack) -> mmap.mmap | bytes:
-    if not path.exists() or not path.stat().st_size:
-        return b""
-    file = opened.enter_context(path.open("rb"))
-    return opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _cells(page: bytes, start: int, kind: int) -> Iterator[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import outbox_file
+from exporter import outbox_aside
 from exporter.outbox import Outbox
 from tests.power_cut import Recorder, images, lay
 
@@ -79,14 +79,14 @@ def recorded() -> Iterator[tuple[Recorder, Story]]:
     except OSError as error:
         pytest.skip(f"cannot look at what SQLite writes: {error}")
     story = Story()
-    sync_folder = outbox_file._sync_folder
+    sync_folder = outbox_aside.sync_folder
 
     def noted(folder: Path) -> None:
         sync_folder(folder)
         recorder.folder_synced()
 
     with in_memory() as disk, recorder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outbox_file, "_sync_folder", noted)
+        patch.setattr(outbox_aside, "sync_folder", noted)
         live(disk / "outbox.db", recorder, story, random.Random(SEED))
     yield recorder, story
 

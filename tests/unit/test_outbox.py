@@ -207,6 +207,7 @@ def fill_the_disk(outbox: Outbox, spare_pages: int) -> None:
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages + spare_pages}")
 
+    outbox._file._reserve.let_go()
     outbox._file.read(limit)
 
 
@@ -262,10 +263,13 @@ def test_looking_at_an_outbox_that_is_not_there_makes_none(path: Path) -> None:
 
 def test_a_path_that_cannot_be_is_met_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutboxError, match="cannot be used"):
-        Outbox(tmp_path / "file" / "outbox.db")
-    with pytest.raises(OutboxError, match="cannot be used"):
+    for path in (tmp_path / "file" / "outbox.db", tmp_path / "file" / "folder" / "outbox.db"):
+        with pytest.raises(OutboxError, match=r"cannot be used .*a part of its path is a file, not a folder"):
+            Outbox(path)
+    with pytest.raises(OutboxError, match=r"cannot be used .*it is a folder: give the name of a file \(HAN_OUTBOX\)"):
         Outbox(tmp_path)
+    with pytest.raises(OutboxError, match="the name is too long"):
+        Outbox(tmp_path / ("x" * 300))
     with pytest.raises(OutboxError, match="is closed"):
         closed = Outbox(tmp_path / "outbox.db")
         closed.close()
@@ -414,14 +418,25 @@ def test_a_flipped_bit_does_not_become_a_wrong_value(path: Path) -> None:
     assert outbox.status().depth_lines == 2
 
 
-def test_a_newer_file_is_left_alone(path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TABLE more (key TEXT)",
+        "ALTER TABLE rejected ADD COLUMN crc INTEGER",
+        "DROP TRIGGER chunk_less",
+        "PRAGMA writable_schema = 1; UPDATE sqlite_master SET sql = 'CREATE MARVEL state' WHERE name = 'state'",
+    ],
+)
+def test_a_newer_file_is_left_alone(path: Path, change: str) -> None:
     Outbox(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
+        db.executescript(f"{change}; PRAGMA user_version = 99")
     db.close()
+    before = path.read_bytes()
     with pytest.raises(OutboxError, match="newer han-exporter"):
         Outbox(path)
     assert not list(path.parent.glob("*corrupt*"))
+    assert path.read_bytes() == before
 
 
 def test_wait_ends_with_an_append_and_with_wake(path: Path) -> None:

@@ -67,6 +67,8 @@ def instead(old: bytes, new: bytes) -> Callable[[Path], None]:
         pytest.param(octets_at(60, b"\0\0\0\1"), id="version 1, which would be brought up to date"),
         pytest.param(octets_at(60, b"\xff\0\0\0"), id="a version below 0"),
         pytest.param(octets_at(60, b"\0\1\0\0"), id="a version that never was"),
+        pytest.param(octets_at(60, b"\0\0\0\3"), id="a version that may be one day, with other tables"),
+        pytest.param(octets_at(60, b"\0\0\3\xe7"), id="the last version that is believed"),
         pytest.param(octets_at(44, b"\0\0\0\x4f"), id="a format of schema that SQLite does not know"),
         pytest.param(instead(b"CREATE TABLE chunk", b"CREATE TABLE \xe2hunk"), id="words that are no UTF-8"),
         pytest.param(instead(b"enqueued REAL", b"enqueuee REAL"), id="a column of another name"),

@@ -1,0 +1,174 @@
+"""A damaged outbox is set aside, and a new one takes its place, with what can be read out of the old.
+
+The new file is made under another name, `NAME.salvage`, and is whole and on the disk before the damaged one loses its
+own. Whichever step a kill, a power cut or a full disk comes after, what is there tells what is left to do:
+
+    NAME and NAME.salvage     the new one may not be whole: it is removed, and NAME is found damaged once more
+    NAME.salvage alone        it is whole: the old one's log follows the old one, and the new one gets its name
+
+So nothing is read out of the damaged file twice into the same new one, and none is begun without it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import zlib
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from exporter.outbox_salvage import (
+    DAMAGED_ROW,
+    SAVED_ASIDE,
+    state_crc,
+    surviving_rejected,
+    surviving_rows,
+    surviving_state,
+)
+from exporter.outbox_schema import make_tables
+
+__all__ = ["Saved", "finish", "replace", "sync_folder"]
+
+
+class Saved(NamedTuple):
+    """Lines that were read out of a damaged file: those that wait, and those that were put aside."""
+
+    lines: int
+    rejected: int
+
+
+def replace(path: Path, now: float) -> tuple[Path, Saved | Exception]:
+    """Set a damaged outbox, which nobody has open, aside; its new name, and what was saved, or why nothing was.
+
+    Raises sqlite3.Error or OSError when there is no room for the new one, or it cannot be written: then all is as it
+    was, or `finish` does the rest.
+    """
+    new = _new(path)
+    saved: Saved | Exception
+    try:
+        try:
+            saved = _build(new, path, int(now * 1000))
+        except sqlite3.Error as problem:
+            if _of_the_disk(problem):
+                raise
+            saved = problem
+            _build(new, None, int(now * 1000))
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    name = _free_name(path, now)
+    # A step is on the disk before the next is done. The file goes first: its log is never taken for the new one's.
+    with suppress(FileNotFoundError):
+        path.rename(name)
+    sync_folder(path.parent)
+    _put_in_place(path, name)
+    return name, saved
+
+
+def finish(path: Path) -> Path | None:
+    """Do what is left of a `replace` that was broken off; the damaged file's new name when it was. Raises OSError."""
+    new = _new(path)
+    if not new.exists():
+        return None
+    if path.exists() and path.stat().st_size:
+        new.unlink()
+        return None
+    name = _last_name(path)
+    _put_in_place(path, name)
+    return name
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in it as durable as the files' content."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put_in_place(path: Path, name: Path) -> None:
+    """Let the damaged file's log follow it, and give the new one the name."""
+    with suppress(FileNotFoundError):
+        Path(f"{path}-wal").rename(f"{name}-wal")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    sync_folder(path.parent)
+    _new(path).rename(path)
+    sync_folder(path.parent)
+
+
+def _build(new: Path, damaged: Path | None, first_id: int) -> Saved:
+    """Make a new outbox with what can be read out of a damaged one, all of it on the disk when this returns."""
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    with closing(sqlite3.connect(new, isolation_level=None)) as db:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = OFF")  # half a file is thrown away, not mended
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA cache_size = -1024")
+        make_tables(db)
+        db.execute("BEGIN")
+        saved = Saved(0, 0) if damaged is None else _fill(db, damaged, first_id)
+        db.execute("COMMIT")
+    return saved
+
+
+def _fill(db: sqlite3.Connection, damaged: Path, first_id: int) -> Saved:
+    """Put in what can be read out of a damaged outbox.
+
+    Rows keep their ids, which are below those that the new file gives from now on: the order of time stays.
+    """
+    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('chunk', ?)", (first_id,))
+    for key, value in surviving_state(damaged):
+        crc = state_crc(key.encode(), value.encode())
+        db.execute("INSERT OR IGNORE INTO state VALUES (?, ?, ?)", (key, value, crc))
+    saved = aside = 0
+    for row in surviving_rows(damaged):
+        # One whose number was damaged is the last: its time is not known.
+        number = row.id if 0 < row.id < first_id else None
+        values = (number, row.enqueued, row.lines, row.sent, zlib.crc32(row.body), row.body)
+        insert = "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body) VALUES (?, ?, ?, ?, ?, ?)"
+        saved += row.lines * db.execute(insert, values).rowcount
+    for one in surviving_rejected(damaged):
+        number = one.id if 0 < one.id < first_id else None
+        known = one.words == DAMAGED_ROW or one.words.endswith(SAVED_ASIDE)
+        words = one.words if known else f"{one.words} {SAVED_ASIDE}"
+        insert = "INSERT OR IGNORE INTO rejected (id, at, line, words) VALUES (?, ?, ?, ?)"
+        aside += db.execute(insert, (number, one.at, one.line, words)).rowcount
+    return Saved(saved, aside)
+
+
+def _of_the_disk(problem: sqlite3.Error) -> bool:
+    """Whether it may go another time: no room, no right, a disk that gives errors."""
+    return getattr(problem, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+
+
+def _new(path: Path) -> Path:
+    return Path(f"{path}.salvage")
+
+
+def _free_name(path: Path, now: float) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    name, count = Path(f"{path}.corrupt-{stamp}"), 1
+    while name.exists():
+        count += 1
+        name = Path(f"{path}.corrupt-{stamp}-{count}")
+    return name
+
+
+def _last_name(path: Path) -> Path:
+    """Under which name the damaged file was set aside last."""
+    beside = [one for one in path.parent.iterdir() if one.name.startswith(f"{path.name}.corrupt-")]
+    files = [one for one in beside if not one.name.endswith("-wal")]
+    return max(files, key=lambda one: one.stat().st_ctime_ns, default=Path(f"{path}.corrupt-at-an-unknown-time"))

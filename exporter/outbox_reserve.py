@@ -1,0 +1,100 @@
+"""Room on the disk that is kept back for the outbox, so that a full disk costs the oldest lines and not the newest.
+
+To delete rows takes room, too: their pages, changed, are written to SQLite's log before they are written home. A file
+beside the outbox holds that room and is removed when the disk is full; from then on the outbox grows no more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+__all__ = ["RESERVE", "Reserve", "is_full", "most_octets"]
+
+RESERVE: Final = 4 << 20
+"""Octets: the log's 2 MiB, which must all find room in the file behind it, and as much for the log after that."""
+_AGAIN_S: Final = 60.0
+_NEXT_TO_NOTHING: Final = 64 << 10
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Reserve:
+    """The file that holds the room, `NAME.reserve`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = Path(f"{path}.reserve")
+        self._not_before = 0.0
+
+    def keep(self) -> bool:
+        """See that it is there; False when there is no room for it, and as much again, or it was used a minute ago."""
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            there = self._file.stat().st_size if self._file.exists() else 0
+            if there == RESERVE:
+                return True
+            if _room(self._file.parent) < 2 * RESERVE:
+                return False
+            handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        except OSError:  # the outbox does without
+            return False
+        try:
+            _hold(handle)
+        except OSError:
+            self.let_go()
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    def let_go(self) -> bool:
+        """Give the room to the outbox; whether there was any."""
+        self._not_before = time.monotonic() + _AGAIN_S
+        try:
+            self._file.unlink()
+        except OSError:
+            return False
+        return True
+
+
+def _hold(handle: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, RESERVE)
+        return
+    for _ in range(RESERVE >> 16):  # octets that no disk makes smaller
+        os.write(handle, os.urandom(1 << 16))
+
+
+def is_full(problem: BaseException, path: Path) -> bool:
+    """Whether this error of SQLite or of the system says that there is no room for the file, or this user's is used up.
+
+    SQLite has a word of its own for a full disk only; a quota, or a limit to the size of files, is an error of the
+    disk to it, and so is a disk that has no room for its smaller files.
+    """
+    if isinstance(problem, OSError):
+        return problem.errno in _FULL
+    code = getattr(problem, "sqlite_errorcode", 0)
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+        return True
+    if code & 0xFF not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return False
+    with suppress(OSError):
+        return _room(path.parent) < _NEXT_TO_NOTHING
+    return False
+
+
+def most_octets(wanted: int) -> int:
+    """How large the file may get: what is wanted, or less where this process is allowed less (`ulimit -f`)."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return wanted if allowed == resource.RLIM_INFINITY else min(wanted, allowed)
+
+
+def _room(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

@@ -26,6 +26,8 @@ START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _EVERY: Final = {False: timedelta(seconds=10), True: timedelta(hours=1)}
 _SEED: Final = 1
 _VARYING: Final = frozenset({Tag.INT16, Tag.UINT16, Tag.INT32, Tag.UINT32, Tag.INT64, Tag.UINT64})
+_REGISTER: Final = 50_000
+"""A number in a capture that is larger is an energy register, and only grows."""
 _FIRST_ID: Final = {"kamstrup": 5706567000000000, "aidon": 7359992890000000, "kaifa": 6970631400000000}
 _TYPES: Final = {"kamstrup": b"6841121BN243101040", "aidon": b"6534", "kaifa": b"MA304H4"}
 
@@ -102,6 +104,8 @@ CASES: Final = (
     Case("kaifa 10 s, Sweden", "kaifa", _kaifa_pairs),
 )
 KAMSTRUP: Final = CASES[0]
+NAMELESS: Final = "aidon 10 s, Sweden"
+"""No list of this meter says its id."""
 _NAMING: Final = {case.maker: case for case in reversed(CASES) if case.main}
 
 
@@ -122,7 +126,8 @@ def samples(count: int, *, hourly: bool, registers: bool, phases: int = 3) -> Se
 def frames(case: Case, count: int, meters: int = 1) -> Sequence[bytes]:
     """Frames of a list, of so many meters in turn.
 
-    A list that names no meter is led by one of the same maker that does, as it would have been heard.
+    A list that names no meter is led by one of the same maker that does, as it would have been heard; but for a meter
+    that has no such list.
     """
     identities = [identity(case.maker, number) for number in range(meters)]
     made = [
@@ -131,7 +136,7 @@ def frames(case: Case, count: int, meters: int = 1) -> Sequence[bytes]:
             samples(count, hourly=case.hourly, registers=case.hourly or case.registers, phases=case.phases)
         )
     ]
-    if not case.named:
+    if not case.named and case.name != NAMELESS:
         naming = _NAMING[case.maker]
         made[0] = naming.encode(identities[0], samples(1, hourly=False, registers=False)[0], START)
     return made
@@ -179,6 +184,8 @@ def _varied(value: Value, turn: int) -> Value:
     content = value.content
     if isinstance(content, tuple):
         return Value(value.tag, tuple(_varied(element, turn) for element in content))
+    if value.tag in _VARYING and isinstance(content, int) and content > _REGISTER:
+        return Value(value.tag, content + turn // 7)
     if value.tag in _VARYING and isinstance(content, int) and content > 0:
         return Value(value.tag, content - turn * 7919 % (content // 3 + 1))
     if isinstance(content, bytes) and len(content) == 12 and content[0] == 7:  # a clock: years 1792 to 2047

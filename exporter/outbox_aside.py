@@ -17,7 +17,7 @@ import time
 import zlib
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from exporter.outbox_salvage import (
     DAMAGED_ROW,
@@ -31,6 +31,9 @@ from exporter.outbox_schema import make_tables
 
 __all__ = ["Saved", "finish", "replace", "sync_folder"]
 
+_LOGS: Final = ("-wal", "-journal")
+"""What SQLite would bring home into any file of the name; the second is there while a file is being made."""
+
 
 class Saved(NamedTuple):
     """Lines that were read out of a damaged file: those that wait, and those that were put aside."""
@@ -39,12 +42,15 @@ class Saved(NamedTuple):
     rejected: int
 
 
-def replace(path: Path, now: float) -> tuple[Path, Saved | Exception]:
-    """Set a damaged outbox, which nobody has open, aside; its new name, and what was saved, or why nothing was.
+def replace(path: Path, now: float) -> tuple[Path, Saved | Exception | None]:
+    """Set a damaged outbox aside; its new name, and what was saved, or why nothing was (None: done before).
 
     Raises sqlite3.Error or OSError when there is no room for the new one, or it cannot be written: then all is as it
     was, or `finish` does the rest.
     """
+    before = finish(path)
+    if before is not None:
+        return before, None
     new = _new(path)
     saved: Saved | Exception
     try:
@@ -91,9 +97,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def _put_in_place(path: Path, name: Path) -> None:
-    """Let the damaged file's log follow it, and give the new one the name."""
-    with suppress(FileNotFoundError):
-        Path(f"{path}-wal").rename(f"{name}-wal")
+    """Let the damaged file's logs follow it, and give the new one the name."""
+    for end in _LOGS:
+        with suppress(FileNotFoundError):
+            Path(f"{path}{end}").rename(f"{name}{end}")
     Path(f"{path}-shm").unlink(missing_ok=True)
     sync_folder(path.parent)
     _new(path).rename(path)
@@ -105,8 +112,8 @@ def _build(new: Path, damaged: Path | None, first_id: int) -> Saved:
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = OFF")  # half a file is thrown away, not mended; first: the next one writes
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = OFF")  # half a file is thrown away, not mended
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -1024")
         make_tables(db)
@@ -170,5 +177,5 @@ def _free_name(path: Path, now: float) -> Path:
 def _last_name(path: Path) -> Path:
     """Under which name the damaged file was set aside last."""
     beside = [one for one in path.parent.iterdir() if one.name.startswith(f"{path.name}.corrupt-")]
-    files = [one for one in beside if not one.name.endswith("-wal")]
+    files = [one for one in beside if not one.name.endswith(_LOGS)]
     return max(files, key=lambda one: one.stat().st_ctime_ns, default=Path(f"{path}.corrupt-at-an-unknown-time"))

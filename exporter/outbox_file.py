@@ -17,7 +17,7 @@ from typing import TypeVar
 from exporter import outbox_aside
 from exporter.outbox_checks import check_ids, check_tally, tally
 from exporter.outbox_reserve import Reserve, is_full
-from exporter.outbox_rows import GROWS, grows_no_more
+from exporter.outbox_rows import GROWS, grow_no_more, grows_no_more
 from exporter.outbox_schema import form, is_newer, ready_tables, right_form
 
 __all__ = ["OutboxError", "OutboxFile", "OutboxLockedError"]
@@ -208,8 +208,7 @@ class OutboxFile:
         self._reserve.let_go()
         with suppress(sqlite3.Error):  # when that cannot be done either, the next attempt says so
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        pages = db.execute("PRAGMA page_count").fetchone()[0]
-        db.execute(f"PRAGMA max_page_count = {pages}")
+        grow_no_more(db)
 
     def _with_room(self, work: Callable[[], T]) -> T:
         """Do what takes room on the disk, the reserve's too if there is no other."""
@@ -219,6 +218,12 @@ class OutboxFile:
             if not is_full(problem, self.path) or not self._reserve.let_go():
                 raise
             return work()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = self._with_room(lambda: _connect(self.path))
+        if not self._reserve.keep() and self._reserve.used:
+            grow_no_more(db)
+        return db
 
     def _open(self) -> None:
         name = outbox_aside.finish(self.path)
@@ -232,13 +237,12 @@ class OutboxFile:
                 name,
             )
         try:
-            self._db = self._with_room(lambda: _connect(self.path))
+            self._db = self._connect()
         except _DAMAGE as problem:
             # What is asked of it here, every good file answers.
             if not _is_damage(problem) and getattr(problem, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
                 raise
             self._begin_anew(problem)
-        self._reserve.keep()
 
     def _begin_anew(self, problem: Exception) -> None:
         """Put a new file, with what can be saved, in the place of the damaged one; raises OutboxError.
@@ -250,7 +254,7 @@ class OutboxFile:
         try:
             name, saved = self._with_room(lambda: outbox_aside.replace(self.path, self._clock()))
             self.generation += 1
-            self._db = _connect(self.path)
+            self._db = self._connect()
         except (sqlite3.Error, OSError) as trouble:
             self._try_later(
                 f"the outbox {self.path} is damaged ({problem}), and a new one cannot be begun ({trouble}): "
@@ -262,6 +266,8 @@ class OutboxFile:
         if isinstance(saved, outbox_aside.Saved):
             words = f"{saved.lines} lines could be read out of it and will be sent"
             words += f", and {saved.rejected} that were put aside" if saved.rejected else ""
+        elif saved is None:
+            words = "what could be read out of it will be sent"
         else:
             words = f"nothing could be saved out of it ({saved})"
         log.error(

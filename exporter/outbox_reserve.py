@@ -31,9 +31,14 @@ class Reserve:
         self._file = Path(f"{path}.reserve")
         self._not_before = 0.0
 
+    @property
+    def used(self) -> bool:
+        """Whether the outbox has had the room in the last minute."""
+        return time.monotonic() < self._not_before
+
     def keep(self) -> bool:
         """See that it is there; False when there is no room for it, and as much again, or it was used a minute ago."""
-        if time.monotonic() < self._not_before:
+        if self.used:
             return False
         try:
             there = self._file.stat().st_size if self._file.exists() else 0

@@ -20,6 +20,7 @@ __all__ = [
     "drop_oldest",
     "drop_overtaken",
     "give_back",
+    "grow_no_more",
     "grows_no_more",
     "pragma",
     "rejected_in",
@@ -31,6 +32,7 @@ __all__ = [
 
 _ROWS_AT_ONCE: Final = 64
 _KEPT_PAGES: Final = 1024
+_FEW_PAGES: Final = 256
 _PAGES_AT_ONCE: Final = 2048
 GROWS: Final = 0x3FFFFFFF
 """SQLite's own bound of a file, in pages; newer ones have a higher."""
@@ -149,6 +151,11 @@ def _point(line: str) -> tuple[str, str]:
 def pragma(db: sqlite3.Connection, name: str) -> int:
     """A number that SQLite tells."""
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def grow_no_more(db: sqlite3.Connection) -> None:
+    """Hold the file to the size that it has, since its disk is full; an empty one to as much as lets it be of use."""
+    db.execute(f"PRAGMA max_page_count = {max(pragma(db, 'page_count'), _FEW_PAGES)}")
 
 
 def grows_no_more(db: sqlite3.Connection) -> bool:

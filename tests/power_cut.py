@@ -16,9 +16,10 @@ from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_vo
 from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 SECTOR: Final = 512
+T = TypeVar("T")
 
 _Open = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
 _Delete = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int)
@@ -59,12 +60,16 @@ class _Methods(Structure):
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """What was done to a file: `what` is write, truncate, sync or delete; `folder` synced the names of all files."""
+    """What was done to a file: `what` is write, truncate, sync, delete or rename (who renames, notes it).
+
+    `folder` synced the names of all files.
+    """
 
     what: str
     path: str
     offset: int = 0
     data: bytes = b""
+    to: str = ""
 
 
 class Recorder:
@@ -221,10 +226,20 @@ def images(ops: list[Op], dice: random.Random, every: int = 1) -> Iterator[tuple
     """
     kinds = ("none", "some", "all")
     files: dict[str, _File] = {}
+    names: list[Op] = []  # renamed since the folder was synced
     for count, op in enumerate(ops, 1):
         if op.what == "folder":
+            _rename(files, names)
+            names.clear()
             for file in files.values():
                 file.settle_name()
+            continue
+        if op.what == "rename":
+            names.append(op)
+            for kind in kinds[::2]:
+                image = dict(_image(files, kind, dice))
+                _rename(image, names)
+                yield count, kind, image
             continue
         files.setdefault(op.path, _File()).settle(op)
         near_sync = op.what == "sync" or (count < len(ops) and ops[count].what == "sync")
@@ -232,6 +247,13 @@ def images(ops: list[Op], dice: random.Random, every: int = 1) -> Iterator[tuple
             continue
         for kind in kinds if every == 1 else (kinds[dice.randrange(3)],):
             yield count, kind, dict(_image(files, kind, dice))
+
+
+def _rename(files: dict[str, T], names: list[Op]) -> None:
+    """Let the files have their new names: those of them that are there."""
+    for op in names:
+        if op.path in files:
+            files[op.to] = files.pop(op.path)
 
 
 def _image(files: dict[str, _File], kind: str, dice: random.Random) -> Iterator[tuple[str, bytes]]:

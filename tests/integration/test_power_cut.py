@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import tempfile
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import pytest
 
 from exporter import outbox_aside
 from exporter.outbox import Outbox
-from tests.power_cut import Recorder, images, lay
+from tests.damaged_outbox import assert_whole, damaged, in_memory
+from tests.power_cut import Op, Recorder, images, lay
 
 SEED = 20261122
 
@@ -56,14 +57,6 @@ def live(path: Path, recorder: Recorder, story: Story, dice: random.Random) -> N
             outbox.close()
             outbox = Outbox(path)
     outbox.close()
-
-
-@contextmanager
-def in_memory() -> Iterator[Path]:
-    """A folder in memory where that can be had: opening an outbox syncs, and it is another disk that is on trial."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield Path(name)
 
 
 @pytest.fixture
@@ -136,3 +129,45 @@ def test_a_power_cut_at_any_write_loses_nothing_that_append_returned_for(
             file.unlink()
     print(f"{len(recorder.ops)} operations, {checked} cuts, {appends_checked} appends looked for, 0 missing")
     assert checked > 100
+
+
+def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothing(folder: Path) -> None:
+    try:
+        recorder = Recorder()
+    except OSError as error:
+        pytest.skip(f"cannot look at what SQLite writes: {error}")
+    path = damaged(folder)
+    for file in folder.iterdir():
+        recorder.ops += [Op("write", str(file), 0, file.read_bytes()), Op("sync", str(file))]
+    begun = len(recorder.ops)
+    rename, sync_folder = Path.rename, outbox_aside.sync_folder
+
+    def renamed(self: Path, target: Path | str) -> Path:
+        new = rename(self, target)
+        recorder.ops.append(Op("rename", str(self), to=str(target)))
+        return new
+
+    def noted(folder: Path) -> None:
+        sync_folder(folder)
+        recorder.folder_synced()
+
+    with recorder, pytest.MonkeyPatch.context() as patch, closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT depth FROM tally").fetchone()  # so that its log is still there to be set aside
+        patch.setattr(Path, "rename", renamed)
+        patch.setattr(outbox_aside, "sync_folder", noted)
+        Outbox(path).close()
+    assert [op.what for op in recorder.ops].count("rename") == 3
+    found: set[tuple[str, ...]] = set()
+    checked = 0
+    for done, _, files in images(recorder.ops, random.Random(SEED), min(EVERY, 4)):
+        if done < begun:
+            continue
+        for file in folder.iterdir():
+            file.unlink()
+        lay(files, folder)
+        found.add(tuple(sorted(name.name.split("T")[0] for name in folder.iterdir())))
+        assert_whole(path)
+        checked += 1
+    print(f"{len(recorder.ops) - begun} operations, {checked} cuts, {len(found)} states of the names, 0 lines missing")
+    assert checked > 20
+    assert len(found) >= 5

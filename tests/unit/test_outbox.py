@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter import outbox_rows
 from exporter.outbox import ROW_LINES, Batch, Outbox, OutboxError, OutboxLockedError
 
 
@@ -211,7 +212,8 @@ def fill_the_disk(outbox: Outbox, spare_pages: int) -> None:
     outbox._file.read(limit)
 
 
-def test_a_full_disk_drops_the_oldest(path: Path) -> None:
+def test_a_full_disk_drops_the_oldest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_rows, "_FEW_PAGES", 1)
     outbox = Outbox(path)
     for start in range(0, 5000, 100):
         outbox.append(lines(start, start + 100))
@@ -225,7 +227,10 @@ def test_a_full_disk_drops_the_oldest(path: Path) -> None:
     assert outbox.get_state("at") == "5900"
 
 
-def test_a_full_disk_with_nothing_to_drop_is_an_error_that_keeps_nothing(path: Path) -> None:
+def test_a_full_disk_with_nothing_to_drop_is_an_error_that_keeps_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_rows, "_FEW_PAGES", 1)
     outbox = Outbox(path)
     outbox.append([], {"at": "before"})
     fill_the_disk(outbox, 2)

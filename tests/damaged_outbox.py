@@ -1,0 +1,82 @@
+"""A damaged outbox that has all that can be in one, and how it must be found in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from exporter.outbox import Outbox
+from exporter.outbox_salvage import SAVED_ASIDE
+
+LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
+REJECTED = [f'current,meter_id=1 value="{number}" {number}' for number in range(3)]
+WORDS = "field type conflict"
+STATE = {f"key{number:02}": f"{number} " * 30 for number in range(40)} | {"long": "x" * 9000}
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder in memory where that can be had: opening an outbox syncs, and it is another disk that is on trial."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+def damaged(folder: Path) -> Path:
+    """An outbox as a power cut leaves it, a part of it in its log alone; what it counts of itself is wrong."""
+    made = folder / "made"
+    made.mkdir()
+    outbox = Outbox(made / "outbox.db")
+    outbox.append(REJECTED)
+    batch = outbox.take(3, newest=False)
+    assert batch is not None
+    outbox.delete(batch, rejected=dict.fromkeys(range(3), WORDS))
+    for start in range(0, 60, 3):
+        outbox.append(LINES[start : start + 3], STATE if start == 0 else {})
+        if start == 30:
+            with sqlite3.connect(outbox.path) as other:
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            other.close()
+    with sqlite3.connect(outbox.path) as other:
+        other.execute("UPDATE tally SET depth = 7")
+    other.close()
+    path = folder / "outbox.db"
+    for end in ("", "-wal"):
+        shutil.copy(f"{outbox.path}{end}", f"{path}{end}")
+    outbox.close()
+    shutil.rmtree(made)
+    return path
+
+
+def assert_whole(path: Path, *, more: Sequence[str] = (), times: int = 1, emptied: bool = False) -> None:
+    """All that was in it is there, in order and once; so many damaged files are set aside, and nothing else is left."""
+    outbox = Outbox(path)
+    assert outbox.states("") == STATE
+    assert [one.line for one in outbox.rejected()] == REJECTED[::-1]
+    assert {one.words for one in outbox.rejected()} == {f"{WORDS} {SAVED_ASIDE}"}
+    found: list[str] = []
+    assert outbox.status().depth_lines == len(LINES) + len(more)
+    if emptied:
+        while batch := outbox.take(7, newest=False):
+            found += batch.lines
+            outbox.delete(batch)
+    else:
+        every = outbox.take(10_000, newest=False)
+        assert every is not None
+        found += every.lines
+    assert found == [*LINES, *more]
+    outbox.append([], {"long": STATE["long"]})
+    outbox.close()
+    names = sorted(file.name for file in path.parent.glob(f"{path.name}*"))
+    aside = [name for name in names if ".corrupt-" in name and not name.endswith("-wal")]
+    assert len(aside) == times, names
+    rest = {name for name in names if ".corrupt-" not in name}
+    assert rest <= {path.name, f"{path.name}.lock", f"{path.name}.reserve"}, names
+    again = Outbox(path)
+    assert again.status().depth_lines == (0 if emptied else len(LINES) + len(more)), "a log of another file was taken"
+    again.close()

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)
+_HOUR_MS: Final = 3_600_000
+_MINUTE_MS: Final = 60_000
 TOLERANCE: Final = timedelta(minutes=5)
 _INSTANTANEOUS: Final = 7
 _MOST_RULES_DIFFER: Final = 2
@@ -142,8 +144,8 @@ class ClockRules:
         """What the list with registers before showed, by meter: local time in ms."""
         self._row: dict[str, int] = {}  # how many lists with registers came one soon after the other
         self._said: set[str] = set()
-        self.settled: dict[str, bool] = {}
-        """Meters of which a list that tells no hour teaches nothing but what it shows: one with registers, or any."""
+        self.settled: dict[str, Sends] = {}
+        """Meters of which it is known for good how often they send registers."""
 
     def new_state(self) -> dict[str, str]:
         """What changed since this was last asked: key -> text."""
@@ -156,6 +158,19 @@ class ClockRules:
             known.pop(meter_id, None)
         self._changed.discard(meter_id)
         self._said.discard(meter_id)
+
+    def teaches_nothing(self, meter_id: str, shown: int | None) -> bool:
+        """Whether a list teaches nothing but what it shows, and tells no hour.
+
+        `shown` is the local time, ms, that the clock beside its registers shows; None where it has none of both.
+        """
+        sends = self.settled.get(meter_id)
+        if shown is None:
+            return sends is Sends.HOURLY
+        into_hour = shown % _HOUR_MS
+        if into_hour >= _MINUTE_MS:
+            return sends is not None
+        return sends is Sends.STEADILY and into_hour >= _FIRST_SECONDS * 1000
 
     def rule(self, meter_id: str) -> Rule:
         """The rule in force for this meter."""
@@ -220,7 +235,7 @@ class ClockRules:
         if sends is not meter.sends:
             self._keep(meter_id, replace(meter, sends=sends))
         if sends in (Sends.HOURLY, Sends.STEADILY):
-            self.settled[meter_id] = sends is Sends.HOURLY
+            self.settled[meter_id] = sends
 
     def _steadiness(self, sends: Sends, meter_id: str, local: datetime, since: timedelta | None) -> Sends:
         """What a list with registers tells, by what its clock shows and how long since the one before."""

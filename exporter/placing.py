@@ -93,15 +93,13 @@ class Placer:
         """Place a list as `place` would, if it says nothing new: its meter, and its time in ms or None.
 
         `own` is the id in the list, `moment` its time before it is made free, `shown` what the clock beside registers
-        shows (local, ms), which is not in the first minute of an hour, None for a list without registers of its own
-        clock's. None, with nothing done, where `place` is needed.
+        shows (local, ms), None where there are none. None, with nothing done, where `place` is needed.
         """
         names = self._names
-        meter_id = self.id_of(own)
+        meter_id = names.last_alone if own is None else own
         if meter_id is None or self._unsure or names.waiting:
             return None
-        any_list = self._rules.settled.get(meter_id)
-        if any_list is None or not (any_list or shown is not None):
+        if not self._rules.teaches_nothing(meter_id, shown):
             return None
         if shown is not None:
             self._rules.shown[meter_id] = shown
@@ -283,7 +281,9 @@ class _Names:
     @property
     def last_alone(self) -> str | None:
         """The id that a list without one has now; None where that must be looked into."""
-        return self.last if self._alternating_until is None else None
+        if self._alternating_until is not None:
+            return None
+        return self.fallback if self.last is None and self._gave_up else self.last
 
     def _named(self, timed: _Timed, own: str) -> list[tuple[_Timed, str]]:
         self.hear(own, timed.time or 0)
@@ -292,20 +292,25 @@ class _Names:
 
     def hear(self, own: str, at: int) -> None:
         """A list that names its meter came; `at` is its time, ms."""
-        if self.last not in (None, own) and own in self.heard:
-            if self._alternating_until is None:
-                log.warning(
-                    "two meters, %s and %s, speak on %s: lists that name no meter are left out until one is alone",
-                    self.last,
-                    own,
-                    self._source,
-                )
-            self._alternating_until = at + _ALTERNATING_MS
+        heard = self.heard
+        if own in heard:
+            if self.last not in (None, own):
+                self._alternate(own, at)
+            del heard[own]
+        elif len(heard) >= _REMEMBERED_IDS:  # a stream of ever new ids is no reason to grow
+            del heard[next(iter(heard))]
+        heard[own] = None
         self.last = own
-        self.heard.pop(own, None)
-        self.heard[own] = None
-        if len(self.heard) > _REMEMBERED_IDS:  # a stream of ever new ids is no reason to grow
-            del self.heard[next(iter(self.heard))]
+
+    def _alternate(self, own: str, at: int) -> None:
+        if self._alternating_until is None:
+            log.warning(
+                "two meters, %s and %s, speak on %s: lists that name no meter are left out until one is alone",
+                self.last,
+                own,
+                self._source,
+            )
+        self._alternating_until = at + _ALTERNATING_MS
 
     def _two_meters(self, at: int) -> bool:
         if self._alternating_until is None:

@@ -141,7 +141,7 @@ class Lines:
             told = frame[ready.clock]
             minute, second = told[_MINUTE], told[_SECOND]
             began = ready.hours[told[:_MINUTE] + told[_BEHIND:]]
-            if began is None or minute >= _SIXTY or second >= _SIXTY or (ready.registers and not minute):
+            if began is None or minute >= _SIXTY or second >= _SIXTY:
                 return None
             into_hour = minute * 60_000 + second * 1000
             clock = began[0] + into_hour

@@ -20,6 +20,7 @@ __all__ = ["RESERVE", "Reserve", "is_full", "most_octets"]
 RESERVE: Final = 4 << 20
 """Octets: the log's 2 MiB, which must all find room in the file behind it, and as much for the log after that."""
 _AGAIN_S: Final = 60.0
+_ENOUGH: Final = 2 * RESERVE
 _NEXT_TO_NOTHING: Final = 64 << 10
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -30,41 +31,48 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         self._file = Path(f"{path}.reserve")
         self._not_before = 0.0
-
-    @property
-    def used(self) -> bool:
-        """Whether the outbox has had the room in the last minute."""
-        return time.monotonic() < self._not_before
+        self.used = False
+        """Whether the outbox was given the room, and there was no room for another since."""
 
     def keep(self) -> bool:
-        """See that it is there; False when there is no room for it, and as much again, or it was used a minute ago."""
-        if self.used:
+        """See that it is there; False when there is no room for it, and as much again."""
+        if time.monotonic() < self._not_before:
             return False
         try:
-            there = self._file.stat().st_size if self._file.exists() else 0
-            if there == RESERVE:
-                return True
-            if _room(self._file.parent) < 2 * RESERVE:
+            if not self._there() and not self._make():
                 return False
-            handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         except OSError:  # the outbox does without
+            self._not_before = time.monotonic() + _AGAIN_S
             return False
-        try:
-            _hold(handle)
-        except OSError:
-            self.let_go()
-            return False
-        finally:
-            os.close(handle)
+        self.used = False
         return True
 
     def let_go(self) -> bool:
         """Give the room to the outbox; whether there was any."""
-        self._not_before = time.monotonic() + _AGAIN_S
         try:
+            # A quota, or a limit of this process, is not told as a full disk is: only time tells whether it is over.
+            if _room(self._file.parent) >= _ENOUGH:
+                self._not_before = time.monotonic() + _AGAIN_S
             self._file.unlink()
         except OSError:
             return False
+        self.used = True
+        return True
+
+    def _there(self) -> bool:
+        return self._file.exists() and self._file.stat().st_size == RESERVE
+
+    def _make(self) -> bool:
+        if _room(self._file.parent) < _ENOUGH:
+            return False
+        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _hold(handle)
+        except OSError:
+            self._file.unlink()
+            raise
+        finally:
+            os.close(handle)
         return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -21,7 +20,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-PREFIX: Final = "HAN_"
+from exporter.few_settings import DEFAULT_ZONE, OTHERS, PREFIX, data_folder
+
+__all__ = ["PREFIX", "Limits", "MeterSettings", "Settings", "SettingsError", "data_folder", "load"]
+
 _SIZES: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 # Variables with the prefix that are not settings of `run`.
 _NOT_SETTINGS: Final = frozenset({"HAN_CONFIG"})
@@ -76,7 +78,7 @@ class Settings(BaseSettings):
     """One or more sources, separated by blanks."""
     meter_id: str | None = None
     """Id of a meter that never names itself."""
-    timezone: str = "Europe/Oslo"
+    timezone: str = DEFAULT_ZONE
     outbox: Path | None = None
     """File of the durable queue; by default in the platform's data folder."""
     outbox_max: int = 1 << 30
@@ -223,18 +225,6 @@ class Settings(BaseSettings):
             raise SettingsError(f"HAN_INFLUX_TOKEN_FILE {self.influx_token_file} cannot be read: {words}") from None
 
 
-def data_folder() -> Path:
-    """Where a program of this user keeps its data on this platform."""
-    home = Path.home()
-    if sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return base / "han-exporter"
-
-
 def load(overrides: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
     """Read the settings. `overrides` are the command line's (None = not given), `config` a han.toml.
 
@@ -272,15 +262,11 @@ def _check_names() -> None:
     """A misspelt HAN_ variable would be passed over in silence: name it instead."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | _NOT_SETTINGS
     unknown = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
-    unknown = [name for name in unknown if not name.startswith(_OTHERS)]
+    unknown = [name for name in unknown if not name.startswith(OTHERS)]
     if unknown:
         raise SettingsError(
             f"{', '.join(sorted(unknown))}: no such setting; there are {', '.join(sorted(known - _NOT_SETTINGS))}"
         )
-
-
-_OTHERS: Final = ("HAN_TEST_", "HAN_ALERT_", "HAN_GRAFANA_", "HAN_INIT_", "HAN_COMPOSE_")
-"""Prefixes of variables that are read by others: the tests, the compose stack."""
 
 
 def _told(problem: ErrorDetails, path: Path | None, from_file: Mapping[str, Any], given: Mapping[str, Any]) -> str:

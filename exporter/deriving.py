@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from exporter import points
-from exporter.config import Settings
 from exporter.derived import (
     Phases,
     capacity,
@@ -31,6 +30,9 @@ from exporter.hour_book import HourBook
 from exporter.hour_so_far import HourSoFar
 from exporter.placing import HOUR_MS, Placed
 from exporter.protocol.obis import describe
+
+if TYPE_CHECKING:
+    from exporter.config import Settings
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from exporter import points
-from exporter.config import Settings
 from exporter.deriving import Deriver
 from exporter.forgetting import state_of
 from exporter.host_clock import HostTime
@@ -21,6 +20,9 @@ from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer
 from exporter.sources import Chunk, Happened, Learns, Source, SourceError, SourceEvent
 from exporter.straight import Straight
 from exporter.telemetry import Link
+
+if TYPE_CHECKING:
+    from exporter.config import Settings
 
 log = logging.getLogger(__name__)
 

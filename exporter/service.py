@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from exporter import __version__, points, rejects
-from exporter.config import Settings
 from exporter.deriving import backlog_threshold_lines, last_heard, limit_lines
 from exporter.forgetting import forget
 from exporter.influx.client import Client
@@ -34,6 +33,9 @@ from exporter.sources import Source
 from exporter.status_socket import StatusServer, socket_path
 from exporter.straight import OrderedOutbox, Straight
 from exporter.telemetry import Link, ReadingAges, exporter_fields
+
+if TYPE_CHECKING:
+    from exporter.config import Settings
 
 log = logging.getLogger(__name__)
 

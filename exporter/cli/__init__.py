@@ -7,8 +7,6 @@ from typing import Any, Final
 
 import click
 
-from exporter import __version__
-
 # command -> (module below this one, one line of help). The help stands here so that `--help` loads no command.
 COMMANDS: Final = {
     "run": "Read the meter and write to InfluxDB, until stopped.",
@@ -59,8 +57,25 @@ class _Commands(click.Group):
             raise click.UsageError(f"{error.message} There are: {', '.join(COMMANDS)}.", ctx) from None
 
 
+def _say_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
+    """As click's own option does, which would have every other command look up the version, too."""
+    if not asked or ctx.resilient_parsing:
+        return
+    from exporter import __version__
+
+    click.echo(f"han-exporter, version {__version__}")
+    ctx.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="han-exporter")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_say_version,
+    help="Show the version and exit.",
+)
 def main(**_: Any) -> None:
     """Read a smart electricity meter's HAN port and write every value to InfluxDB.
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from exporter.config import Settings, SettingsError, load
+from exporter.few_settings import Naming, few_settings
 
 if TYPE_CHECKING:
+    from exporter.config import Settings
     from exporter.influx.client import Client
 
 EXIT_OK: Final = 0
@@ -34,15 +35,29 @@ def give_up(words: str, code: int = EXIT_UNUSABLE) -> NoReturn:
 
 
 def settings_or_exit(config: Path | None = None, **overrides: Any) -> Settings:
-    """The settings, or their faults in words and exit code 2."""
+    """The settings, or their faults in words and exit code 2.
+
+    What checks them (pydantic) takes longer to load than most commands need, so it is loaded here and not for `--help`.
+    """
+    from exporter.config import SettingsError, load
+
     try:
         return load(overrides, config)
     except SettingsError as error:
         give_up(f"Wrong setting: {error}")
 
 
+def naming_or_exit() -> Naming:
+    """Time zone and meter id of the settings, or the settings' faults in words and exit code 2.
+
+    As `settings_or_exit()`, and without loading what checks them where nothing else is set.
+    """
+    return few_settings() or settings_or_exit()
+
+
 def client_or_exit(settings: Settings, timeout: float = 10.0) -> Client:
     """The InfluxDB of the settings, or words about what is missing and exit code 2."""
+    from exporter.config import SettingsError
     from exporter.influx.client import Client
 
     if settings.influx_url is None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from exporter.cli._common import config_option, settings_options, settings_or_exit
-from exporter.config import Settings, SettingsError
-from exporter.host_clock import NOT_BEFORE, synchronised
+from exporter.few_settings import plain_outbox
 from exporter.status_socket import NotRunning, ask
 from exporter.telemetry import Link, LinkState, faults
 
 if TYPE_CHECKING:
+    from exporter.config import Settings
     from exporter.sources import Source, SourceError
 
 _LISTEN_S: Final = 15.0
@@ -36,16 +36,11 @@ def check(running: bool, seconds: float, config: Path | None, **overrides: Any) 
 
     Exit code 0: all is well. 1: something is not. 2: the settings cannot be used.
     """
-    settings = settings_or_exit(config, **overrides)
     verdicts = Verdicts()
     if running:
-        try:
-            status = ask(settings.outbox_path)
-        except NotRunning as error:
-            verdicts.wrong("service", str(error))
-        else:
-            _service(status, verdicts, patient=True)
+        _ask_alone(config, overrides, verdicts)
         raise SystemExit(verdicts.exit_code)
+    settings = settings_or_exit(config, **overrides)
     verdicts.ok("settings", f"{len(settings.sources)} source(s), time zone {settings.timezone}")
     try:
         status = ask(settings.outbox_path)
@@ -57,6 +52,22 @@ def check(running: bool, seconds: float, config: Path | None, **overrides: Any) 
     _influx(settings, verdicts)
     _clock(verdicts)
     raise SystemExit(verdicts.exit_code)
+
+
+def _ask_alone(config: Path | None, overrides: Mapping[str, Any], verdicts: Verdicts) -> None:
+    """Ask the running service alone. This is done every minute: only when none answers are the settings checked."""
+    path = plain_outbox(overrides, config)
+    try:
+        try:
+            status = ask(path or settings_or_exit(config, **overrides).outbox_path)
+        except NotRunning:
+            if path is None:
+                raise
+            status = ask(settings_or_exit(config, **overrides).outbox_path)
+    except NotRunning as error:
+        verdicts.wrong("service", str(error))
+    else:
+        _service(status, verdicts, patient=True)
 
 
 class Verdicts:
@@ -203,6 +214,7 @@ def _influx(settings: Settings, verdicts: Verdicts) -> None:
             "InfluxDB", "none is configured (HAN_INFLUX_URL); `run` keeps everything in its outbox until one is"
         )
         return
+    from exporter.config import SettingsError
     from exporter.influx.answers import Verdict
     from exporter.influx.client import Client, Unreachable
 
@@ -230,6 +242,8 @@ def _influx(settings: Settings, verdicts: Verdicts) -> None:
 
 
 def _clock(verdicts: Verdicts) -> None:
+    from exporter.host_clock import NOT_BEFORE, synchronised
+
     now = datetime.now(UTC)
     if now < NOT_BEFORE:
         verdicts.wrong("clock", f"this computer says it is {now:%Y-%m-%d %H:%M} UTC, which cannot be; set it (NTP)")

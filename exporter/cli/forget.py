@@ -21,13 +21,13 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
-from exporter.config import Settings
 from exporter.forgetting import Forgotten, meters_of
 from exporter.forgetting import forget as forget_in
 from exporter.outbox import Outbox, OutboxError, OutboxLockedError
 from exporter.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:
+    from exporter.config import Settings
     from exporter.influx.meters import Size, StoredMeters
 
 _TIMEOUT_S: Final = 60.0

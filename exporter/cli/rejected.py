@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 import click
@@ -25,10 +25,12 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
-from exporter.config import Settings
 from exporter.outbox import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError, Rejected
 from exporter.outbox_rows import Ranges
 from exporter.status_socket import NotRunning, ask
+
+if TYPE_CHECKING:
+    from exporter.config import Settings
 
 _RUN_TAKES_S: Final = 300.0
 _AT_ONCE: Final = 100

@@ -22,7 +22,6 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
-from exporter.config import Settings
 from exporter.derived import EnergySum, month_start, next_month, weekday_and_hour
 from exporter.points import ABOVE_STEPS
 from exporter.reading import Zone
@@ -30,6 +29,7 @@ from exporter.report import MonthReport, Stored, build, clock_time, disagreement
 from exporter.report_forms import as_csv, as_object, as_text
 
 if TYPE_CHECKING:
+    from exporter.config import Settings
     from exporter.influx.client import Client, Series
 
 _TIMEOUT_S: Final = 30.0

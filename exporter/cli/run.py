@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
 
 from exporter.cli._common import config_option, give_up, settings_options, settings_or_exit
-from exporter.config import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from exporter.config import Settings
 
 
 @click.command()
@@ -34,6 +36,7 @@ def run(config: Path | None, **overrides: Any) -> None:
 
 
 def _run(settings: Settings) -> int:
+    from exporter.config import SettingsError
     from exporter.outbox import OutboxError
     from exporter.service import Service
     from exporter.sources import SourceError

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, config_option, give_up, say, settings_or_exit
-from exporter.config import Settings
 from exporter.intake import Heard, Intake
 from exporter.live.state import Level, LiveState
 from exporter.live.view import Fuse, View
@@ -29,6 +28,8 @@ from exporter.sources import Chunk, Happened, Source, SourceError, SourceEvent
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+
+    from exporter.config import Settings
 
 __all__ = ["Watching", "watch"]
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from exporter import outbox_aside
 from exporter.outbox_checks import check_ids, check_tally, tally
-from exporter.outbox_reserve import Reserve, is_full
+from exporter.outbox_reserve import Reserve, hold_log, is_full
 from exporter.outbox_rows import GROWS, grow_no_more, grows_no_more
 from exporter.outbox_schema import form, is_newer, ready_tables, right_form
 
@@ -208,7 +208,7 @@ class OutboxFile:
         self._reserve.let_go()
         with suppress(sqlite3.Error):  # when that cannot be done either, the next attempt says so
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        grow_no_more(db)
+        self._hold_size(db)
 
     def _with_room(self, work: Callable[[], T]) -> T:
         """Do what takes room on the disk, the reserve's too if there is no other."""
@@ -222,8 +222,15 @@ class OutboxFile:
     def _connect(self) -> sqlite3.Connection:
         db = self._with_room(lambda: _connect(self.path))
         if not self._reserve.keep() and self._reserve.used:
-            grow_no_more(db)
+            self._hold_size(db)
         return db
+
+    def _hold_size(self, db: sqlite3.Connection) -> None:
+        grow_no_more(db)
+        with suppress(sqlite3.Error):
+            db.execute("BEGIN IMMEDIATE")
+            hold_log(self.path)
+            db.execute("ROLLBACK")
 
     def _open(self) -> None:
         name = outbox_aside.finish(self.path)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import resource
+from contextlib import closing
+from pathlib import Path
 
+from exporter.outbox import Outbox
 from tests.e2e.harness import Home, Meter, Run, started, until, words
 from tests.e2e.made import frames_of_power
 from tests.e2e.truth import assert_same, of_meters, points_of_lists, powers
 from tests.influx_server import Influx, Store, free_port
+from tests.small_disk import fill, room, small_disk
 
 
 def disk_takes(run: Run, octets: int) -> None:
@@ -48,3 +52,66 @@ def test_a_full_disk_and_no_influxdb_are_told_as_they_are(home: Home, influx: In
     run.expect("wait in memory, and are lost if this is stopped before it takes them")
     assert run.stop() < 6
     assert "that the outbox could not take are lost" in words(run.log)
+
+
+def backlog(path: Path, appends: int) -> None:
+    """An outbox in which so many hundreds of lines wait, and its reserve."""
+    outbox = Outbox(path)
+    for number in range(appends):
+        outbox.append(
+            [f"active_power,direction=import,meter_id=OLD value={number}.0 {number}{k:03}" for k in range(100)]
+        )
+    outbox.close()
+
+
+def newest(path: Path) -> tuple[str, ...]:
+    """The last lines that wait, while another has the outbox."""
+    with closing(Outbox(path, read_only=True)) as outbox:
+        batch = outbox.take(100, newest=True)
+        return batch.lines if batch is not None else ()
+
+
+def waiting(path: Path) -> tuple[list[str], int]:
+    """The lines that wait, and how many were dropped."""
+    outbox = Outbox(path)
+    dropped = outbox.status().dropped_lines
+    lines: list[str] = []
+    while batch := outbox.take(5000, newest=False):
+        lines += batch.lines
+        outbox.delete(batch)
+    outbox.close()
+    return lines, dropped
+
+
+def test_started_on_a_full_disk_without_influxdb_the_oldest_go_and_no_new_one(
+    home: Home, influx: Influx, meter: Meter, mark: str
+) -> None:
+    with small_disk() as disk:
+        home.outbox = disk / "outbox.sqlite"
+        backlog(home.outbox, 160)
+        (disk / "outbox.sqlite.lock").unlink()  # its number of a process will have no room
+        fill(disk)
+        run = started(home, meter, influx, influx_url=f"http://127.0.0.1:{free_port()}")
+        fill(disk)
+        assert room(disk) == 0
+        for octets in frames_of_power(f"NEW-{mark}", range(1500)):
+            meter.send(octets)
+        run.expect("is full: its oldest .* lines were dropped", 60)
+        until(lambda: any(" value=1499.0 " in line for line in newest(home.outbox)), 60)
+        run.stop()
+        assert "takes nothing" not in words(run.log)
+        lines, dropped = waiting(home.outbox)
+        assert dropped > 0
+        old = [line for line in lines if "meter_id=OLD" in line]
+        assert len(old) + dropped == 16_000
+        new = [line for line in lines if f"NEW-{mark}" in line and line.startswith("active_power")]
+        assert len(new) == 1500
+
+
+def test_a_disk_too_full_to_begin_on_is_told_and_left_to_who_starts_it_again(home: Home, meter: Meter) -> None:
+    with small_disk() as disk:
+        home.outbox = disk / "outbox.sqlite"
+        fill(disk)
+        done = home.han("run", source=meter.path)
+        assert done.returncode not in (0, None)
+        assert "the disk is full: free some room" in done.stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import outbox_rows
+from exporter import outbox_file, outbox_rows
 from exporter.outbox import ROW_LINES, Batch, Outbox, OutboxError, OutboxLockedError
 
 
@@ -329,8 +329,15 @@ def drained(outbox: Outbox) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_holes_in_a_file_cost_only_the_rows_that_they_hit(path: Path, seed: int) -> None:
-    """Random octets over whole pages, in the file and in a log that was not yet taken into it."""
+@pytest.mark.parametrize("checked", [0, outbox_file.CHECKED_WHOLE])
+def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
+    path: Path, seed: int, checked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random octets over whole pages, in the file and in a log that was not yet taken into it.
+
+    A large file is not read whole when it is opened: there they are met where they are read.
+    """
+    monkeypatch.setattr(outbox_file, "CHECKED_WHOLE", checked)
     dice = random.Random(seed)
     outbox = Outbox(path)
     sizes = [dice.choice([1, 12, 12, 40, 1000]) for _ in range(120)]

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from serial.tools import list_ports
-
 __all__ = ["Whereabouts", "serial_ports", "stable_path"]
 
 log = logging.getLogger(__name__)
@@ -33,6 +31,8 @@ Ports = Callable[[], Iterable[Any]]
 
 def serial_ports() -> list[Any]:
     """The serial ports of this machine, as pyserial lists them; the likeliest first."""
+    from serial.tools import list_ports
+
     for _ in range(2):
         try:
             # USB adapters first: a meter on a built-in port is rare.

@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from exporter import outbox_aside
 from exporter.outbox_checks import check_ids, check_tally, tally
-from exporter.outbox_reserve import Reserve, hold_log, is_full
+from exporter.outbox_reserve import Reserve, has_room, hold_log, is_full
 from exporter.outbox_rows import GROWS, grow_no_more, grows_no_more
+from exporter.outbox_salvage import may_be_written
 from exporter.outbox_schema import form, is_newer, ready_tables, right_form
 
 __all__ = ["OutboxError", "OutboxFile", "OutboxLockedError"]
@@ -111,7 +112,8 @@ class OutboxFile:
             except sqlite3.OperationalError as problem:
                 if self._read_only or not is_full(problem, self.path):
                     raise
-                self._make_room()
+                generation = self.generation  # a new file has its room
+                self._mending(lambda: self._make_room() if self.generation == generation else None)
                 return self._mending(lambda: self._transaction(work))
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -202,6 +204,9 @@ class OutboxFile:
         goes over what was written before.
         """
         db = self._connection
+        if has_room(self.path) and not grows_no_more(db):
+            # SQLite says so of a page, too, whose number was damaged: it is behind all pages that there may be.
+            _check_pages(db)
         if grows_no_more(db) and self._reserve.keep():
             db.execute(f"PRAGMA max_page_count = {GROWS}")
             return
@@ -347,8 +352,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         if ready_tables(db):
             outbox_aside.sync_folder(path.parent)
         _check(db, path)
-    except BaseException:
+    except BaseException as problem:
         db.close()
+        if getattr(problem, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY and not may_be_written(path):
+            raise sqlite3.DatabaseError("its head says that it is of a kind that is only read") from problem
         raise
     return db
 
@@ -361,14 +368,18 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     if form(db) != right_form():
         raise sqlite3.DatabaseError("its tables are not as they were made")
     if _file_bytes(path) <= CHECKED_WHOLE:
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+        _check_pages(db)
         check_tally(db)
     tally(db)
     check_ids(db)
     db.execute("SELECT id FROM chunk ORDER BY id LIMIT 1").fetchone()
     db.execute("SELECT key FROM state LIMIT 1").fetchone()
+
+
+def _check_pages(db: sqlite3.Connection) -> None:
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict.rpartition("\n")[2])
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:

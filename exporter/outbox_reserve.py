@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["RESERVE", "Reserve", "hold_log", "is_full", "most_octets"]
+__all__ = ["RESERVE", "Reserve", "has_room", "hold_log", "is_full", "most_octets"]
 
 RESERVE: Final = 4 << 20
 """Octets: the log's 2 MiB, which must all find room in the file behind it, and as much for the log after that."""
@@ -53,7 +53,7 @@ class Reserve:
         """Give the room to the outbox; whether there was any."""
         try:
             # A quota, or a limit of this process, is not told as a full disk is: only time tells whether it is over.
-            if _room(self._file.parent) >= _ENOUGH:
+            if has_room(self._file):
                 self._not_before = time.monotonic() + _AGAIN_S
             self._file.unlink()
         except OSError:
@@ -65,7 +65,7 @@ class Reserve:
         return self._file.exists() and self._file.stat().st_size == RESERVE
 
     def _make(self) -> bool:
-        if _room(self._file.parent) < _ENOUGH:
+        if not has_room(self._file):
             return False
         handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -76,6 +76,13 @@ class Reserve:
         finally:
             os.close(handle)
         return True
+
+
+def has_room(path: Path) -> bool:
+    """Whether the disk says that it has room for a reserve, and as much again."""
+    with suppress(OSError):
+        return _room(path.parent) >= _ENOUGH
+    return False
 
 
 def hold_log(path: Path) -> None:

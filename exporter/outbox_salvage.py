@@ -2,8 +2,8 @@
 
 The pages are looked at one by one, without the tree that holds them together, so that a hole in one place costs no
 row in another. Pages that were given back, with rows that have left, are passed over. Source: SQLite's file format,
-https://www.sqlite.org/fileformat2.html, sections 1.6 and 1.7 (b-tree pages, cells, overflow), 1.8 (pointer map), 2.1
-(records), 4 (the write-ahead log).
+https://www.sqlite.org/fileformat2.html, sections 1.3, 1.6 and 1.7 (b-tree pages, cells, overflow), 1.8 (pointer map),
+2.1 (records), 4 (the write-ahead log).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "SAVED_ASIDE",
     "Aside",
     "Row",
+    "may_be_written",
     "state_crc",
     "surviving_rejected",
     "surviving_rows",
@@ -169,6 +170,12 @@ def surviving_rejected(path: Path) -> Iterator[Aside]:
                     continue
                 if math.isfinite(aside.at) and aside.line and "\n" not in aside.line and "\0" not in aside.line:
                     yield aside
+
+
+def may_be_written(path: Path) -> bool:
+    """Whether SQLite writes to a file with such a head (section 1.3.3). Raises OSError."""
+    with closing(_Pages(path)) as pages:
+        return pages.page(1)[18:19] in (b"", b"\x01", b"\x02")
 
 
 def state_crc(key: bytes, value: bytes) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from exporter import outbox_file
 from exporter.outbox import Outbox
+from exporter.outbox_rows import grows_no_more
 
 LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
 STATE = {f"key{number:03}": f"{number} " * 60 for number in range(150)}
@@ -69,6 +70,8 @@ def instead(old: bytes, new: bytes) -> Callable[[Path], None]:
         pytest.param(octets_at(60, b"\0\1\0\0"), id="a version that never was"),
         pytest.param(octets_at(60, b"\0\0\0\3"), id="a version that may be one day, with other tables"),
         pytest.param(octets_at(60, b"\0\0\3\xe7"), id="the last version that is believed"),
+        pytest.param(octets_at(18, b"\3"), id="a kind of file that SQLite only reads"),
+        pytest.param(octets_at(19, b"\3"), id="a kind of file that SQLite does not read"),
         pytest.param(octets_at(44, b"\0\0\0\x4f"), id="a format of schema that SQLite does not know"),
         pytest.param(instead(b"CREATE TABLE chunk", b"CREATE TABLE \xe2hunk"), id="words that are no UTF-8"),
         pytest.param(instead(b"enqueued REAL", b"enqueuee REAL"), id="a column of another name"),
@@ -128,3 +131,33 @@ def test_a_row_of_something_else_costs_itself(
     assert set(found) <= set(LINES)
     assert len(set(found)) == 60 - lost
     assert outbox.status().depth_lines == 0
+
+
+def test_a_page_behind_all_pages_is_no_full_disk(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite calls it that: the disk says that it has room."""
+    outbox = Outbox(path)
+
+    def says_full(_: sqlite3.Connection) -> None:
+        raise full
+
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        db.execute("CREATE TABLE large AS SELECT zeroblob(1 << 20)")
+    full = caught.value
+    db.close()
+    assert full.sqlite_errorcode == sqlite3.SQLITE_FULL
+    with pytest.raises(sqlite3.OperationalError):
+        outbox._file.write(says_full)
+    assert not list(path.parent.glob("*.corrupt-*")), "it is sound, so it is taken for full"
+    outbox.close()
+    octets_at(8 * 4096, bytes(4096))(path)
+    monkeypatch.setattr(outbox_file, "CHECKED_WHOLE", 0)
+    outbox = Outbox(path)
+    with pytest.raises(sqlite3.OperationalError):
+        outbox._file.write(says_full)
+    assert "is damaged" in caplog.text
+    assert set(emptied(outbox)) <= set(LINES)
+    assert not outbox._file.read(grows_no_more)

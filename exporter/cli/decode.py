@@ -12,8 +12,8 @@ from typing import BinaryIO, Final
 import click
 
 from exporter import points
-from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, say, settings_or_exit
-from exporter.config import Settings
+from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, naming_or_exit, say
+from exporter.few_settings import Naming
 from exporter.intake import Heard, Intake, Outcome, Unread
 from exporter.layouts import Lines
 from exporter.placing import Placed, Placer
@@ -46,14 +46,14 @@ def decode(file: Path, form: str) -> None:
     Exit code 0: everything decoded. 1: something was rejected (the frames that a capture begins or ends in the middle
     of are not held against it). 2: FILE cannot be read, is empty, or holds no HDLC frame at all.
     """
-    settings = settings_or_exit()
+    naming = naming_or_exit()
     name = "standard input" if str(file) == "-" else str(file)
     if str(file) == "-" and sys.stdin.isatty():
         give_up("Give a capture file, or send one to standard input; see han-exporter decode --help.")
     tally = Tally()
     try:
         with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
-            for line in _decoded(stream, form, settings, "stdin" if str(file) == "-" else file.name, tally):
+            for line in _decoded(stream, form, naming, "stdin" if str(file) == "-" else file.name, tally):
                 sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
@@ -121,10 +121,10 @@ class Tally:
         return f"{name}: {', '.join(parts)}"
 
 
-def _decoded(stream: BinaryIO, form: str, settings: Settings, source: str, tally: Tally) -> Iterator[str]:
+def _decoded(stream: BinaryIO, form: str, naming: Naming, source: str, tally: Tally) -> Iterator[str]:
     if form == "lp":
-        placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
-        lines = Lines(placer, lambda outcome: _line_protocol(outcome, placer, tally), settings.zone)
+        placer = Placer(source, zone=naming.zone, fallback=naming.meter_id)
+        lines = Lines(placer, lambda outcome: _line_protocol(outcome, placer, tally), naming.zone)
         for texts in lines_of(read_capture(stream), lines, tally):
             if texts:
                 yield "\n".join(texts)
@@ -133,13 +133,13 @@ def _decoded(stream: BinaryIO, form: str, settings: Settings, source: str, tally
         tally.nameless = placer.left_out
         return
     show: Callable[[Outcome], str] = _json_line if form == "json" else _text
-    for outcome in outcomes_of(read_capture(stream), settings, tally):
+    for outcome in outcomes_of(read_capture(stream), naming, tally):
         yield show(outcome)
 
 
-def outcomes_of(reader: CaptureReader, settings: Settings, tally: Tally) -> Iterator[Outcome]:
+def outcomes_of(reader: CaptureReader, naming: Naming, tally: Tally) -> Iterator[Outcome]:
     """Every outcome of a capture, counted; damaged lines of a text capture are said as they come."""
-    intake = Intake(settings.zone)
+    intake = Intake(naming.zone)
     told = 0
     for chunk in reader:
         for outcome in intake.feed(chunk.octets, chunk.received):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import click
-import tenacity
 
 from exporter import points
 from exporter.cli._common import (
@@ -28,7 +27,6 @@ from exporter.cli._common import (
 )
 from exporter.cli.decode import Tally, lines_of
 from exporter.cli.run import start_logging
-from exporter.config import Settings
 from exporter.deriving import Deriver
 from exporter.intake import Heard, Outcome
 from exporter.layouts import Lines
@@ -38,6 +36,7 @@ from exporter.sources.capture_file import read_capture
 from exporter.sources.capture_form import NotACapture
 
 if TYPE_CHECKING:
+    from exporter.config import Settings
     from exporter.influx.client import Client
 
 _BATCH_LINES: Final = 5000
@@ -220,6 +219,8 @@ class Poster:
         self._under_way.append(self._pool.submit(self._post, batch))
 
     def _post(self, texts: Sequence[str]) -> None:
+        import tenacity
+
         from exporter.influx.answers import Verdict
 
         if not texts:

@@ -1,23 +1,55 @@
 """What `run` costs while it does next to nothing: `python -m tests.benchmarks.idle [seconds]`.
 
-Prints the resident memory of the service with one simulated meter, its processor time, and what the largest parts of it
-cost to import, each in an interpreter of its own. With HAN_INFLUX_URL set it writes there, else into its outbox.
+One simulated meter that sends every 10 s, once with an InfluxDB (that of the tests: influxd 1.8 on PATH, or what
+HAN_TEST_INFLUX_URL names) and once with none, side by side: resident memory, processor time, wake-ups, and what an SD
+card has to bear, extrapolated to a day. Syncs are counted by strace where it is there and may, in a time of its own,
+since it slows down what it looks at. By itself it also prints what the largest parts cost to import.
 """
 
 from __future__ import annotations
 
-import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from tests.benchmarks.figures import Effort, Figure
+from tests.benchmarks import child
+from tests.benchmarks.figures import Effort, Figure, header, row
+from tests.influx_server import serve
 
 PARTS = ("sys", "sqlite3", "serial", "tenacity", "click", "pydantic_settings", "influxdb_client", "exporter.service")
 _RESIDENT = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0])"
+_START_S: Final = 5.0
+"""The start is not idling."""
+_DAY_S: Final = 86_400
+_SYNCS: Final = ("fsync", "fdatasync")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a process has spent so far: processor seconds, voluntary context switches, octets handed to the disk."""
+
+    processor_s: float
+    wakeups: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a process costs: memory now, kB; the others a second. `syncs` None: they could not be counted."""
+
+    resident_kb: int
+    processor_s: float
+    wakeups: float
+    written: float
+    syncs: float | None
 
 
 def imported_kb(module: str) -> int:
@@ -26,41 +58,123 @@ def imported_kb(module: str) -> int:
     return int(out.stdout)
 
 
-def service_cost(seconds: float) -> tuple[int, float]:
-    """Resident memory (kB) and processor seconds an hour of `run`, after so many seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "HAN_SOURCE": "sim:kamstrup", "HAN_OUTBOX": f"{folder}/outbox.sqlite"}
-        command = [str(Path(sys.executable).with_name("han-exporter")), "run", "--log-level", "error"]
-        with subprocess.Popen(command, env=environment) as process:
-            time.sleep(5)  # the start is not idling
-            before = _processor_s(process.pid)
-            time.sleep(seconds)
-            used = _processor_s(process.pid) - before
-            status = Path(f"/proc/{process.pid}/status").read_text()
+def costs(seconds: float, folder: Path) -> dict[str, Cost]:
+    """What `run` costs, by how it is used: each looked at for so long, and as long again by strace if there is one."""
+    with ExitStack() as stack:
+        pids: dict[str, int] = {}
+        for name, settings in _uses(stack, folder).items():
+            outbox = folder / f"{len(pids)}.sqlite"
+            outbox.unlink(missing_ok=True)
+            pids[name] = stack.enter_context(_running({**settings, "HAN_OUTBOX": str(outbox)}))
+        time.sleep(_START_S)
+        before = {name: _spent(pid) for name, pid in pids.items()}
+        time.sleep(seconds)
+        after = {name: _spent(pid) for name, pid in pids.items()}
+        resident = {name: _resident_kb(pid) for name, pid in pids.items()}
+        syncs = dict(zip(pids, _syncs(list(pids.values()), seconds, folder), strict=True))
+    return {
+        name: Cost(
+            resident[name],
+            (after[name].processor_s - before[name].processor_s) / seconds,
+            (after[name].wakeups - before[name].wakeups) / seconds,
+            (after[name].written - before[name].written) / seconds,
+            syncs[name],
+        )
+        for name in pids
+    }
+
+
+def _uses(stack: ExitStack, folder: Path) -> Mapping[str, Mapping[str, str]]:
+    alone = {"HAN_SOURCE": "sim:kamstrup"}
+    place = folder / "influx"
+    place.mkdir(exist_ok=True)
+    try:
+        influx = serve(place)
+    except LookupError:
+        return {"without InfluxDB": alone}
+    stack.callback(influx.stop)
+    there = {"URL": influx.url, "TOKEN": influx.token, "ORG": influx.org, "BUCKET": influx.bucket}
+    writes = {f"HAN_INFLUX_{name}": value for name, value in there.items()}
+    return {"with InfluxDB": alone | writes, "without InfluxDB": alone}
+
+
+@contextmanager
+def _running(settings: Mapping[str, str]) -> Iterator[int]:
+    command = [child.PROGRAM, "run", "--log-level", "error"]
+    with subprocess.Popen(command, env=child.environment(settings)) as process:
+        try:
+            yield process.pid
+        finally:
             process.terminate()
-        resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-        return resident, used / seconds * 3600
 
 
-def _processor_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _spent(pid: int) -> Spent:
+    """Threads that have ended are not counted: `run` has none while it idles."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    running = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+    switches = sum(_field(task / "status", "voluntary_ctxt_switches") for task in tasks)
+    return Spent(running / 1e9, switches, _field(Path(f"/proc/{pid}/io"), "write_bytes"))
+
+
+def _resident_kb(pid: int) -> int:
+    return _field(Path(f"/proc/{pid}/status"), "VmRSS")
+
+
+def _field(path: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
+
+
+def _syncs(pids: Sequence[int], seconds: float, folder: Path) -> list[float | None]:
+    """Syncs a second of each process; None where strace is not there, or may not."""
+    if shutil.which("strace") is None:
+        return [None] * len(pids)
+    tables = [folder / f"strace-{pid}" for pid in pids]
+    look = ["strace", "-f", "-qq", "-c", "-U", "name,calls", "-e", f"trace={','.join(_SYNCS)}"]
+    watchers = [
+        subprocess.Popen([*look, "-o", str(table), "-p", str(pid)], stderr=subprocess.DEVNULL)
+        for pid, table in zip(pids, tables, strict=True)
+    ]
+    time.sleep(seconds)
+    refused = [watcher.poll() is not None for watcher in watchers]
+    for watcher in watchers:
+        watcher.send_signal(signal.SIGINT)  # it lets go, and writes its table
+        watcher.wait()
+    return [None if no else _counted(table) / seconds for no, table in zip(refused, tables, strict=True)]
+
+
+def _counted(table: Path) -> int:
+    rows = [line.split() for line in table.read_text().splitlines()]
+    return sum(int(row[1]) for row in rows if len(row) > 1 and row[0] in _SYNCS)
+
+
+def figures(cost: Cost, name: str, seconds: float) -> Iterator[Figure]:
+    """The rows that tell a cost."""
+    what = f"run, idle, {name}"
+    note = f"in {seconds:g} s, one simulated meter"
+    yield Figure(f"{what}: resident memory", cost.resident_kb / 1024, "MB", 80, at_most=True, note=note)
+    an_hour = f"{cost.processor_s * 3600:.1f} s an hour"
+    yield Figure(f"{what}: of a core", cost.processor_s * 100, "%", 0.1, at_most=True, note=an_hour)
+    yield Figure(f"{what}: wake-ups", cost.wakeups * 60, "/min")
+    yield Figure(f"{what}: octets to the disk", cost.written * _DAY_S / 1e6, "MB/day")
+    syncs = None if cost.syncs is None else cost.syncs * _DAY_S
+    yield Figure(f"{what}: syncs", syncs, "/day", note="" if syncs is not None else "not available: no strace that may")
 
 
 def run(effort: Effort) -> Iterator[Figure]:
-    """The service's cost, in short: what `python -m tests.benchmarks` shows of it."""
+    """The service's cost: what `python -m tests.benchmarks` shows of it."""
     seconds = effort.of(10, 60, 600)
-    resident, used = service_cost(seconds)
-    note = f"in {seconds} s, with one simulated meter"
-    yield Figure("run, idle: resident memory", resident / 1024, "MB", 80, at_most=True, note=note)
-    yield Figure("run, idle: of a core", used / 36, "%", 0.1, at_most=True, note=f"{used:.1f} s an hour")
+    for name, cost in costs(seconds, effort.folder).items():
+        yield from figures(cost, name, seconds)
 
 
 def main() -> None:
     """Measure and print."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    resident, used = service_cost(seconds)
-    print(f"run: {resident / 1024:.1f} MB resident, {used:.1f} processor seconds an hour ({used / 36:.3f} % of a core)")
+    print(header())
+    with tempfile.TemporaryDirectory() as folder:
+        for name, cost in costs(seconds, Path(folder)).items():
+            for figure in figures(cost, name, seconds):
+                print(row(figure))
     bare = imported_kb("sys")
     for part in PARTS:
         print(f"  import {part:<18} {(imported_kb(part) - bare) / 1024:6.1f} MB over a bare interpreter")

@@ -91,7 +91,9 @@ class Outbox:
 
     Raises OutboxLockedError when another process has it, OutboxError when the file cannot be opened. A damaged file
     is set aside as `NAME.corrupt-TIME` and a new one is begun with what can be read out of it, both when it is opened
-    and when damage shows later.
+    and when damage shows later. What cannot be opened then (the disk is full) is tried again with a later use.
+
+    When the disk is full before the outbox is, the oldest lines go as well: `NAME.reserve` keeps the room for that.
     """
 
     def __init__(

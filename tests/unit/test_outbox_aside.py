@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import logging
 import os
@@ -67,7 +68,7 @@ def broken_off(path: Path, at: Place | int) -> set[Place]:
     with os.fdopen(reading) as said:
         text = said.read()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if text else 9)
-    return set(eval(text)) if text else set()
+    return set(ast.literal_eval(text)) if text else set()
 
 
 def copied(path: Path, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from exporter.meters.entries import Entry, Listing, scaling_of
 from exporter.placing import to_ms
 from exporter.points import escaped
 from exporter.protocol.dlms import parse_date_time
-from exporter.reading import ClockHabit, Zone
+from exporter.reading import LATEST, ClockHabit, Zone
 
 __all__ = ["Hours", "Ids", "Texts", "Values"]
 
@@ -64,8 +64,8 @@ class Ids(dict[bytes, tuple[str, str] | None]):
 class Hours(dict[bytes, tuple[int, int] | None]):
     """A clock's 12 octets without minute and second -> when its hour began, ms, in UTC and as it is shown.
 
-    None where that takes thought: no date, before 2000, or an hour of which the civil clock shows some time twice or
-    never.
+    None where that takes thought: no date, before 2000 or near the calendar's end, or an hour of which the civil clock
+    shows some time twice or never.
     """
 
     _EARLIEST: Final = 2000  # since then all zones are whole minutes off, and change at whole minutes
@@ -86,7 +86,7 @@ class Hours(dict[bytes, tuple[int, int] | None]):
     def _moment(self, octets: bytes, minute: int, second: int) -> tuple[int, int] | None:
         clock = parse_date_time(octets[:_MINUTE] + bytes([minute, second]) + octets[_MINUTE:])
         local = local_time(clock)
-        if local is None or local.year < self._EARLIEST:
+        if local is None or not self._EARLIEST <= local.year < LATEST.year:
             return None
         readings = [to_utc(clock, self._habit, self._zone, local.replace(tzinfo=self._zone) + off) for off in _AROUND]
         first = readings[0]

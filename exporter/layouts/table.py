@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from operator import getitem
 from typing import Final
 
@@ -12,6 +13,7 @@ from exporter.intake import Heard
 from exporter.layouts.memory import Hours, Texts, Values
 from exporter.layouts.shape import Shape, Unlearnable, learn
 from exporter.protocol.hdlc import FLAG
+from exporter.protocol.obis import describe
 from exporter.reading import ClockHabit, Zone
 
 __all__ = ["Ready", "Table"]
@@ -25,6 +27,7 @@ _KINDS: Final = 256
 _ID: Final = "\x00"
 """Stands for the meter's id in a template; no id has it in it."""
 _WIDTH: Final = 5
+_START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
 
 
 class Ready:
@@ -60,10 +63,12 @@ class Ready:
         self.phases = Phases.of(tuple((one.obis, one.unit) for one in shape.measurements))
         # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
         self._parts: list[str] = []
-        self.registers = False
-        for before, behind, is_register in points.templates(shape.measurements, _ID):
+        # Whatever its unit is: it may be no register in a line, and yet tell the hour.
+        self.registers = shape.own_clock and any(
+            quantity.is_register for slot in shape.slots if (quantity := describe(slot.entry.code))
+        )
+        for before, behind, _ in points.templates(shape.measurements, _ID):
             self._parts += [f"\n{before}" if self._parts else before, "", behind, "", ""]
-            self.registers |= is_register and shape.own_clock
         self.last_id = ""
 
     def values(self, numbers: tuple[int, ...]) -> list[float]:
@@ -106,12 +111,14 @@ class Table:
         return None
 
     def may_begin(self, octets: bytes, at: int) -> bool:
-        """Whether the octets from `at` on, to the last, are as many as a known shape has, or fewer, and begin alike."""
+        """Whether the octets from `at` on, to the last, are fewer than a known shape has, and begin alike.
+
+        Not where another frame may stand in them: that one may be whole already, and was received now.
+        """
         left = len(octets) - at
-        if left < _HEAD:
-            return octets[at] == FLAG
-        known = self._by_size.get(_size(octets, at), ())
-        return octets[at] == FLAG and any(left < ready.size for ready in known)
+        if octets[at] != FLAG or _START.search(octets, at + 1) is not None:
+            return False
+        return left < _HEAD or any(left < ready.size for ready in self._by_size.get(_size(octets, at), ()))
 
     def missed(self, heard: Heard) -> None:
         """A frame went the slow way. Of a kind that comes again, its shape is learned: at the 2nd, 4th, 8th... miss."""

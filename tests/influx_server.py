@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,41 +93,19 @@ class Influx:
             time.sleep(0.05)
 
 
-class LocalInflux(Influx):
-    """An influxd 1.8 process with a folder of its own."""
+class ProcessInflux(Influx):
+    """An influxd process with a folder of its own, started by `command` with `settings` in its environment."""
 
-    org = "-"
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self._program = program
+    def __init__(self, command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> None:
+        self._command = command
         self._folder = folder
-        self._port, rpc = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.bucket = "han"
-        self.token = f"tester:{secrets.token_hex(8)}"
+        self._settings = os.environ | settings
         self._process: subprocess.Popen[bytes] | None = None
-        self._settings = os.environ | {
-            "INFLUXDB_REPORTING_DISABLED": "true",
-            "INFLUXDB_BIND_ADDRESS": f"127.0.0.1:{rpc}",
-            "INFLUXDB_HTTP_BIND_ADDRESS": f"127.0.0.1:{self._port}",
-            "INFLUXDB_HTTP_AUTH_ENABLED": "true",
-            "INFLUXDB_META_DIR": str(folder / "meta"),
-            "INFLUXDB_DATA_DIR": str(folder / "data"),
-            "INFLUXDB_DATA_WAL_DIR": str(folder / "wal"),
-        }
         self.start()
-        name, password = self.token.split(":")
-        # the first user may be made by anyone
-        Http(self.url).request(
-            "POST", "/query", query={"q": f"CREATE USER {name} WITH PASSWORD '{password}' WITH ALL PRIVILEGES"}
-        )
-        self.admin(f"CREATE DATABASE {self.bucket}")
 
     def start(self) -> None:
         with (self._folder / "influxd.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [self._program, "run", "-config", os.devnull], env=self._settings, stdout=output, stderr=output
-            )
+            self._process = subprocess.Popen(self._command, env=self._settings, stdout=output, stderr=output)
         self._await()
 
     def stop(self, *, kill: bool = False) -> None:
@@ -137,6 +116,34 @@ class LocalInflux(Influx):
                 self._process.terminate()
             self._process.wait(30)
             self._process = None
+
+
+class LocalInflux(ProcessInflux):
+    """An influxd 1.8 process with a folder of its own."""
+
+    org = "-"
+
+    def __init__(self, program: str, folder: Path) -> None:
+        port, rpc = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.bucket = "han"
+        self.token = f"tester:{secrets.token_hex(8)}"
+        settings = {
+            "INFLUXDB_REPORTING_DISABLED": "true",
+            "INFLUXDB_BIND_ADDRESS": f"127.0.0.1:{rpc}",
+            "INFLUXDB_HTTP_BIND_ADDRESS": f"127.0.0.1:{port}",
+            "INFLUXDB_HTTP_AUTH_ENABLED": "true",
+            "INFLUXDB_META_DIR": str(folder / "meta"),
+            "INFLUXDB_DATA_DIR": str(folder / "data"),
+            "INFLUXDB_DATA_WAL_DIR": str(folder / "wal"),
+        }
+        super().__init__((program, "run", "-config", os.devnull), folder, settings)
+        name, password = self.token.split(":")
+        # the first user may be made by anyone
+        Http(self.url).request(
+            "POST", "/query", query={"q": f"CREATE USER {name} WITH PASSWORD '{password}' WITH ALL PRIVILEGES"}
+        )
+        self.admin(f"CREATE DATABASE {self.bucket}")
 
 
 class OtherInflux(Influx):

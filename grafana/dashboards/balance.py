@@ -10,10 +10,10 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana.dashboards.frame import Page, Row
 from grafana.dashboards.influxql import (
     EXPORT,
+    HEARD,
     IMPORT,
     METER,
     PHASES,
-    TOTAL,
     WEEK,
     Target,
     above,
@@ -40,11 +40,11 @@ from grafana.dashboards.panels import (
     rows,
     shares,
     thresholds,
+    voltage_limits,
 )
 
 _CURRENT_UNBALANCE: Final = tag("quantity", "current")
 _VOLTAGE_UNBALANCE: Final = tag("quantity", "voltage")
-_HEARD: Final = ("active_power", TOTAL, IMPORT)  # what every meter sends: over it limits are drawn
 _NO_UNBALANCE: Final = "Nothing to compare: this takes two measured phases"
 _NEAR_PERCENT: Final = "80"
 _FINE_PERCENT: Final = Look("percent", 2, soft_min=0)
@@ -91,8 +91,8 @@ def _current() -> Panel:
         CURRENT,
         Target(course("current", PHASES, by="phase", of='max("value")'), "$tag_phase"),
     )
-    limit_line(panel, "current", "Main fuse", query=limit_level("current", "max", *_HEARD))
-    limit_line(panel, "current", "Warning", "warn", query=limit_level("current", "warn", *_HEARD))
+    limit_line(panel, "current", "Main fuse", query=limit_level("current", "max", *HEARD))
+    limit_line(panel, "current", "Warning", "warn", query=limit_level("current", "warn", *HEARD))
     return panel
 
 
@@ -114,8 +114,7 @@ def _voltage() -> Panel:
         VOLTAGE,
         Target(course("voltage", PHASES, by="phase"), "$tag_phase"),
     )
-    limit_line(panel, "voltage", "Lowest allowed", "min", query=limit_level("voltage", "min", *_HEARD))
-    limit_line(panel, "voltage", "Highest allowed", query=limit_level("voltage", "max", *_HEARD))
+    voltage_limits(panel)
     return panel
 
 

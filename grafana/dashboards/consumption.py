@@ -162,34 +162,35 @@ def _hours() -> Panel:
     return panel
 
 
+def _calendar(title: str, description: str, look: Look, measurement: str, *, when: str, since: str) -> Panel:
+    """Sums of the calendar since the start of a month or year, which stand in a measurement of their own."""
+    found = f'SELECT "value" / 1000 FROM "{measurement}" WHERE %s AND {METER} AND $timeFilter'
+    targets = Target(found % IMPORT, "Import"), Target(if_any(found % EXPORT), "Export")
+    return side_by_side(title, description, look, *targets, when=when, none=_NONE).time_from(since)
+
+
 def _by_day() -> Panel:
-    found = f'SELECT "value" / 1000 FROM "day_energy" WHERE %s AND {METER} AND $timeFilter'
-    panel = side_by_side(
+    return _calendar(
         "Day by day",
         "Energy of each day of this month; today up to the last full hour. With fixed dates chosen at the top: the "
         "days of these.",
         ENERGY_ROUGH,
-        Target(found % IMPORT, "Import"),
-        Target(if_any(found % EXPORT), "Export"),
+        "day_energy",
         when="time:dd D",
-        none=_NONE,
+        since="now/M",
     )
-    return panel.time_from("now/M")
 
 
 def _by_month() -> Panel:
-    found = f'SELECT "value" / 1000 FROM "month_energy" WHERE %s AND {METER} AND $timeFilter'
-    panel = side_by_side(
+    return _calendar(
         "Month by month",
         "Energy of each month of this year, as it is on the bill. With fixed dates chosen at the top: the months that "
         "begin within these.",
         ENERGY_WHOLE,
-        Target(found % IMPORT, "Import"),
-        Target(if_any(found % EXPORT), "Export"),
+        "month_energy",
         when="time:MMM",
-        none=_NONE,
+        since="now/y",
     )
-    return panel.time_from("now/y")
 
 
 def _week() -> Panel:

@@ -11,6 +11,7 @@ from exporter.protocol.hdlc import Kind
 from exporter.telemetry import LinkState
 from grafana.dashboards.frame import Page, Row
 from grafana.dashboards.influxql import INSTANCE, Target, course, latest, tag
+from grafana.dashboards.now import last_reading
 from grafana.dashboards.panels import (
     AGE,
     COUNT,
@@ -146,16 +147,7 @@ def _source() -> Panel:
 
 
 def _age() -> Panel:
-    panel = figure(
-        "Last reading",
-        "How long ago the chosen meter was last heard; vermilion from your limit for silence.",
-        AGE,
-        Target(latest("reading_age", of='round(last("value"))', within="1d"), "Age"),
-        none="never",
-    )
-    panel.min(0).thresholds(thresholds(((None, FINE), (100.0, OVER))))
-    with_max(panel, "reading_age")
-    return panel
+    return last_reading("How long ago the chosen meter was last heard; vermilion from your limit for silence.")
 
 
 def _damaged() -> Panel:

@@ -27,6 +27,8 @@ PHASES: Final = "\"phase\" != ''"
 IMPORT: Final = "\"direction\" = 'import'"
 EXPORT: Final = "\"direction\" = 'export'"
 FINAL: Final = "\"kind\" = 'final'"
+HEARD: Final = ("active_power", TOTAL, IMPORT)
+"""A measurement and its tags: what every meter sends, over which limits of what not every meter sends are drawn."""
 WEEK: Final = "time > ${__to}ms - 7d AND time <= ${__to}ms"
 """The seven days up to the end of the time range, for what would take too long over a year."""
 

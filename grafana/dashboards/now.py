@@ -148,10 +148,11 @@ def _voltages() -> Panel:
     return panel
 
 
-def _age() -> Panel:
+def last_reading(description: str = "How long ago the meter was last heard.") -> Panel:
+    """How long ago the meter was last heard; Exporter has it too."""
     panel = figure(
         "Last reading",
-        "How long ago the meter was last heard.",
+        description,
         AGE,
         Target(latest("reading_age", of='round(last("value"))', within="1d"), "Age"),
         none="never",
@@ -177,7 +178,7 @@ def _power_course() -> Panel:
 def _rows() -> list[Row]:
     return [
         (7, [(7, _power_now()), (11, _phases()), (6, _worst_phase())]),
-        (6, [(7, this_hour()), (7, _days()), (6, _voltages()), (4, _age())]),
+        (6, [(7, this_hour()), (7, _days()), (6, _voltages()), (4, last_reading())]),
         (8, [(24, _power_course())]),
     ]
 

@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import piechart as piecharts
 
-from grafana.dashboards.influxql import DATA_SOURCE, Target, latest, limit, limit_course, tag
+from grafana.dashboards.influxql import DATA_SOURCE, HEARD, Target, latest, limit, limit_course, limit_level, tag
 
 Panel: TypeAlias = (
     stat.Panel
@@ -327,6 +327,13 @@ def limit_line(
             model.DynamicConfigValue("custom.spanNulls", True),
         ],
     )
+
+
+def voltage_limits(panel: timeseries.Panel, *within: str) -> None:
+    """Draw both limits of the voltage, as they are now, over all that was heard `within` these conditions on time."""
+    lowest, highest = (limit_level("voltage", bound, *HEARD, *within) for bound in ("min", "max"))
+    limit_line(panel, "voltage", "Lowest allowed", "min", query=lowest)
+    limit_line(panel, "voltage", "Highest allowed", query=highest)
 
 
 def cells(panel: table.Panel, names: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.dashboards.frame import Page, Row
@@ -20,7 +19,6 @@ from grafana.dashboards.influxql import (
     below,
     course,
     limit_known,
-    limit_level,
     limit_now,
 )
 from grafana.dashboards.panels import (
@@ -36,10 +34,10 @@ from grafana.dashboards.panels import (
     Panel,
     figure,
     graph,
-    limit_line,
     one_colour,
     rows,
     thresholds,
+    voltage_limits,
 )
 
 _WEEK_WORDS: Final = "in the 7 days up to the end of the time range"
@@ -113,13 +111,6 @@ def _extremes() -> Panel:
     return panel.override_by_regexp(".*", [model.DynamicConfigValue("custom.minWidth", 60)])
 
 
-def _limits(panel: timeseries.Panel, within: str) -> Panel:
-    heard = ("active_power", TOTAL, IMPORT, within)  # what every meter sends
-    limit_line(panel, "voltage", "Lowest allowed", "min", query=limit_level("voltage", "min", *heard))
-    limit_line(panel, "voltage", "Highest allowed", query=limit_level("voltage", "max", *heard))
-    return panel
-
-
 def _ten_minutes() -> Panel:
     panel = graph(
         "Voltage, 10-minute means",
@@ -129,7 +120,8 @@ def _ten_minutes() -> Panel:
         Target(_means(10, _MONTH, "$timeFilter"), "$tag_phase"),
     )
     panel.span_nulls(1_800_000)
-    return _limits(panel, _MONTH)
+    voltage_limits(panel, _MONTH)
+    return panel
 
 
 def _one_minute() -> Panel:
@@ -144,7 +136,8 @@ def _one_minute() -> Panel:
     )
     panel.interval("1m")
     panel.override_by_name("Highest", [model.DynamicConfigValue("custom.fillBelowTo", "Lowest")])
-    return one_colour(_limits(panel, WEEK))
+    voltage_limits(panel, WEEK)
+    return one_colour(panel)
 
 
 def _power_factor() -> Panel:

@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 from pathlib import Path
 
 from exporter.influx.client import Http
-from tests.influx_server import Influx, LocalInflux, Point, free_port, serve
+from tests.influx_server import Influx, LocalInflux, Point, ProcessInflux, free_port, serve
 
 __all__ = ["points_of", "server"]
 
 
-class LocalInflux2(Influx):
+class LocalInflux2(ProcessInflux):
     """An influxd 2.x process with a folder of its own."""
 
     org = "home"
     bucket = "han"
 
     def __init__(self, program: str, folder: Path) -> None:
-        self._program = program
-        self._folder = folder
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.token = secrets.token_urlsafe(24)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._settings = os.environ | {
+        settings = {
             "INFLUXD_REPORTING_DISABLED": "true",
             "INFLUXD_HTTP_BIND_ADDRESS": f"127.0.0.1:{port}",
             "INFLUXD_BOLT_PATH": str(folder / "influxd.bolt"),
             "INFLUXD_SQLITE_PATH": str(folder / "influxd.sqlite"),
             "INFLUXD_ENGINE_PATH": str(folder / "engine"),
         }
-        self.start()
+        super().__init__((program,), folder, settings)
         user = {"username": "tester", "password": secrets.token_urlsafe(12), "token": self.token}
         answer = Http(self.url).request(
             "POST", "/api/v2/setup", content=user | {"org": self.org, "bucket": self.bucket}
         )
         assert answer.status == 201, answer
-
-    def start(self) -> None:
-        with (self._folder / "influxd.log").open("ab") as output:
-            self._process = subprocess.Popen([self._program], env=self._settings, stdout=output, stderr=output)
-        self._await()
-
-    def stop(self, *, kill: bool = False) -> None:
-        if self._process is not None:
-            if kill:
-                self._process.kill()
-            else:
-                self._process.terminate()
-            self._process.wait(30)
-            self._process = None
 
 
 def server(folder: Path, program: str | None = None) -> Influx:

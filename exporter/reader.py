@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from exporter import points
+from exporter.aboard import Aboard
 from exporter.deriving import Deriver
 from exporter.forgetting import state_of
 from exporter.host_clock import HostTime
@@ -34,11 +35,17 @@ class Reader:
     """One source's way to the outbox: octets -> readings -> lines, and the state they were derived from.
 
     What one chunk brought goes into the outbox in one transaction, with the new state. Chunks of the past (a capture,
-    the simulator's backfill) can be had again, and go in together, to spare the disk.
+    the simulator's backfill) can be had again, and go in together, to spare the disk; what is `aboard` goes along.
     """
 
     def __init__(
-        self, source: Source, link: Link, outbox: Outbox, settings: Settings, straight: Straight | None = None
+        self,
+        source: Source,
+        link: Link,
+        outbox: Outbox,
+        settings: Settings,
+        straight: Straight | None = None,
+        aboard: Aboard | None = None,
     ) -> None:
         self.source = source
         self.link = link
@@ -56,6 +63,7 @@ class Reader:
         self._gathered: list[str] = []
         self._unkept: dict[str, str] = {}
         self._straight = straight
+        self._aboard = aboard
         if isinstance(source, Learns):
             source.learnt = outbox.get_state(f"line:{source.name}") or ""
 
@@ -156,6 +164,8 @@ class Reader:
         state = self._unkept | self._placer.new_state() | self._deriver.new_state()
         if not lines and not state:
             return
+        if self._aboard is not None:
+            lines = self._aboard.take(time.monotonic()) + lines  # these are older
         try:
             self._outbox.append(lines, state)
             self._unkept = {}

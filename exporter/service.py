@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter import __version__, points, rejects
+from exporter.aboard import Aboard
 from exporter.deriving import backlog_threshold_lines, last_heard, limit_lines
 from exporter.forgetting import forget
 from exporter.influx.client import Client
@@ -73,8 +74,9 @@ class Service:
             else OrderedOutbox(settings.outbox_path, self._straight, max_bytes=settings.outbox_max)
         )
         name_apart(sources)
+        self._aboard = Aboard(METRICS_EVERY_S, time.monotonic())
         self.readers = [
-            Reader(source, Link(source.name, url), self._outbox, settings, self._straight)
+            Reader(source, Link(source.name, url), self._outbox, settings, self._straight, self._aboard)
             for source, url in zip(sources, settings.sources, strict=True)
         ]
         self._writer = self._make_writer(settings)
@@ -161,7 +163,6 @@ class Service:
         self._stop.set()
 
     def _until_stopped(self, threads: Sequence[threading.Thread]) -> None:
-        next_metrics = time.monotonic() + METRICS_EVERY_S
         while not self._stop.wait(1.0 if any(reader.source.live for reader in self.readers) else 0.1):
             if not any(thread.is_alive() for thread in threads):
                 log.info("every source has ended")
@@ -171,9 +172,10 @@ class Service:
             for reader in self.readers:
                 reader.look_at_waiting(now)
             self._mark()
-            if now >= next_metrics:
-                next_metrics = now + METRICS_EVERY_S
-                self._write_metrics()
+            if self._aboard.due(now):
+                self._aboard.put(self._metrics(), now)
+            elif self._aboard.late(now):
+                self._append(self._aboard.take(now))
 
     def _wait_until_sent(self) -> None:
         """All has been read: what waits is still sent, however long that takes, unless someone says stop."""
@@ -189,6 +191,7 @@ class Service:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._mark()
+        self._append(self._aboard.take(time.monotonic()))
         self._event("stop", "han-exporter stopped")
         self._stop_writer.set()
         self._outbox.wake()
@@ -200,10 +203,10 @@ class Service:
         self._outbox.close()
         log.info("stopped; %s", f"{left} lines wait in {self._outbox.path}" if left else "nothing is left unsent")
 
-    def _write_metrics(self) -> None:
+    def _metrics(self) -> list[str]:
         """The exporter's own points. They speak of now, so without an InfluxDB nobody would ever need them."""
         if self._writer is None:
-            return
+            return []
         ms = to_ms(datetime.now(UTC))
         links = [reader.link for reader in self.readers]
         lines = self._own_lines(ms, links)
@@ -216,7 +219,7 @@ class Service:
                 lines += limit_lines(self._settings, meter_id, ms)
         for reader in self.readers:
             lines += reader.now(ms)
-        self._append(lines)
+        return lines
 
     def _outbox_status(self) -> Status:
         """What the outbox holds, or last held when it cannot be asked: a dying disk must not end the reading."""
@@ -276,6 +279,7 @@ class Service:
     def forget(self, meter_id: str) -> dict[str, Any]:
         """Remove what is kept of a meter, for `forget`: what was removed, or `error` in words."""
         self._ages.forget(meter_id)
+        self._aboard.drop(points.is_of(meter_id))
         try:
             return {"forgotten": asdict(forget(self._outbox, meter_id, self.readers, self._writer))}
         except OutboxError as error:

@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 
 BATCH_LINES = 5000
 FLUSH_SECONDS = 3.0
-IDLE_SECONDS = 0.5
-"""How long a stop may go unnoticed while nothing comes (`Outbox.wake` ends it at once)."""
+IDLE_SECONDS = 5.0
+"""How long a stop may go unnoticed while nothing comes: whoever wants it noticed at once calls `Outbox.wake`."""
+TROUBLED_SECONDS = 0.5
+"""As IDLE_SECONDS, while an outbox that could not be used is to be tried again."""
 WITHOUT_PROOF = 20
 """So many bad lines with no good one, and a proof is asked for before the splitting goes on."""
 
@@ -133,7 +135,8 @@ class Writer:
             retry_error_callback=lambda _: _STOPPING,
         )
         while not stop.is_set():
-            if self._outbox.wait(IDLE_SECONDS) or self._trouble.due:
+            idle = TROUBLED_SECONDS if self._trouble.rests else IDLE_SECONDS
+            if self._outbox.wait(idle) or self._trouble.due:
                 retrying(self._empty, lambda: 0.0 if stop.is_set() else math.inf)
         self._flush()
 

@@ -279,7 +279,7 @@ def service_of(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 def told(service: Service, measurement: str) -> list[str]:
     """What the service says of itself at this moment: the lines of a measurement, without their time."""
     before = service._outbox.take(100_000, newest=False)
-    service._write_metrics()
+    service._append(service._metrics())
     after = service._outbox.take(100_000, newest=False)
     assert after is not None
     new = after.lines[len(before.lines) if before else 0 :]

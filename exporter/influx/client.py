@@ -153,10 +153,10 @@ class Client:
         self._org = org or "-"  # InfluxDB 1.8 and 3 take any, and the client insists on one
         self._timeout = timeout
         self._wondered = False
-        # Through this computer's own memory octets go faster than they are packed.
-        self._packed = urlsplit(url).hostname not in _HERE
         self._http = Http(url, token, timeout=timeout, ca_cert=ca_cert)
         self.address = self._http.address
+        # Through this computer's own memory octets go faster than they are packed.
+        self._packed = urlsplit(url).hostname not in _HERE
         # Any: what this library says about its types is not to be relied on
         self._influx: Any = InfluxDBClient(
             url=self._http.url,

@@ -141,7 +141,7 @@ def test_it_knows_who_listens_and_what_was_taken(meter: FaultyMeter) -> None:
     until(lambda: meter.session)
     session = meter.session
     assert session is not None
-    until(lambda: len(session.frames) > 20)
+    until(lambda: len(session.frames) > 20 and len(reader.octets) >= session.frames[19].end)
     taken = len(reader.stop())
     before = len(reader.octets)
     until(lambda: session.frames[-1].end > before + 300)

@@ -47,7 +47,8 @@ class Gatherer:
 
     def add(self, octets: bytes, received: datetime, octet_seconds: float) -> list[Chunk]:
         """The chunks that are complete with these octets."""
-        done = self.rest() if self._last is not None and received - self._last > _QUIET else []
+        began = received - timedelta(seconds=len(octets) * octet_seconds)
+        done = self.rest() if self._last is not None and began - self._last > _QUIET else []
         start = self._deframer.fed
         for end in self._frame_ends(octets):
             cut = end - start

@@ -13,6 +13,7 @@ from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources import Happened, Report, SourceError, SourceEvent
 from exporter.sources.flood import RATE, Flood
 from exporter.sources.line_setting import LineSetting, lines_to_try
+from exporter.sources.pacing import Pacing
 from exporter.sources.port import Port
 from exporter.sources.port_trouble import PortError, holders
 from exporter.sources.serial_url import Line, SerialUrl
@@ -32,11 +33,18 @@ class LineFinder:
         self._setting = LineSetting(lines_to_try(url.line, url.fixed) if url.line_is_ours else [url.line])
         self._deframer = Deframer()
         self._flood = Flood()
+        self._pacing = Pacing()
+        self._has_wire = url.octet_seconds > 0
 
     @property
     def line(self) -> Line:
         """The line in use."""
         return self._setting.line
+
+    @property
+    def octet_seconds(self) -> float:
+        """Wire time of an octet on the line in use, 0 where their spacing says nothing."""
+        return self.line.octet_seconds if self._has_wire else 0.0
 
     @property
     def learnt(self) -> str:
@@ -59,7 +67,7 @@ class LineFinder:
         self._setting.lost()
 
     def heard(self, octets: bytes, now: float, report: Report) -> float:
-        """Take octets; gives the seconds to rest before the next (more than 0 in a flood)."""
+        """Take octets; gives the seconds to rest before the next: in a flood, and within a frame."""
         frames = sum(isinstance(found, Frame) for found in self._deframer.feed(octets))
         if self._setting.heard(len(octets), frames, now):
             report(SourceEvent(Happened.FOUND, self._found()))
@@ -67,7 +75,7 @@ class LineFinder:
         if rest and not self._flood.told:
             self._flood.told = True
             report(SourceEvent(Happened.NO_FRAMES, self._flooded(now)))
-        return rest
+        return rest or self._pacing.heard(octets, self._deframer.waiting, self.octet_seconds)
 
     def look(self, port: Port, now: float, report: Report) -> None:
         """Change the port's line when it is time. To be called after octets, and every second without.

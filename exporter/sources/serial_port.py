@@ -39,10 +39,11 @@ def _utc_now() -> datetime:
 class SerialSource:
     """Octets of a serial port, local or over a network (any pyserial URL; serial_url.py has the settings).
 
-    A chunk is handed over as soon as its octets are there. When `stop` is set, what the kernel already holds is still
-    handed over; then `chunks` ends. Raises SourceError at once for a setting that can never work. While octets come and
-    no frame checks, speed and parity are changed in turn (line_setting.py); a flood is read slowly (flood.py); an
-    adapter that comes back under another name is read there (adapters.py).
+    A chunk is handed over as soon as its octets are there, in the middle of a frame each tenth of a second (pacing.py).
+    When `stop` is set, what the kernel already holds is still handed over; then `chunks` ends. Raises SourceError at
+    once for a setting that can never work. While octets come and no frame checks, speed and parity are changed in turn
+    (line_setting.py); a flood is read slowly (flood.py); an adapter that comes back under another name is read there
+    (adapters.py).
     `opener`, `now`, `monotonic` and `pause` are for tests.
     """
 
@@ -175,7 +176,7 @@ class SerialSource:
         return None
 
     def _chunk(self, octets: bytes) -> Chunk:
-        return Chunk(octets, self._now(), self.url.with_line(self._finder.line).octet_seconds)
+        return Chunk(octets, self._now(), self._finder.octet_seconds)
 
     def _wait(self, stop: threading.Event, seconds: float) -> None:
         self._pause(stop, seconds)

@@ -14,6 +14,7 @@ from exporter.cli import COMMANDS
 from exporter.config import SettingsError, load
 from exporter.few_settings import FewSettings, few_settings, plain_outbox
 
+CAPTURE = Path(__file__).parents[1] / "captures" / "kamstrup-1phase-norway.hex"
 HEAVY = frozenset(
     {"asyncio", "influxdb_client", "pydantic", "pydantic_settings", "rich", "serial", "tenacity", "urllib3"}
 )
@@ -46,7 +47,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     return monkeypatch
 
 
-@pytest.mark.parametrize("command", ["", *sorted(COMMANDS.keys() - {"decode", "import"})])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_loads_nothing_heavy(command: str, tmp_path: Path) -> None:
     assert not loaded(tmp_path, *command.split(), "--help") & HEAVY
 
@@ -54,6 +55,11 @@ def test_help_loads_nothing_heavy(command: str, tmp_path: Path) -> None:
 def test_the_version_is_looked_up_by_who_asks(tmp_path: Path) -> None:
     show = "import sys, exporter.cli; print('importlib.metadata' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", show], text=True) == "False\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json", "lp"])
+def test_decode_loads_nothing_heavy(form: str, tmp_path: Path) -> None:
+    assert not loaded(tmp_path, "decode", "--format", form, str(CAPTURE)) & HEAVY
 
 
 def settled() -> FewSettings | None:

@@ -84,6 +84,12 @@ class Shape:
             at = slot.at + struct.calcsize(f">{slot.form}")
         return struct.Struct(f"{form}{self.size - at}x")
 
+    def mask_of(self, place: int) -> int:
+        """The octets of a slot, in a frame as one number."""
+        slot = self.slots[place]
+        size = struct.calcsize(f">{slot.form}")
+        return ((1 << 8 * size) - 1) << 8 * (self.size - slot.at - size)
+
     @property
     def measurements(self) -> tuple[Measurement, ...]:
         """What the slots measure; their values say nothing."""

@@ -44,6 +44,7 @@ class Ready:
         "last_id",
         "mask",
         "not_zero",
+        "not_zeros",
         "numbers",
         "phases",
         "registers",
@@ -54,6 +55,7 @@ class Ready:
     def __init__(self, shape: Shape, hours: Hours) -> None:
         self.shape = shape
         self.size, self.mask, self.fixed, self.not_zero = shape.size, shape.mask, shape.fixed, shape.not_zero
+        self.not_zeros = [shape.mask_of(place) for place in shape.not_zero]
         self.numbers = shape.numbers.unpack
         self.id = None if shape.id_at is None else slice(shape.id_at.start, shape.id_at.end)
         self.clock = None if shape.clock_at is None else slice(shape.clock_at.start, shape.clock_at.end)
@@ -97,7 +99,10 @@ class Table:
         self._hours: dict[ClockHabit, Hours] = {}
 
     def find(self, octets: bytes, at: int = 0) -> Ready | None:
-        """The shape of the frame that begins at `at`, flag and all; None where none is known."""
+        """The shape of the frame that begins at `at`, flag and all; None where none is known.
+
+        A list whose L2 is 0 is of another shape than one whose L2 is not, where that tells a 3-wire meter.
+        """
         if at + _HEAD > len(octets):
             return None
         known = self._by_size.get(_size(octets, at))
@@ -105,7 +110,7 @@ class Table:
             return None
         number = int.from_bytes(octets[at : at + known[0].size], "big")
         for ready in known:
-            if number & ready.mask == ready.fixed:
+            if number & ready.mask == ready.fixed and all(number & those for those in ready.not_zeros):
                 self._used[id(ready)] = self._used.pop(id(ready))
                 return ready
         return None

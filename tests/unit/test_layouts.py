@@ -133,6 +133,16 @@ def test_zeros_of_the_three_wire_net(meter_type: bytes) -> None:
         same(every(10, [aidon.list2(meter, sample, aidon.E350) for sample in measured]), derived=True)
 
 
+def test_a_net_of_three_wires_and_one_of_four_are_both_quick() -> None:
+    three, four = (
+        [aidon.list2(Identity(meter_id, b"ZF1"), sampled(u2, 0, turn), aidon.E350) for turn in range(30)]
+        for meter_id, u2 in ((b"36976031", 0), (b"36976032", 231))
+    )
+    in_turn = [octets for both in zip(three, four, strict=True) for octets in both]
+    for pieces in (three + four, four + three, in_turn):
+        assert same(every(10, pieces), derived=False) >= 54
+
+
 @pytest.mark.parametrize("volts", [0, 999, 1000, 1001, 65535])
 def test_hundredths_of_a_volt(volts: int) -> None:
     meter, clock = Identity(b"5706567000000000", b"6841121BN243101040"), kamstrup.clock(NOON, OSLO)

@@ -126,11 +126,12 @@ def _unbalance() -> Panel:
         PERCENT,
         Target(course("phase_unbalance", _CURRENT_UNBALANCE), "Unbalance"),
         fill=10,
+        none=_NO_UNBALANCE,
     )
     level = limit_level("phase_unbalance", "max", "phase_unbalance", _CURRENT_UNBALANCE)
     limit_line(panel, "phase_unbalance", "Limit", query=level)
     panel.override_by_name("Unbalance", [model.DynamicConfigValue("color", _fixed(COLOURS["Import"]))])
-    return panel.no_value(_NO_UNBALANCE)
+    return panel
 
 
 def _voltage_unbalance() -> Panel:
@@ -140,9 +141,10 @@ def _voltage_unbalance() -> Panel:
         _FINE_PERCENT,
         Target(course("phase_unbalance", _VOLTAGE_UNBALANCE), "Unbalance"),
         fill=10,
+        none=_NO_UNBALANCE,
     )
     panel.override_by_name("Unbalance", [model.DynamicConfigValue("color", _fixed(COLOURS["Import"]))])
-    return panel.no_value(_NO_UNBALANCE)
+    return panel
 
 
 def _fixed(colour: str) -> dict[str, str]:
@@ -193,13 +195,14 @@ def _power() -> Panel:
         POWER,
         Target(course("active_power", PHASES, IMPORT, by="phase"), "$tag_phase"),
         Target(f'SELECT "given" FROM ({given}) WHERE "given" < 0 GROUP BY "phase"', "$tag_phase to the grid"),
+        none="This meter does not send the power of each phase",
     )
     for phase in ("L1", "L2", "L3"):
         dashed = model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [4, 4]})
         panel.override_by_name(
             f"{phase} to the grid", [model.DynamicConfigValue("color", _fixed(COLOURS[phase])), dashed]
         )
-    return panel.no_value("This meter does not send the power of each phase")
+    return panel
 
 
 def _rows() -> list[Row]:

@@ -151,6 +151,7 @@ def _hours() -> Panel:
         Target(_running(), "Running hour"),
         Target(if_any(_by_hour(EXPORT)), "Export"),
         Target(_day_before(), "A day before"),
+        none=_NONE,
     )
     panel.override_by_name(
         "Running hour", [model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RUNNING})]

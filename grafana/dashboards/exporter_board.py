@@ -46,6 +46,7 @@ point to the next, which is quick over a week and slow over a year."""
 Mapping: TypeAlias = model.ValueMap | model.RangeMap | model.RegexMap | model.SpecialValueMap
 _POINT: Final = '"{}"'
 _SILENT: Final = "silent"
+_NO_FIGURES: Final = "no figures of the exporter in this time"
 
 _STATES: Final = {
     LinkState.WAITING: ("waiting", NEAR),
@@ -216,6 +217,7 @@ def _frames() -> Panel:
         PER_MINUTE,
         Target(_rate("frames", below=600), "Frames"),
         fill=15,
+        none=_NO_FIGURES,
     )
     return one_colour(panel)
 
@@ -226,6 +228,7 @@ def _rejected() -> Panel:
         "Frames that came damaged or could not be understood, when they came; the last week at most.",
         _FEW,
         Target(_rises(*_ALL_REJECTS), "Damaged"),
+        none=_NO_FIGURES,
     )
     return one_colour(panel, NEAR)
 
@@ -248,6 +251,7 @@ def _written() -> Panel:
         PER_MINUTE,
         Target(_rate("points_written"), "Points"),
         fill=15,
+        none=_NO_FIGURES,
     )
     return one_colour(panel)
 
@@ -259,6 +263,7 @@ def _depth() -> Panel:
         COUNT,
         Target(_course("outbox_depth"), "Points"),
         fill=15,
+        none=_NO_FIGURES,
     )
     return one_colour(panel)
 
@@ -270,6 +275,7 @@ def _unsent_course() -> Panel:
         _MINUTES,
         Target(course("exporter", of='max("outbox_age") / 60', whose=INSTANCE), "Age"),
         fill=15,
+        none=_NO_FIGURES,
     )
     limit_line(panel, "backlog_age", "Limit", query=_backlog_course())
     return one_colour(panel)
@@ -282,6 +288,7 @@ def _latency() -> Panel:
         SECONDS,
         Target(_course("write_latency"), "Latency"),
         fill=15,
+        none=_NO_FIGURES,
     )
     return one_colour(panel)
 
@@ -293,6 +300,7 @@ def _again() -> Panel:
         _FEW,
         Target(_rises("reconnects"), "Port opened again"),
         Target(_rises("write_retries"), "Written again"),
+        none=_NO_FIGURES,
     )
     panel.override_by_name("Port opened again", [_fixed(OVER)])
     panel.override_by_name("Written again", [_fixed(NEAR)])
@@ -310,6 +318,7 @@ def _memory() -> Panel:
         OCTETS,
         Target(_course("memory"), "Memory"),
         fill=15,
+        none=_NO_FIGURES,
     )
     return one_colour(panel)
 
@@ -332,8 +341,8 @@ def _offset() -> Panel:
         "The chosen meter's clock less this computer's: above 0 it is fast. A few seconds are the wire's.",
         _OFF,
         Target(course("meter_clock_offset"), "Offset"),
+        none="Most meters tell their clock once an hour: choose a longer time range",
     )
-    panel.no_value("Most meters tell their clock once an hour: choose a longer time range")
     return one_colour(panel)
 
 

@@ -221,21 +221,26 @@ def shares(title: str, description: str, look: Look, *targets: Target) -> piecha
     return panel
 
 
-def graph(title: str, description: str, look: Look, *targets: Target, fill: int = 0) -> timeseries.Panel:
+def graph(
+    title: str, description: str, look: Look, *targets: Target, fill: int = 0, none: str = _NO_READING
+) -> timeseries.Panel:
     """Lines over time. A gap of up to five minutes is drawn through; a longer one is seen."""
     panel = timeseries.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
     panel.draw_style(common.GraphDrawStyle.LINE).line_width(1).fill_opacity(fill)
     panel.line_interpolation(common.LineInterpolation.LINEAR).show_points(common.VisibilityMode.NEVER)
-    panel.span_nulls(300_000)
+    panel.span_nulls(300_000).no_value(none)
+    # The words are the whole panel's; beside the mouse they would stand for every series that has nothing just there.
+    # Not "": Grafana takes that for the number 0 and fills gaps with it.
+    panel.override_by_regexp(".*", [model.DynamicConfigValue("noValue", "-")])
     _axes(panel, look)
     return panel
 
 
-def bars(title: str, description: str, look: Look, *targets: Target) -> timeseries.Panel:
+def bars(title: str, description: str, look: Look, *targets: Target, none: str = _NO_READING) -> timeseries.Panel:
     """Standing bars over time, each from the start of its hour, day or month."""
-    panel = graph(title, description, look, *targets, fill=80)
+    panel = graph(title, description, look, *targets, fill=80, none=none)
     panel.draw_style(common.GraphDrawStyle.BARS).bar_alignment(common.BarAlignment.AFTER).line_width(0)
     return panel.bar_width_factor(0.8)
 

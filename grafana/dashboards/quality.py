@@ -168,8 +168,9 @@ def _frequency() -> Panel:
         "Frequency of the grid. EN 50160 wants 49.5 to 50.5 Hz nearly always; few meters send it.",
         FREQUENCY,
         Target(course("frequency"), "Frequency"),
+        none="This meter does not send the frequency",
     )
-    return one_colour(panel).no_value("This meter does not send the frequency")
+    return one_colour(panel)
 
 
 def _rows() -> list[Row]:

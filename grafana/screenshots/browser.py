@@ -31,7 +31,7 @@ _STATE: Final = """() => {
   const panelOf = e => { const p = e.closest('[data-panelid], [data-viz-panel-key]');
                          return p ? (p.dataset.panelid || p.dataset.vizPanelKey) : '?'; };
   const all = s => [...document.querySelectorAll(s)];
-  const NOTHING = /(^|\\n)\\s*(No data|Data is missing|Data does not|No numeric)/;
+  const NOTHING = /(^|\\n)\\s*(No data|no reading|Data is missing|Data does not|No numeric)/;
   const BROKEN = /(^|\\n)\\s*(Panel plugin not found|Plugin not found|Error loading|Unable to)/;
   const panels = all('[data-panelid], [data-viz-panel-key]');
   return {

@@ -249,7 +249,18 @@ def test_a_panel_explains_itself_and_its_queries_have_letters_of_their_own(path:
         assert panel["datasource"] == DATA_SOURCE
         letters = [target["refId"] for target in panel["targets"]]
         assert len(set(letters)) == len(letters), panel["title"]
-        assert "noValue" in panel["fieldConfig"]["defaults"] or panel["type"] == "timeseries", panel["title"]
+        assert "noValue" in panel["fieldConfig"]["defaults"], panel["title"]
+
+
+@each_dashboard
+def test_no_gap_in_a_graph_is_filled(path: Path) -> None:
+    """Grafana puts a noValue that is a number, as "" is to it, in the place of what is missing."""
+    for panel in panels(load(path)):
+        if panel["type"] == "timeseries":
+            config = panel["fieldConfig"]
+            changes = [change for override in config["overrides"] for change in override["properties"]]
+            words = [change["value"] for change in changes if change["id"] == "noValue"]
+            assert all(re.search("[a-z-]$", text) for text in (config["defaults"]["noValue"], *words)), panel["title"]
 
 
 @each_dashboard

@@ -183,7 +183,7 @@ def _id_span(spans: Spans, listing: Listing) -> Span | None:
         return None
     octets = octets_of(value)
     if octets is None:
-        return None  # a number as id: it stays as it is in the shape
+        raise Unlearnable("an id that is a number")
     if len(octets) == _CODE_OCTETS:
         raise Unlearnable("an id that may be an OBIS code")
     return spans.of(value)

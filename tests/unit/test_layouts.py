@@ -169,6 +169,7 @@ def test_an_id_of_six_octets_and_an_id_that_is_a_number() -> None:
 
     for ids in ([octet_string("sixsix")], [octet_string(b"\x01\x01\0\0\5\xff")], [u32(7), u32(8)], [octet_string("")]):
         same(every(10, [of(ids[turn % len(ids)], turn) for turn in range(12)]))
+        same(every(10, [*(of(ids[0], turn) for turn in range(4)), *KAMSTRUP[:4], of(ids[0], 5)]))
 
 
 def test_two_meters_and_lists_that_name_none() -> None:

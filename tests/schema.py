@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from exporter import points
 from exporter.config import Settings
-from exporter.derived import Capacity, EnergySum, Peak, exporter_thresholds, thresholds
+from exporter.derived import Capacity, EnergySum, Peak, Phases, exporter_thresholds, thresholds
 from exporter.placing import Placed
 from exporter.protocol.obis import ObisCode, describe
 from exporter.reading import Measurement, Meter, Reading
@@ -77,6 +77,10 @@ def _limits() -> Iterator[str]:
         yield points.threshold_line(threshold, 0)
 
 
+def _codes() -> tuple[tuple[ObisCode, str], ...]:
+    return tuple((one.obis, one.unit) for one in without_factors().reading.measurements)
+
+
 def _hours(of: Callable[[str], str]) -> list[str]:
     return [of(direction) for direction in ("import", "export")]
 
@@ -87,10 +91,12 @@ SAMPLES: dict[str, Callable[[], Iterable[str]]] = {
     "lines": lambda: points.lines(reading()),
     "meter_line": lambda: [points.meter_line(meter_id, "Europe/Oslo", 0) for meter_id in ("m", "SIMULATED-M")],
     "clock_offset_lines": lambda: points.clock_offset_lines(reading()),
+    "clock_offset_line": lambda: [points.clock_offset_line(METER, 1.0, 0)],
     "reading_age_line": lambda: [points.reading_age_line(METER, 1.0, 0)],
     "exporter_line": exporter_lines,
     "event_line": lambda: [points.event_line("i", "start", "text", 0)],
     "figure_lines": lambda: points.figure_lines(without_factors(), 40),
+    "phase_lines": lambda: points.phase_lines(Phases.of(_codes()), [1.0] * len(_codes()), METER, 40, 0),
     "phase_unbalance_line": lambda: [points.phase_unbalance_line(METER, "current", 1.0, 0)],
     "fuse_load_line": lambda: [points.fuse_load_line(METER, "L1", 1.0, 0)],
     "power_factor_line": lambda: [points.power_factor_line(METER, "", 1.0, 0)],

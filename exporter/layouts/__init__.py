@@ -202,7 +202,7 @@ class Lines:
             self._believed = self._placer.clock_range
             text = self._text(ready, wire)
             if text is not None:
-                return [text]
+                return [text] if text else []
         outcome = read_frame(item, self._received, self._zone)
         if ready is None and isinstance(outcome, Heard):
             self._table.missed(outcome)

@@ -103,7 +103,6 @@ def test_registers_in_an_odd_unit_tell_the_hour_all_the_same() -> None:
     same(every(3600, pieces))
 
 
-@pytest.mark.xfail(strict=True, reason="Lines gives an empty text for a list without any time behind damage")
 def test_a_list_without_any_time_gives_no_text() -> None:
     source = Source(OSLO, derived=True)
     lines = Lines(source.placer, source.read, OSLO, source.deriver)

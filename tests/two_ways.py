@@ -90,7 +90,7 @@ def quickly(chunks: Chunks, source: Source) -> tuple[Told, int]:
         fed += len(octets)
         assert way.octets == fed
     texts += way.end()
-    lines = [line for text in texts if text for line in text.split("\n")]
+    lines = [line for text in texts for line in text.split("\n")]
     lines += source.of(source.placer.give_up())
     return source.told(lines, way.frames + source.frames, way.octets), way.frames
 

@@ -23,6 +23,8 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS: Final = 3_600_000
 NAMELESS_WAIT_MS: Final = 60_000
 _ALTERNATING_MS: Final = 10 * 60_000
+_MOST_WAITING: Final = 1000
+"""Lists without a name that wait for one, where no time tells how long they do: some 40 minutes of Aidon's list 1."""
 _REMEMBERED_LISTS: Final = 4096
 _REMEMBERED_IDS: Final = 16
 
@@ -245,9 +247,13 @@ class _Times:
         else:
             used[ms] = {*there, own}
         self._lists += 1
-        while self._lists > _REMEMBERED_LISTS and len(self._oldest) > 1:
-            self._lists -= len(used.pop(self._oldest.popleft()))
+        if self._lists >= 2 * _REMEMBERED_LISTS:
+            self._forget_oldest()
         return ms
+
+    def _forget_oldest(self) -> None:
+        while self._lists > _REMEMBERED_LISTS and len(self._oldest) > 1:
+            self._lists -= len(self._used.pop(self._oldest.popleft()))
 
 
 class _Names:
@@ -260,6 +266,7 @@ class _Names:
         self.heard: dict[str, None] = {}  # ids, the one last heard at the end
         self._alternating_until: int | None = None
         self.waiting: list[_Timed] = []
+        self._waiting_from: int | None = None  # the time of the first of them that has one
         self._gave_up = False
         self._kept = last
         self.left_out = 0
@@ -276,7 +283,9 @@ class _Names:
         if self._gave_up:
             return [(timed, self.fallback)]
         self.waiting.append(timed)
-        return []
+        if self._waiting_from is None:
+            self._waiting_from = timed.time
+        return self.give_up() if len(self.waiting) >= _MOST_WAITING else []
 
     @property
     def last_alone(self) -> str | None:
@@ -287,7 +296,7 @@ class _Names:
 
     def _named(self, timed: _Timed, own: str) -> list[tuple[_Timed, str]]:
         self.hear(own, timed.time or 0)
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting, self._waiting_from = self.waiting, [], None
         return [(waited, own) for waited in waiting] + [(timed, own)]
 
     def hear(self, own: str, at: int) -> None:
@@ -327,13 +336,13 @@ class _Names:
         self.heard.pop(meter_id, None)
 
     def expired(self, now: int | None) -> list[tuple[_Timed, str]]:
-        first = next((timed.time for timed in self.waiting if timed.time is not None), None)
+        first = self._waiting_from
         if first is None or now is None or now < first + NAMELESS_WAIT_MS:
             return []
         return self.give_up()
 
     def give_up(self) -> list[tuple[_Timed, str]]:
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting, self._waiting_from = self.waiting, [], None
         if waiting:
             self._gave_up = True
         return [(timed, self.fallback) for timed in waiting]

@@ -30,7 +30,7 @@ __all__ = ["Lines"]
 
 _FLAG: Final = bytes([FLAG])
 _START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
-_BOUNDARY: Final = re.compile(rb"\x7e(?=[\x7e\xa0-\xaf])")
+_BOUNDARY: Final = re.compile(rb"\x7e(?=\x7e?[\xa0-\xaf])")
 _LEAST_PIECE: Final = 16
 _RIGHT: Final = 0x0F47
 """CRC-16/X-25 of any octets with their own CRC behind them."""

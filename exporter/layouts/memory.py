@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -16,22 +17,23 @@ from exporter.reading import LATEST, ClockHabit, Zone
 
 __all__ = ["Hours", "Ids", "Texts", "Values"]
 
-_NUMBERS: Final = 1 << 15
-"""Numbers remembered for each value of a shape: some 4 MB, where a meter uses as many."""
 _HOURS: Final = 1 << 12
 _IDS: Final = 100_000
+
+
+Spend = Callable[[], None]
+"""Called for each number that is remembered; it may empty what is remembered so far."""
 
 
 class Values(dict[int, float]):
     """A number as sent -> the value in SI."""
 
-    def __init__(self, entry: Entry, listing: Listing) -> None:
+    def __init__(self, entry: Entry, listing: Listing, spend: Spend) -> None:
         super().__init__()
-        self._scaled = scaling_of(entry, listing.scaler)
+        self._scaled, self._spend = scaling_of(entry, listing.scaler), spend
 
     def __missing__(self, number: int) -> float:
-        if len(self) >= _NUMBERS:
-            self.clear()
+        self._spend()
         value = self[number] = self._scaled(number)
         return value
 
@@ -39,13 +41,12 @@ class Values(dict[int, float]):
 class Texts(dict[int, str]):
     """A number as sent -> the value's text in a line."""
 
-    def __init__(self, entry: Entry, listing: Listing) -> None:
+    def __init__(self, entry: Entry, listing: Listing, spend: Spend) -> None:
         super().__init__()
-        self._scaled = scaling_of(entry, listing.scaler)
+        self._scaled, self._spend = scaling_of(entry, listing.scaler), spend
 
     def __missing__(self, number: int) -> str:
-        if len(self) >= _NUMBERS:
-            self.clear()
+        self._spend()
         text = self[number] = repr(self._scaled(number))
         return text
 

@@ -10,7 +10,7 @@ from typing import Final
 from exporter import points
 from exporter.derived import Phases
 from exporter.intake import Heard
-from exporter.layouts.memory import Hours, Texts, Values
+from exporter.layouts.memory import Hours, Spend, Texts, Values
 from exporter.layouts.shape import Shape, Unlearnable, learn
 from exporter.protocol.hdlc import FLAG
 from exporter.protocol.obis import describe
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _HEAD: Final = 3
 """Octets of a frame that tell its size."""
 _SHAPES: Final = 64
+_NUMBERS: Final = 300_000
+"""What is remembered of numbers, in all: some 40 MB at the most, where meters use as many."""
 _KINDS: Final = 256
 _ID: Final = "\x00"
 """Stands for the meter's id in a template; no id has it in it."""
@@ -52,7 +54,7 @@ class Ready:
         "size",
     )
 
-    def __init__(self, shape: Shape, hours: Hours) -> None:
+    def __init__(self, shape: Shape, hours: Hours, spend: Spend) -> None:
         self.shape = shape
         self.size, self.mask, self.fixed, self.not_zero = shape.size, shape.mask, shape.fixed, shape.not_zero
         self.not_zeros = [shape.mask_of(place) for place in shape.not_zero]
@@ -60,8 +62,8 @@ class Ready:
         self.id = None if shape.id_at is None else slice(shape.id_at.start, shape.id_at.end)
         self.clock = None if shape.clock_at is None else slice(shape.clock_at.start, shape.clock_at.end)
         self.hours = hours
-        self._texts = [Texts(slot.entry, shape.listing) for slot in shape.slots]
-        self._values = [Values(slot.entry, shape.listing) for slot in shape.slots]
+        self._texts = [Texts(slot.entry, shape.listing, spend) for slot in shape.slots]
+        self._values = [Values(slot.entry, shape.listing, spend) for slot in shape.slots]
         self.phases = Phases.of(tuple((one.obis, one.unit) for one in shape.measurements))
         # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
         self._parts: list[str] = []
@@ -72,6 +74,12 @@ class Ready:
         for before, behind, _ in points.templates(shape.measurements, _ID):
             self._parts += [f"\n{before}" if self._parts else before, "", behind, "", ""]
         self.last_id = ""
+
+    def forget(self) -> None:
+        """Empty what is remembered of numbers."""
+        for texts, values in zip(self._texts, self._values, strict=True):
+            texts.clear()
+            values.clear()
 
     def values(self, numbers: tuple[int, ...]) -> list[float]:
         """The values of a frame's numbers, in SI."""
@@ -96,6 +104,7 @@ class Table:
         self._by_size: dict[int, list[Ready]] = {}
         self._used: dict[int, Ready] = {}  # by id(), the one last used at the end
         self._missed: dict[object, int] = {}
+        self._remembered = 0
         self._hours: dict[ClockHabit, Hours] = {}
 
     def find(self, octets: bytes, at: int = 0) -> Ready | None:
@@ -147,12 +156,19 @@ class Table:
             return
         if shape.habit not in self._hours:
             self._hours[shape.habit] = Hours(shape.habit, self._zone)
-        ready = Ready(shape, self._hours[shape.habit])
+        ready = Ready(shape, self._hours[shape.habit], self._spend)
         same.append(ready)
         self._used[id(ready)] = ready
         if len(self._used) > _SHAPES:
             oldest = self._used.pop(next(iter(self._used)))
             self._by_size[oldest.size].remove(oldest)
+
+    def _spend(self) -> None:
+        self._remembered += 1
+        if self._remembered > _NUMBERS:
+            self._remembered = 0
+            for ready in self._used.values():
+                ready.forget()
 
 
 def _size(octets: bytes, at: int) -> int:

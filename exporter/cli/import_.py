@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import click
 
@@ -37,18 +34,8 @@ from exporter.sources.capture_form import NotACapture
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.influx.client import Client
-
-_BATCH_LINES: Final = 5000
-_BATCH_OCTETS: Final = 1 << 20
-"""Some 12 000 lines, of which InfluxDB takes more in a second than of smaller batches."""
-_CONNECTIONS: Final = 2
-_SWITCH_S: Final = 0.0005
-"""A thread that posts waits so long for its turn, while lines are made: 5 ms leave the server idle between batches."""
-_UNDER_WAY: Final = 4
-"""Batches that wait or are being posted."""
-_PATIENCE_S: Final = 60.0
-_WORDS_SHOWN: Final = 5
+    from exporter.influx.hours import StoredHours
+    from exporter.influx.poster import Poster
 
 
 @click.command()
@@ -66,18 +53,25 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     """
     settings = settings_or_exit(config, **overrides)
     start_logging(settings)
-    poster = Poster(client_or_exit(settings))
+    from exporter.influx.hours import StoredHours
+    from exporter.influx.poster import GaveUp, Poster
+
+    client = client_or_exit(settings)
+    poster, stored = Poster(client, say), StoredHours(client)
     hours = Hours(settings.outbox_path)
     codes = []
     for file in files:
         try:
-            codes.append(_import(file, settings, poster, hours))
+            codes.append(_import(file, settings, poster, hours, stored))
         except NotACapture as error:
             say(f"{file}: {error.words}; no HDLC frame in it")
             codes.append(EXIT_UNUSABLE)
         except OSError as error:
             say(f"{file} cannot be read: {error.strerror or error}")
             codes.append(EXIT_UNUSABLE)
+        except GaveUp as problem:
+            poster.close()
+            give_up(f"{problem}. What was imported stays; import the same file again, nothing comes twice.")
         except BaseException:
             poster.close()
             raise
@@ -85,17 +79,17 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     raise SystemExit(max(codes))
 
 
-def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int:
+def _import(file: Path, settings: Settings, poster: Poster, hours: Hours, stored: StoredHours) -> int:
     tally = Tally()
     rejected_before, written_before = poster.rejected, poster.written
-    deriver = Deriver(settings, hours.get, others=poster.stored_hours, imported=True)
-    in_order: list[str] = []  # lines of which others may be newer versions: they go last, and one behind the other
+    deriver = Deriver(settings, hours.get, others=stored, imported=True)
+    in_order: dict[str, str] = {}  # the newest of lines that have versions, by series and time: they go last
     with file.open("rb") as stream, _progress(file) as progress:
         for lines in _lines_of(stream, file.name, settings, tally, deriver, in_order):
             if poster.take(lines):
                 progress.at(stream.tell())
         poster.finish()
-        poster.post(in_order)
+        poster.post([*in_order.values()])
         months = list(deriver.months())
         hours.put(deriver.hours_state())  # first, so that a service that runs beside has them in its months too
         poster.post(months)
@@ -111,14 +105,15 @@ def _import(file: Path, settings: Settings, poster: Poster, hours: Hours) -> int
 
 
 def _lines_of(
-    stream: BinaryIO, source: str, settings: Settings, tally: Tally, deriver: Deriver, in_order: list[str]
+    stream: BinaryIO, source: str, settings: Settings, tally: Tally, deriver: Deriver, in_order: dict[str, str]
 ) -> Iterator[list[str]]:
     placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
 
     def read(placed: Placed) -> Iterator[str]:
         for line in _point_lines(placed, tally, deriver):
             if points.is_replaced(line):
-                in_order.append(line)
+                series, _, rest = line.partition(" value=")
+                in_order[f"{series} {rest.rpartition(' ')[2]}"] = line
             else:
                 yield line
 
@@ -168,85 +163,6 @@ class Hours:
                 self._shared.put(state)
             except OutboxError as error:
                 say(f"Note: {error}; the hours of this import are not remembered")
-
-
-class Poster:
-    """Posts batches over two connections, waits for an InfluxDB that is away for a moment, sets bad lines apart."""
-
-    def __init__(self, client: Client) -> None:
-        from exporter.influx.hours import StoredHours
-
-        self._client = client
-        self.stored_hours = StoredHours(client)
-        self.written = 0
-        self.rejected = 0
-        self.words: list[str] = []
-        self._gathered: list[str] = []
-        self._octets = 0
-        self._pool = ThreadPoolExecutor(_CONNECTIONS)
-        sys.setswitchinterval(_SWITCH_S)
-        self._under_way: deque[Future[None]] = deque()
-        self._lock = threading.Lock()
-
-    def take(self, texts: Sequence[str]) -> bool:
-        """Take texts of a line or more, in no order; True when a batch has gone off. Ends the command as `post`."""
-        self._gathered += texts
-        self._octets += sum(map(len, texts))
-        if self._octets < _BATCH_OCTETS:
-            return False
-        self._go()
-        return True
-
-    def finish(self) -> None:
-        """Wait until all that was taken is in InfluxDB."""
-        self._go()
-        while self._under_way:
-            self._under_way.popleft().result()
-
-    def post(self, lines: Sequence[str]) -> None:
-        """Post lines in their order; ends the command in words when InfluxDB cannot be used."""
-        for start in range(0, len(lines), _BATCH_LINES):
-            self._post(lines[start : start + _BATCH_LINES])
-
-    def close(self) -> None:
-        """Leave what has not gone off."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _go(self) -> None:
-        batch, self._gathered, self._octets = self._gathered, [], 0
-        while len(self._under_way) >= _UNDER_WAY or (self._under_way and self._under_way[0].done()):
-            self._under_way.popleft().result()
-        self._under_way.append(self._pool.submit(self._post, batch))
-
-    def _post(self, texts: Sequence[str]) -> None:
-        import tenacity
-
-        from exporter.influx.answers import Verdict
-
-        if not texts:
-            return
-        outcome = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda outcome: outcome.verdict is Verdict.RETRY),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
-            stop=tenacity.stop_after_delay(_PATIENCE_S),
-            before_sleep=lambda state: say(f"{state.outcome.result().words}; trying again") if state.outcome else None,
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )(self._client.write, texts)
-        lines = [line for text in texts for line in text.split("\n")] if outcome.verdict is not Verdict.TAKEN else []
-        if outcome.verdict is Verdict.TAKEN:
-            with self._lock:
-                self.written += len(texts) + sum(text.count("\n") for text in texts)
-        elif (outcome.verdict is Verdict.BAD_LINES or outcome.too_large) and len(lines) > 1:
-            middle = len(lines) // 2
-            self._post(lines[:middle])
-            self._post(lines[middle:])
-        elif outcome.verdict is Verdict.BAD_LINES:
-            with self._lock:
-                self.rejected += 1
-                if len(self.words) < _WORDS_SHOWN:
-                    self.words.append(outcome.words)
-        else:
-            give_up(f"{outcome.words}. What was imported stays; import the same file again, nothing comes twice.")
 
 
 class _Bar(Protocol):

@@ -1,0 +1,114 @@
+"""Posting a file's lines: what is counted, what is tried again, and for how long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from exporter.influx import poster as room
+from exporter.influx.answers import Outcome, Verdict
+from exporter.influx.client import Client
+from exporter.influx.poster import GaveUp, Poster
+
+TAKEN = Outcome(Verdict.TAKEN)
+AWAY = Outcome(Verdict.RETRY, "away")
+CONFLICT = "failure writing points: partial write: field type conflict: p is text dropped="
+
+
+class Server:
+    """Answers as `answer` says, and keeps what it was sent."""
+
+    def __init__(self, answer: Callable[[list[str]], Outcome]) -> None:
+        self.answer = answer
+        self.posted: list[list[str]] = []
+
+    def write(self, texts: Sequence[str]) -> Outcome:
+        lines = "\n".join(texts).split("\n")
+        self.posted.append(lines)
+        return self.answer(lines)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def make(said: list[str]) -> Iterator[Callable[[Callable[[list[str]], Outcome]], tuple[Poster, Server]]]:
+    made: list[Poster] = []
+
+    def of(answer: Callable[[list[str]], Outcome]) -> tuple[Poster, Server]:
+        server = Server(answer)
+        made.append(Poster(cast("Client", server), said.append))
+        return made[-1], server
+
+    yield of
+    for one in made:
+        one.close()
+
+
+def test_lines_are_counted_not_texts(make: Any) -> None:
+    poster, server = make(lambda _lines: TAKEN)
+    assert not poster.take(["a\nb", "c"])
+    assert not server.posted
+    poster.finish()
+    assert (poster.written, poster.rejected) == (3, 0)
+
+
+def test_a_full_batch_goes_off(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_BATCH_OCTETS", 4)
+    poster, server = make(lambda _lines: TAKEN)
+    assert [poster.take([text]) for text in ("abc", "d", "e")] == [False, True, False]
+    poster.finish()
+    assert sorted(map(tuple, server.posted)) == [("abc", "d"), ("e",)]
+
+
+def test_what_a_partial_write_dropped_is_counted_and_nothing_is_sent_twice(make: Any) -> None:
+    poster, server = make(lambda lines: Outcome(Verdict.BAD_LINES, f"{CONFLICT}{sum(one < 'c' for one in lines)}"))
+    poster.post(["a", "b", "c", "d"])
+    poster.post(["a", "d"])
+    assert (poster.written, poster.rejected, len(server.posted)) == (3, 3, 2)
+    assert poster.words == ["partial write: field type conflict: p is text"]
+
+
+def test_a_line_that_cannot_be_parsed_is_found_by_splitting(make: Any) -> None:
+    poster, _ = make(lambda lines: Outcome(Verdict.BAD_LINES, "unable to parse 'x'") if "x" in lines else TAKEN)
+    poster.take(["a\nx", "b\nc\nd"])
+    poster.finish()
+    assert (poster.written, poster.rejected, poster.words) == (4, 1, ["unable to parse 'x'"])
+
+
+def test_it_gives_up_once_when_the_server_refuses(make: Any) -> None:
+    poster, server = make(lambda _lines: Outcome(Verdict.MISCONFIGURED, "no such bucket"))
+    with pytest.raises(GaveUp, match="no such bucket"):
+        poster.post(["a"])
+    poster.post(["b"])
+    assert server.posted == [["a"]]
+
+
+def test_a_minute_is_counted_over_all_batches(make: Any, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def away(_lines: list[str]) -> Outcome:
+        now[0] += 20
+        return AWAY
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(threading.Event, "wait", lambda *_, **__: False)
+    poster, server = make(away)
+    with pytest.raises(GaveUp, match="away"):
+        poster.post(["a"])
+    assert len(server.posted) == 4  # the first failure begins the minute
+    assert said == ["away; trying again"] * 3
+
+
+def test_closing_ends_the_waiting(make: Any) -> None:
+    poster, _ = make(lambda _lines: AWAY)
+    threading.Timer(0.1, poster.close).start()
+    begun = time.monotonic()
+    poster.post(["a"])
+    assert time.monotonic() - begun < 10  # and not a minute

@@ -42,6 +42,9 @@ class Sends(Enum):
     STEADILY = "steadily"
 
 
+_HOURLY: Final = Sends.HOURLY
+
+
 class Rule(Enum):
     """How a meter's clock is read; the value is what is kept over a restart."""
 
@@ -166,7 +169,7 @@ class ClockRules:
         """
         sends = self.settled.get(meter_id)
         if shown is None:
-            return sends is Sends.HOURLY
+            return sends is _HOURLY
         into_hour = shown % _HOUR_MS
         if into_hour >= _MINUTE_MS:
             return sends is not None

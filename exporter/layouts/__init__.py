@@ -54,7 +54,7 @@ class Lines:
     def __init__(self, placer: Placer, slow: Slow, zone: Zone, deriver: Deriver | None = None) -> None:
         self.frames = 0
         self.without_time = 0
-        self._placer = placer
+        self._placer, self._place = placer, placer.place_known
         self._slow = slow
         self._zone = zone
         self._deriver = deriver
@@ -106,14 +106,14 @@ class Lines:
         """Take frames of known shapes, one behind the other, and return where the first other octet stands."""
         self._believed = self._placer.clock_range
         ready = self._table.find(octets, at)
-        begun, out = at, self._out
+        begun, out, crc = at, self._out, crc16.ibm_sdlc
         while ready is not None:
             frame = octets[at : at + ready.size]
             if int.from_bytes(frame, "big") & ready.mask != ready.fixed:
                 ready = self._table.find(octets, at)
                 continue
             inner = frame[1:-1]
-            if crc16.ibm_sdlc(inner) != _RIGHT or (_FLAG in inner and _START.search(inner)):
+            if crc(inner) != _RIGHT or (_FLAG in inner and _START.search(inner)):
                 break
             text = self._text(ready, frame)
             if text is None:
@@ -153,7 +153,7 @@ class Lines:
                 shown = began[1] + into_hour
         if self._deriver is not None and moment is not None and not self._derives(own, moment):
             return None
-        placed = self._placer.place_known(own, moment, shown)
+        placed = self._place(own, moment, shown)
         if placed is None:
             return None
         meter_id, time = placed

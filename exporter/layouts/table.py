@@ -36,6 +36,7 @@ class Ready:
     """A shape with all that is needed to write its lines at once."""
 
     __slots__ = (
+        "_count",
         "_parts",
         "_texts",
         "_values",
@@ -65,6 +66,7 @@ class Ready:
         self._texts = [Texts(slot.entry, shape.listing, spend) for slot in shape.slots]
         self._values = [Values(slot.entry, shape.listing, spend) for slot in shape.slots]
         self.phases = Phases.of(tuple((one.obis, one.unit) for one in shape.measurements))
+        self._count = len(self._texts)
         # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
         self._parts: list[str] = []
         # Whatever its unit is: it may be no register in a line, and yet tell the hour.
@@ -87,7 +89,7 @@ class Ready:
 
     def lines(self, numbers: tuple[int, ...], meter_id: str, time: str) -> str:
         """The lines of a frame: its id as it stands in a line, its time as it ends one (or nothing)."""
-        parts, count = self._parts, len(self._texts)
+        parts, count = self._parts, self._count
         if meter_id != self.last_id:
             parts[1::_WIDTH] = [meter_id] * count
             self.last_id = meter_id

@@ -244,8 +244,7 @@ class Outbox:
             found.append(row)
         cursor.close()  # an open one would keep the log from being emptied
         found.sort()
-        first = db.execute("SELECT min(id) FROM chunk").fetchone()[0]
-        return found, bool(found) and first < found[0].id, self._file.generation
+        return found, bool(found) and _older_waits(db, found, newest), self._file.generation
 
     def delete(
         self,
@@ -436,3 +435,15 @@ class Outbox:
         )
         self._dropped_unsaid = 0
         self._next_word = now + 60
+
+
+def _older_waits(db: sqlite3.Connection, found: Sequence[Row], newest: bool) -> bool:
+    """Whether a row that is older than one of these is left: before them, or between, sent and kept for its turn.
+
+    `newest` rows are taken past those that were sent; the oldest are the first there are.
+    """
+    first = db.execute("SELECT min(id) FROM chunk").fetchone()[0]
+    if first < found[0].id or not newest:
+        return bool(first < found[0].id)
+    between = "SELECT EXISTS (SELECT 1 FROM chunk WHERE id BETWEEN ? AND ? AND sent = 1)"
+    return bool(db.execute(between, (found[0].id, found[-1].id)).fetchone()[0])

@@ -77,9 +77,9 @@ def replace(path: Path, now: float) -> tuple[Path, Saved | Exception | None]:
 def finish(path: Path) -> Path | None:
     """Do what is left of a `replace` that was broken off; the damaged file's new name when it was. Raises OSError."""
     new = _new(path)
-    if not new.exists():
+    if not new.is_file():
         return None
-    if path.exists() and path.stat().st_size:
+    if (path.exists() and path.stat().st_size) or not new.stat().st_size:
         new.unlink()
         return None
     name = _last_name(path)

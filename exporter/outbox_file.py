@@ -308,6 +308,8 @@ def _is_damage(problem: Exception) -> bool:
 def _advice(problem: Exception, path: Path) -> str:
     if isinstance(problem, OSError) and problem.errno in _ADVICE_OF_SYSTEM:
         return _ADVICE_OF_SYSTEM[problem.errno]
+    if path.is_dir():  # SQLite calls that an I/O error
+        return _ADVICE_OF_SYSTEM[errno.EISDIR]
     code = getattr(problem, "sqlite_errorcode", 0)
     if code != sqlite3.SQLITE_IOERR_WRITE and is_full(problem, path):
         return _ADVICE[sqlite3.SQLITE_FULL]

@@ -73,7 +73,7 @@ def unbalance(values: Iterable[float]) -> float | None:
 
 
 def fuse_load(amperes: float, main_fuse_a: float) -> float:
-    """How much of the main fuse a current takes, %."""
+    """How much of the main fuse a current takes, %. A fuse trips per phase: the worst counts."""
     return 100 * abs(amperes) / main_fuse_a
 
 
@@ -102,11 +102,12 @@ class Phases:
                 powers[quantity.name].setdefault(quantity.phase, []).append((place, sign))
         active, reactive = powers.values()
         self.currents = tuple(currents.values())
-        """Where the phases' currents stand."""
+        """Where the phases' currents stand; what each takes of the main fuse is `fuse_load`."""
         self.voltages = tuple(voltages)
+        """Where the voltages stand, whose `unbalance` is theirs."""
         self._nets = [(active[phase], reactive[phase]) for phase in sorted(active.keys() & reactive.keys() - sent)]
         self.loaded = tuple(currents)
-        """The phases of `fuse_load`, in its order."""
+        """The phases of `currents`, in its order."""
         self.factored = tuple(sorted(active.keys() & reactive.keys() - sent))
         """The phases ("" for the total) of `power_factors`, in its order."""
 
@@ -124,14 +125,6 @@ class Phases:
         if fsum(currents) < _FEWEST_AMPERES * len(currents):
             return None
         return unbalance(currents)
-
-    def voltage_unbalance(self, values: Sequence[float]) -> float | None:
-        """Unbalance of the measured voltages, %; None for fewer than two."""
-        return unbalance([values[place] for place in self.voltages])
-
-    def fuse_load(self, values: Sequence[float], main_fuse_a: float) -> list[float]:
-        """How much of the main fuse each measured phase takes, %. A fuse trips per phase: the worst counts."""
-        return [fuse_load(values[place], main_fuse_a) for place in self.currents]
 
     def power_factors(self, values: Sequence[float]) -> list[float | None]:
         """|P| / sqrt(P^2 + Q^2), of import less export, of each phase: 0 to 1.

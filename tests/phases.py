@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from exporter import derived
 from exporter.derived import Phases
 from exporter.reading import Reading
 
@@ -13,13 +14,15 @@ def current_unbalance(reading: Reading) -> float | None:
 
 def voltage_unbalance(reading: Reading) -> float | None:
     """%, None where it means nothing."""
-    return _phases(reading).voltage_unbalance(_values(reading))
+    values = _values(reading)
+    return derived.unbalance(values[place] for place in _phases(reading).voltages)
 
 
 def fuse_load(reading: Reading, main_fuse_a: float) -> dict[str, float]:
     """Phase -> %."""
-    phases = _phases(reading)
-    return dict(zip(phases.loaded, phases.fuse_load(_values(reading), main_fuse_a), strict=True))
+    phases, values = _phases(reading), _values(reading)
+    loads = [derived.fuse_load(values[place], main_fuse_a) for place in phases.currents]
+    return dict(zip(phases.loaded, loads, strict=True))
 
 
 def power_factors(reading: Reading) -> dict[str, float]:

@@ -227,3 +227,15 @@ def test_something_unforeseen_in_a_damaged_file_does_not_stop_it(
     monkeypatch.setattr(outbox_aside, "_fill", broken)
     assert Outbox(path).status().depth_lines == 0
     assert "nothing could be saved out of it (this was not foreseen)" in caplog.text
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_folder_or_an_empty_file_is_no_finished_salvage(folder: Path, is_folder: bool) -> None:
+    path, salvage = folder / "outbox", folder / "outbox.salvage"
+    if is_folder:
+        salvage.mkdir()
+    else:
+        salvage.touch()
+    assert outbox_aside.finish(path) is None
+    assert not path.exists()
+    assert salvage.is_dir() == is_folder

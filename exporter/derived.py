@@ -13,7 +13,8 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
 from math import fsum, hypot
-from typing import TYPE_CHECKING, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from exporter.protocol.obis import ObisCode, Quantity, describe
 from exporter.reading import Zone
@@ -62,10 +63,14 @@ def unbalance(values: Iterable[float]) -> float | None:
     0 to 200 for three phases, 0 to 100 for two. None for fewer than two values, or where their mean is 0.
     """
     given = list(values)
+    return _unbalance(given, fsum(given))
+
+
+def _unbalance(given: Sequence[float], total: float) -> float | None:
     count = len(given)
     if count < 2:
         return None
-    mean = fsum(given) / count
+    mean = total / count
     if mean == 0:
         return None
     above, below = max(given) - mean, mean - min(given)
@@ -101,30 +106,44 @@ class Phases:
                 sign = -1.0 if quantity.direction == "export" else 1.0
                 powers[quantity.name].setdefault(quantity.phase, []).append((place, sign))
         active, reactive = powers.values()
-        self.currents = tuple(currents.values())
-        """Where the phases' currents stand; what each takes of the main fuse is `fuse_load`."""
-        self.voltages = tuple(voltages)
-        """Where the voltages stand, whose `unbalance` is theirs."""
-        self._nets = [(active[phase], reactive[phase]) for phase in sorted(active.keys() & reactive.keys() - sent)]
+        self.currents_of = _picker(tuple(currents.values()))
+        """Of a list's values, or of its numbers as sent, the phases' currents."""
+        self.voltages_of = _picker(tuple(voltages))
+        """The same of voltages."""
         self.loaded = tuple(currents)
-        """The phases of `currents`, in its order."""
+        """The phases of what `currents_of` gives, in its order."""
+        self.has_current_unbalance, self.has_voltage_unbalance = len(currents) > 1, len(voltages) > 1
         self.factored = tuple(sorted(active.keys() & reactive.keys() - sent))
         """The phases ("" for the total) of `power_factors`, in its order."""
+        self._nets = [(active[phase], reactive[phase]) for phase in self.factored]
 
     @staticmethod
     def of(codes: tuple[tuple[ObisCode, str], ...]) -> Phases:
         """Codes and units of a list's values."""
         return _phases(codes)
 
+    def figures(self, values: Sequence[float], main_fuse_a: float) -> list[float | None]:
+        """All that they tell, None for what means nothing now.
+
+        In order: `current_unbalance` and the voltages' `unbalance`, where they have them; `fuse_load` of each phase;
+        `power_factors`.
+        """
+        found: list[float | None] = []
+        if self.has_current_unbalance:
+            found.append(self.current_unbalance(values))
+        if self.has_voltage_unbalance:
+            found.append(unbalance(self.voltages_of(values)))
+        found += [fuse_load(amperes, main_fuse_a) for amperes in self.currents_of(values)]
+        return found + self.power_factors(values)
+
     def current_unbalance(self, values: Sequence[float]) -> float | None:
         """Unbalance of the measured phases' currents, %; None for fewer than two, or with a mean below 1 A.
 
         A phase that the meter does not measure (L2 on a 3-wire IT net) is left out, never worked out from the others.
         """
-        currents = [abs(values[place]) for place in self.currents]
-        if fsum(currents) < _FEWEST_AMPERES * len(currents):
-            return None
-        return unbalance(currents)
+        currents = [*map(abs, self.currents_of(values))]
+        total = fsum(currents)
+        return None if total < _FEWEST_AMPERES * len(currents) else _unbalance(currents, total)
 
     def power_factors(self, values: Sequence[float]) -> list[float | None]:
         """|P| / sqrt(P^2 + Q^2), of import less export, of each phase: 0 to 1.
@@ -142,6 +161,13 @@ class Phases:
             apparent = hypot(real, imaginary)
             factors.append(abs(real) / apparent if apparent > 0 else None)
         return factors
+
+
+def _picker(places: tuple[int, ...]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """`itemgetter`, and a tuple for no place and for one, too."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: tuple(values[place] for place in places)
 
 
 @lru_cache(maxsize=256)

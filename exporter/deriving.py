@@ -91,7 +91,7 @@ class Deriver:
             return
         yield from self._day(placed.meter_id, placed.time)
         yield from points.clock_offset_lines(placed)
-        yield from points.figure_lines(placed, self._fuse(placed.meter_id))
+        yield from points.figure_lines(placed, self.fuse(placed.meter_id))
         powers, registers = _totals(placed)
         self._say_new(placed.meter_id)
         self._heard[placed.meter_id], self._last[placed.meter_id] = self._monotonic(), placed.time
@@ -114,10 +114,11 @@ class Deriver:
         self, phases: Phases, values: Sequence[float], meter_id: str, ms: int, offset: float | None
     ) -> list[str]:
         """The lines of the figures of a list's values; `offset` is its clock's, s."""
-        lines = points.phase_lines(phases, values, meter_id, self._fuse(meter_id), ms)
+        lines = points.phase_lines(phases, values, meter_id, self.fuse(meter_id), ms)
         return lines if offset is None else [points.clock_offset_line(meter_id, offset, ms), *lines]
 
-    def _fuse(self, meter_id: str) -> float:
+    def fuse(self, meter_id: str) -> float:
+        """A meter's main fuse, A."""
         fuse = self._fuses.get(meter_id)
         if fuse is None:
             if len(self._fuses) >= _FUSES:
@@ -142,7 +143,7 @@ class Deriver:
             )
 
     def _hours(self, meter_id: str, direction: str, hour: int, value: float) -> Iterator[str]:
-        fuse = self._fuse(meter_id)
+        fuse = self.fuse(meter_id)
         for start, wh in self._book.enter(meter_id, direction, hour, value, fuse).items():
             yield points.final_hour_line(meter_id, direction, wh, start, self._zone)
             self._touched.add((meter_id, direction, month_start(start, self._zone)))
@@ -165,7 +166,7 @@ class Deriver:
         """The final hours of a local month, as they were when it was last touched."""
         key = meter_id, direction, month
         if key not in self._months:
-            fuse = self._fuse(meter_id)
+            fuse = self.fuse(meter_id)
             end = next_month(month, self._zone)
             known = {} if self._others is None else dict(self._others(meter_id, direction, month, end))
             if len(self._months) >= _MONTHS:

@@ -16,8 +16,6 @@ from exporter.derived import (
     Phases,
     Threshold,
     capacity_step,
-    fuse_load,
-    unbalance,
     weekday_and_hour,
 )
 from exporter.placing import Placed
@@ -42,15 +40,27 @@ def lines(placed: Placed) -> Iterator[str]:
         yield f"{key} value={measurement.value!r}" if time is None else f"{key} value={measurement.value!r} {time}"
 
 
-def templates(measurements: Iterable[Measurement], meter_id: str) -> Iterator[tuple[str, str, bool]]:
-    """What `lines` puts around a meter's id and value: before the id, between the two, and whether it is a register's.
+def templates(measurements: Iterable[Measurement], meter_id: str) -> Iterator[tuple[str, str]]:
+    """What `lines` puts around a meter's id and value: before the id, and between the two.
 
     `meter_id` is one that stands nowhere else in a line. The id between is as `escaped` gives it.
     """
-    for measurement in measurements:
-        key, is_register = _series(meter_id, measurement.obis, measurement.unit)
-        before, _, behind = key.partition(meter_id)
-        yield before, f"{behind} value=", is_register
+    return (_template(_series(meter_id, one.obis, one.unit)[0], meter_id) for one in measurements)
+
+
+def figure_templates(phases: Phases, meter_id: str) -> Iterator[tuple[str, str]]:
+    """The same of `phase_lines`, figure by figure."""
+    return (_template(series, meter_id) for series in figure_series(phases, meter_id))
+
+
+def clock_offset_template(meter_id: str) -> tuple[str, str]:
+    """The same of `clock_offset_line`."""
+    return _template(_derived_series("meter_clock_offset", (("meter_id", meter_id),)), meter_id)
+
+
+def _template(series: str, meter_id: str) -> tuple[str, str]:
+    before, _, behind = series.partition(meter_id)
+    return before, f"{behind} value="
 
 
 def escaped(meter_id: str) -> str:
@@ -158,72 +168,18 @@ def figure_lines(placed: Placed, main_fuse_a: float) -> Iterator[str]:
 
 def phase_lines(phases: Phases, values: Sequence[float], meter_id: str, main_fuse_a: float, ms: int) -> list[str]:
     """The same of a list's values."""
-    current, voltage, loads, factors = _phase_series(phases, meter_id)
-    found = []
-    percent = phases.current_unbalance(values)
-    if percent is not None:
-        found.append(f"{current}{percent!r} {ms}")
-    percentage = _unbalance(tuple([values[place] for place in phases.voltages]))
-    if percentage is not None:
-        found.append(f"{voltage}{percentage} {ms}")
-    for series, place in zip(loads, phases.currents, strict=True):
-        found.append(f"{series}{_fuse_load(values[place], main_fuse_a)} {ms}")
-    for series, factor in zip(factors, phases.power_factors(values), strict=True):
-        if factor is not None:
-            found.append(f"{series}{factor!r} {ms}")
-    return found
-
-
-@lru_cache(maxsize=1 << 14)
-def _fuse_load(amperes: float, main_fuse_a: float) -> str:
-    """The percentage's text: shorter remembered than written, and of the same few hundred currents."""
-    return repr(fuse_load(amperes, main_fuse_a))
-
-
-@lru_cache(maxsize=1 << 14)
-def _unbalance(voltages: tuple[float, ...]) -> str | None:
-    """The same of voltages, which hardly change from one list to the next."""
-    percent = unbalance(voltages)
-    return None if percent is None else repr(percent)
+    figures = zip(figure_series(phases, meter_id), phases.figures(values, main_fuse_a), strict=True)
+    return [f"{series} value={figure!r} {ms}" for series, figure in figures if figure is not None]
 
 
 @lru_cache(maxsize=4096)
-def _phase_series(phases: Phases, meter_id: str) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
-    """What comes before the values: unbalance of currents (%) and of voltages, fuse loads (%), power factors."""
-
-    def before(measurement: str, tags: tuple[tuple[str, str], ...]) -> str:
-        return f"{_derived_series(measurement, tags)} value="
-
-    current, voltage = (before(*_unbalance_of(meter_id, quantity)) for quantity in ("current", "voltage"))
-    loads = tuple(before(*_of_phase("fuse_load", meter_id, phase)) for phase in phases.loaded)
-    factors = tuple(before(*_of_phase("power_factor", meter_id, phase)) for phase in phases.factored)
-    return current, voltage, loads, factors
-
-
-def _unbalance_of(meter_id: str, quantity: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return "phase_unbalance", (("meter_id", meter_id), ("quantity", quantity))
-
-
-def _of_phase(measurement: str, meter_id: str, phase: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return measurement, (("meter_id", meter_id), ("phase", phase))
-
-
-def phase_unbalance_line(meter_id: str, quantity: str, percent: float, ms: int) -> str:
-    """Unbalance of the phases, %; `quantity` is current or voltage."""
-    measurement, tags = _unbalance_of(meter_id, quantity)
-    return _derived(measurement, ms, percent, *tags)
-
-
-def fuse_load_line(meter_id: str, phase: str, percent: float, ms: int) -> str:
-    """A phase's current over the main fuse, %."""
-    measurement, tags = _of_phase("fuse_load", meter_id, phase)
-    return _derived(measurement, ms, percent, *tags)
-
-
-def power_factor_line(meter_id: str, phase: str, factor: float, ms: int) -> str:
-    """Power factor from P and Q; `phase` is "" for the total."""
-    measurement, tags = _of_phase("power_factor", meter_id, phase)
-    return _derived(measurement, ms, factor, *tags)
+def figure_series(phases: Phases, meter_id: str) -> tuple[str, ...]:
+    """The series of `Phases.figures`, in its order."""
+    unbalances = ("current", phases.has_current_unbalance), ("voltage", phases.has_voltage_unbalance)
+    tags = [("phase_unbalance", ("quantity", quantity)) for quantity, has_it in unbalances if has_it]
+    tags += [("fuse_load", ("phase", phase)) for phase in phases.loaded]
+    tags += [("power_factor", ("phase", phase)) for phase in phases.factored]
+    return tuple(_derived_series(measurement, (("meter_id", meter_id), tag)) for measurement, tag in tags)
 
 
 def running_hour_line(meter_id: str, direction: str, kind: str, wh: float, ms: int) -> str:

@@ -14,14 +14,13 @@ def current_unbalance(reading: Reading) -> float | None:
 
 def voltage_unbalance(reading: Reading) -> float | None:
     """%, None where it means nothing."""
-    values = _values(reading)
-    return derived.unbalance(values[place] for place in _phases(reading).voltages)
+    return derived.unbalance(_phases(reading).voltages_of(_values(reading)))
 
 
 def fuse_load(reading: Reading, main_fuse_a: float) -> dict[str, float]:
     """Phase -> %."""
     phases, values = _phases(reading), _values(reading)
-    loads = [derived.fuse_load(values[place], main_fuse_a) for place in phases.currents]
+    loads = [derived.fuse_load(amperes, main_fuse_a) for amperes in phases.currents_of(values)]
     return dict(zip(phases.loaded, loads, strict=True))
 
 

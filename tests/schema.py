@@ -97,9 +97,6 @@ SAMPLES: dict[str, Callable[[], Iterable[str]]] = {
     "event_line": lambda: [points.event_line("i", "start", "text", 0)],
     "figure_lines": lambda: points.figure_lines(without_factors(), 40),
     "phase_lines": lambda: points.phase_lines(Phases.of(_codes()), [1.0] * len(_codes()), METER, 40, 0),
-    "phase_unbalance_line": lambda: [points.phase_unbalance_line(METER, "current", 1.0, 0)],
-    "fuse_load_line": lambda: [points.fuse_load_line(METER, "L1", 1.0, 0)],
-    "power_factor_line": lambda: [points.power_factor_line(METER, "", 1.0, 0)],
     "running_hour_line": lambda: [
         points.running_hour_line(METER, direction, kind, 1.0, 0)
         for direction in ("import", "export")

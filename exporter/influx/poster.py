@@ -95,15 +95,16 @@ class Poster:
     def _post(self, texts: Sequence[str]) -> None:
         if not texts or self._stop.is_set():
             return
-        outcome = self._tried(texts)
-        count = len(texts) + sum(text.count("\n") for text in texts)
+        body = "\n".join(texts)
+        outcome = self._tried(body)
+        count = body.count("\n") + 1
         dropped = _DROPPED.search(outcome.words) if outcome.verdict is Verdict.BAD_LINES else None
         if outcome.verdict is Verdict.TAKEN:
             self._count(count, 0)
         elif dropped:
             self._count(count - int(dropped[2]), int(dropped[2]), dropped[1])
         elif (outcome.verdict is Verdict.BAD_LINES or outcome.too_large) and count > 1:
-            lines = [line for text in texts for line in text.split("\n")]
+            lines = body.split("\n")
             self._post(lines[: count // 2])
             self._post(lines[count // 2 :])
         elif outcome.verdict is Verdict.BAD_LINES:
@@ -112,7 +113,7 @@ class Poster:
             self._stop.set()  # the other connection has nothing to hope for either
             raise GaveUp(outcome.words)
 
-    def _tried(self, texts: Sequence[str]) -> Outcome:
+    def _tried(self, body: str) -> Outcome:
         outcome: Outcome = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome.verdict is Verdict.RETRY),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
@@ -122,7 +123,7 @@ class Poster:
                 self._say(f"{state.outcome.result().words}; trying again") if state.outcome else None
             ),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )(self._client.write, texts)
+        )(self._client.write, [body])
         if outcome.verdict is not Verdict.RETRY:
             self._away_since = None
         return outcome

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from operator import getitem
 from typing import TYPE_CHECKING, Final
 
 from fastcrc import crc16
@@ -127,9 +128,8 @@ class Lines:
     def _text(self, ready: Ready, frame: bytes) -> str | None:
         """The lines of a frame whose shape and FCS are right; None, with nothing done, where the slow way must say."""
         numbers = ready.numbers(frame)
-        for place in ready.not_zero:
-            if not numbers[place]:
-                return None
+        if ready.not_zero and not all([numbers[place] for place in ready.not_zero]):
+            return None
         own = known = shown = clock = None
         if ready.id is not None:
             known = self._ids[frame[ready.id]]
@@ -158,11 +158,13 @@ class Lines:
             return None
         meter_id, time = placed
         self.frames += 1
+        there = known[1] if known else escaped(meter_id)
         if time is None:
             self.without_time += 1
-            return ready.lines(numbers, known[1] if known else escaped(meter_id), "") if self._deriver is None else ""
-        text = ready.lines(numbers, known[1] if known else escaped(meter_id), f" {time}")
-        return text if self._deriver is None else text + self._derived(ready, numbers, meter_id, time, clock)
+        elif self._deriver is not None:
+            return self._derived(ready, numbers, meter_id, there, time, clock)
+        stamp = "" if time is None else f" {time}"
+        return ready.plain.fill(there, map(getitem, ready.texts, numbers), stamp) if self._deriver is None else ""
 
     def _derives(self, own: str | None, moment: int) -> bool:
         """Whether what is derived from a list of this meter is figures alone."""
@@ -171,14 +173,22 @@ class Lines:
             return False
         return self._moment is None or self._placer.reads_by_habit(meter_id)
 
-    def _derived(self, ready: Ready, numbers: tuple[int, ...], meter_id: str, time: int, clock: int | None) -> str:
-        if self._deriver is None:
-            return ""
+    def _derived(
+        self, ready: Ready, numbers: tuple[int, ...], meter_id: str, there: str, time: int, clock: int | None
+    ) -> str:
+        """The lines with those of the figures; the id as it is, and as it stands in a line."""
+        assert self._deriver is not None
+        texts, stamp = [*map(getitem, ready.texts, numbers)], f" {time}"
         offset = None
         if clock is not None and self._received is not None:
             offset = (EPOCH + timedelta(milliseconds=clock) - self._received) / timedelta(seconds=1)
-        lines = self._deriver.of_values(ready.phases, ready.values(numbers), meter_id, time, offset)
-        return "\n".join(["", *lines])
+        figures = ready.figures.texts(numbers, self._deriver.fuse(meter_id))
+        if figures is None:
+            lines = self._deriver.of_values(ready.phases, ready.values(numbers), meter_id, time, offset)
+            return "\n".join([ready.plain.fill(there, texts, stamp), *lines])
+        if offset is None:
+            return ready.derived.fill(there, texts + figures, stamp)
+        return ready.timed.fill(there, [*texts, repr(offset), *figures], stamp)
 
     @staticmethod
     def _piece(octets: bytes, at: int) -> int:

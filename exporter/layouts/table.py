@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from operator import getitem
 from typing import Final
 
 from exporter import points
 from exporter.derived import Phases
 from exporter.intake import Heard
+from exporter.layouts.figures import Figures
 from exporter.layouts.memory import Hours, Spend, Texts, Values
 from exporter.layouts.shape import Shape, Unlearnable, learn
 from exporter.protocol.hdlc import FLAG
@@ -32,27 +34,56 @@ _WIDTH: Final = 5
 _START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
 
 
+class Template:
+    """Lines of one meter and time, but for the values' texts."""
+
+    __slots__ = ("_count", "_last_id", "_parts")
+
+    def __init__(self, around: Iterable[tuple[str, str]]) -> None:
+        # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
+        self._parts: list[str] = []
+        for before, behind in around:
+            self._parts += [f"\n{before}" if self._parts else before, "", behind, "", ""]
+        self._count = len(self._parts) // _WIDTH
+        self._last_id = ""
+
+    def fill(self, meter_id: str, texts: Iterable[str], time: str) -> str:
+        """The lines: the id as it stands in a line, the texts in order, the time as it ends a line (or nothing)."""
+        parts = self._parts
+        if meter_id != self._last_id:
+            parts[1::_WIDTH] = [meter_id] * self._count
+            self._last_id = meter_id
+        parts[3::_WIDTH] = texts
+        parts[4::_WIDTH] = [time] * self._count
+        return "".join(parts)
+
+
 class Ready:
-    """A shape with all that is needed to write its lines at once."""
+    """A shape with all that is needed to write its lines at once.
+
+    `plain` takes the texts of the numbers; `derived` those and of the `figures`; `timed` has the clock's offset between
+    the two.
+    """
 
     __slots__ = (
-        "_count",
-        "_parts",
-        "_texts",
         "_values",
         "clock",
+        "derived",
+        "figures",
         "fixed",
         "hours",
         "id",
-        "last_id",
         "mask",
         "not_zero",
         "not_zeros",
         "numbers",
         "phases",
+        "plain",
         "registers",
         "shape",
         "size",
+        "texts",
+        "timed",
     )
 
     def __init__(self, shape: Shape, hours: Hours, spend: Spend) -> None:
@@ -63,39 +94,30 @@ class Ready:
         self.id = None if shape.id_at is None else slice(shape.id_at.start, shape.id_at.end)
         self.clock = None if shape.clock_at is None else slice(shape.clock_at.start, shape.clock_at.end)
         self.hours = hours
-        self._texts = [Texts(slot.entry, shape.listing, spend) for slot in shape.slots]
+        self.texts = [Texts(slot.entry, shape.listing, spend) for slot in shape.slots]
         self._values = [Values(slot.entry, shape.listing, spend) for slot in shape.slots]
         self.phases = Phases.of(tuple((one.obis, one.unit) for one in shape.measurements))
-        self._count = len(self._texts)
-        # Before the id, the id, behind it, the value, the time: for each line, and filled in for each frame.
-        self._parts: list[str] = []
+        self.figures = Figures(self.phases, self._values, spend)
         # Whatever its unit is: it may be no register in a line, and yet tell the hour.
         self.registers = shape.own_clock and any(
             quantity.is_register for slot in shape.slots if (quantity := describe(slot.entry.code))
         )
-        for before, behind, _ in points.templates(shape.measurements, _ID):
-            self._parts += [f"\n{before}" if self._parts else before, "", behind, "", ""]
-        self.last_id = ""
+        sent = [*points.templates(shape.measurements, _ID)]
+        figures = [*points.figure_templates(self.phases, _ID)]
+        self.plain = Template(sent)
+        self.derived = Template(sent + figures)
+        self.timed = Template([*sent, points.clock_offset_template(_ID), *figures])
 
     def forget(self) -> None:
         """Empty what is remembered of numbers."""
-        for texts, values in zip(self._texts, self._values, strict=True):
+        self.figures.forget()
+        for texts, values in zip(self.texts, self._values, strict=True):
             texts.clear()
             values.clear()
 
     def values(self, numbers: tuple[int, ...]) -> list[float]:
         """The values of a frame's numbers, in SI."""
         return list(map(getitem, self._values, numbers))
-
-    def lines(self, numbers: tuple[int, ...], meter_id: str, time: str) -> str:
-        """The lines of a frame: its id as it stands in a line, its time as it ends one (or nothing)."""
-        parts, count = self._parts, self._count
-        if meter_id != self.last_id:
-            parts[1::_WIDTH] = [meter_id] * count
-            self.last_id = meter_id
-        parts[3::_WIDTH] = map(getitem, self._texts, numbers)
-        parts[4::_WIDTH] = [time] * count
-        return "".join(parts)
 
 
 class Table:

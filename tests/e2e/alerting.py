@@ -225,12 +225,12 @@ class House:
 
     def _reading(self, ms: int) -> Iterator[str]:
         for phase, load in self.loads.items():
-            yield points.fuse_load_line(self.meter_id, phase, load, ms)
+            yield f"fuse_load,meter_id={self.meter_id},phase={phase} value={float(load)} {ms}"
         for phase, volts in self.volts.items():
             yield f"voltage,meter_id={self.meter_id},obis=1-1:32.7.0,phase={phase} value={volts} {ms}"
         yield f"active_power,direction=import,meter_id={self.meter_id},obis=1-1:1.7.0 value={float(self.power)} {ms}"
         if self.unbalance is not None:
-            yield points.phase_unbalance_line(self.meter_id, "current", self.unbalance, ms)
+            yield f"phase_unbalance,meter_id={self.meter_id},quantity=current value={float(self.unbalance)} {ms}"
         yield points.running_hour_line(self.meter_id, "import", "projected", self.hour, ms)
         yield points.projected_capacity_line(self.meter_id, self.month, ms)
         yield points.reading_age_line(self.meter_id, self.age, ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
-from exporter.derived import Capacity, EnergySum, Peak, Threshold
+from exporter.derived import Capacity, EnergySum, Peak, Phases, Threshold
 from exporter.placing import Placed
 from exporter.points import (
     ABOVE_STEPS,
@@ -13,11 +13,9 @@ from exporter.points import (
     day_energy_line,
     figure_lines,
     final_hour_line,
-    fuse_load_line,
     meter_line,
     month_energy_line,
-    phase_unbalance_line,
-    power_factor_line,
+    phase_lines,
     projected_capacity_line,
     running_hour_line,
     threshold_line,
@@ -53,12 +51,12 @@ def test_a_reading_without_a_time_has_no_figures() -> None:
     assert list(figure_lines(placed(None), 25)) == []
 
 
-def test_a_value_is_a_float_and_a_meter_id_is_escaped() -> None:
-    assert fuse_load_line("a b,c=d", "L2", 64, NOW) == f"fuse_load,meter_id=a\\ b\\,c\\=d,phase=L2 value=64.0 {NOW}"
-    assert phase_unbalance_line("m", "current", 40, NOW) == (
-        f"phase_unbalance,meter_id=m,quantity=current value=40.0 {NOW}"
-    )
-    assert power_factor_line("m", "", 1, NOW) == f"power_factor,meter_id=m value=1.0 {NOW}"
+def test_a_meter_id_is_escaped_and_what_means_nothing_left_out() -> None:
+    phases = Phases.of(((ObisCode(1, 1, 51, 7, 0), "A"), (ObisCode(1, 1, 71, 7, 0), "A")))
+    assert phase_lines(phases, [0.5, 0.25], "a b,c=d", 25, NOW) == [
+        f"fuse_load,meter_id=a\\ b\\,c\\=d,phase=L2 value=2.0 {NOW}",
+        f"fuse_load,meter_id=a\\ b\\,c\\=d,phase=L3 value=1.0 {NOW}",
+    ]
 
 
 def test_that_a_meter_is_there() -> None:

@@ -91,7 +91,9 @@ class Outbox:
 
     Raises OutboxLockedError when another process has it, OutboxError when the file cannot be opened. A damaged file
     is set aside as `NAME.corrupt-TIME` and a new one is begun with what can be read out of it, both when it is opened
-    and when damage shows later. What cannot be opened then (the disk is full) is tried again with a later use.
+    and when damage shows later. What cannot be opened then (the disk is full) is tried again with a later use; with
+    `patient` also what cannot be opened at first for such a reason, which `why_not` tells. Until then its state can be
+    asked for, as far as it can be read.
 
     When the disk is full before the outbox is, the oldest lines go as well: `NAME.reserve` keeps the room for that.
     """
@@ -103,6 +105,7 @@ class Outbox:
         max_bytes: int = 1 << 30,
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
+        patient: bool = False,
     ) -> None:
         self.path = path
         self._max_bytes = max_bytes
@@ -111,7 +114,7 @@ class Outbox:
         self._arrived = True  # what was left from the last time is news too
         self._dropped_unsaid = 0
         self._next_word = 0.0
-        self._file = OutboxFile(path, read_only=read_only, clock=clock)
+        self._file = OutboxFile(path, read_only=read_only, clock=clock, patient=patient)
 
     # --- in -------------------------------------------------------------------------------------------------
 
@@ -181,23 +184,32 @@ class Outbox:
 
     def get_state(self, key: str) -> str | None:
         """The value kept under a key, or None."""
-        return self._states("SELECT key, value, crc FROM state WHERE key = ?", (key,)).get(key)
+        query = "SELECT key, value, crc FROM state WHERE key = ?"
+        return self._states(query, (key,), lambda one: one == key).get(key)
 
     def states(self, prefix: str) -> dict[str, str]:
         """Every key that begins with `prefix`, and its value, in the order of the keys."""
         # U+10FFFF sorts behind everything that a key can hold: a range is found by the primary key, LIKE is not.
         query = "SELECT key, value, crc FROM state WHERE key >= ? AND key < ? ORDER BY key"
-        return self._states(query, (prefix, prefix + "\U0010ffff"))
+        return self._states(query, (prefix, prefix + "\U0010ffff"), lambda key: key.startswith(prefix))
 
-    def _states(self, query: str, values: tuple[str, ...]) -> dict[str, str]:
+    def _states(self, query: str, values: tuple[str, ...], wanted: Callable[[str], bool]) -> dict[str, str]:
         """Key -> value, without those that were damaged on the disk."""
-        found = {}
-        for key, value, crc in self._ask(lambda db: db.execute(query, values).fetchall()):
-            if crc in (-1, state_crc(str(key).encode(), str(value).encode())):
-                found[str(key)] = str(value)
-            else:
-                log.error("what the outbox %s kept under %r was damaged; it is left out", self.path, key)
-        return found
+
+        def work(db: sqlite3.Connection) -> dict[str, str]:
+            found = {}
+            for key, value, crc in db.execute(query, values).fetchall():
+                if crc in (-1, state_crc(str(key).encode(), str(value).encode())):
+                    found[str(key)] = str(value)
+                else:
+                    log.error("what the outbox %s kept under %r was damaged; it is left out", self.path, key)
+            return found
+
+        def instead(state: Mapping[str, str]) -> dict[str, str]:
+            return {key: value for key, value in state.items() if wanted(key)}
+
+        with self._file.in_words():
+            return self._file.read_state(work, instead)
 
     # --- out ------------------------------------------------------------------------------------------------
 
@@ -381,6 +393,11 @@ class Outbox:
         return waited, aside
 
     # --- asking and waiting ---------------------------------------------------------------------------------
+
+    @property
+    def why_not(self) -> str:
+        """Why it cannot be used at this moment, and what to do, in words; empty when it can."""
+        return self._file.why
 
     def status(self) -> Status:
         """What the outbox holds now; cheap, also for a backlog of weeks."""

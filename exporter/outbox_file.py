@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from exporter import outbox_aside
 from exporter.outbox_checks import check_ids, check_tally, tally
+from exporter.outbox_lock import Lock
 from exporter.outbox_reserve import Reserve, has_room, hold_log, is_full
 from exporter.outbox_rows import GROWS, grow_no_more, grows_no_more
 from exporter.outbox_salvage import may_be_written
 from exporter.outbox_schema import form, is_newer, ready_tables, right_form
+from exporter.outbox_unopened import connect_read_only, state_of
+from exporter.outbox_words import OutboxError, OutboxLockedError, advice, may_pass
 
 __all__ = ["OutboxError", "OutboxFile", "OutboxLockedError"]
 
@@ -31,41 +33,10 @@ CHECKED_WHOLE = 64 << 20
 _AGAIN_S = 10.0
 """So long, and ten times what the last attempt took, a file that could not be opened is left alone."""
 
-_ADVICE = {
-    sqlite3.SQLITE_FULL: "the disk is full: free some room",
-    sqlite3.SQLITE_READONLY: "the file or its disk is read-only: give this user the right to write there",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: does this user have the right to write in that folder?",
-    sqlite3.SQLITE_IOERR: "the disk gives errors, or is full: look at the system's log",
-    sqlite3.SQLITE_BUSY: "another program holds the file: close it",
-}
-
-_ADVICE_OF_SYSTEM = {
-    errno.ENOSPC: _ADVICE[sqlite3.SQLITE_FULL],
-    errno.EDQUOT: "this user's share of the disk is used up: free some room",
-    errno.EFBIG: "this process may write no larger files (`ulimit -f`, or LimitFSIZE= of systemd): allow more",
-    errno.EROFS: _ADVICE[sqlite3.SQLITE_READONLY],
-    errno.EACCES: "this user may not write there: give it the right to, or choose another file (HAN_OUTBOX)",
-    errno.EPERM: "this user may not write there: give it the right to, or choose another file (HAN_OUTBOX)",
-    errno.EIO: "the disk gives errors: look at the system's log, and replace the disk or memory card",
-    errno.EISDIR: "it is a folder: give the name of a file (HAN_OUTBOX)",
-    errno.ENOTDIR: "a part of its path is a file, not a folder: choose another (HAN_OUTBOX)",
-    errno.EEXIST: "a part of its path is a file, not a folder: choose another (HAN_OUTBOX)",
-    errno.ENAMETOOLONG: "the name is too long: choose another (HAN_OUTBOX)",
-    errno.EMFILE: "this process has too many files open (`ulimit -n`): allow more",
-}
-
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What damage may raise: sqlite3 breaks over SQLite's own words when they quote a damaged name."""
 
 T = TypeVar("T")
-
-
-class OutboxError(Exception):
-    """The outbox cannot be read or written; the message says what to do. Nothing of the failed call was kept."""
-
-
-class OutboxLockedError(OutboxError):
-    """Another process has this outbox."""
 
 
 class OutboxFile:
@@ -73,32 +44,40 @@ class OutboxFile:
 
     A damaged file is set aside as `NAME.corrupt-TIME` and a new one is begun with what can be read out of it, when
     it is opened and when damage shows later; `generation` then counts up, so that row ids of the old file are not
-    taken for the new one's.
+    taken for the new one's. `patient`: one that cannot be opened since its disk is full, read-only or broken is tried
+    again with a later use, as one is that breaks later; `why` then says what is wrong.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, *, read_only: bool, clock: Callable[[], float], patient: bool = False) -> None:
         self.path = path
         self.generation = 0
         self._clock = clock
         self._read_only = read_only
         self._reserve = Reserve(path)
         self._mutex = threading.RLock()
-        self._lock: int | None = None
+        self._lock = Lock(path)
         self._db: sqlite3.Connection | None = None
         self._closed = False
         self._not_before = 0.0  # when it is tried again to open what could not be opened, ...
         self._why = ""  # ... which was for this reason
+        self._state: dict[str, str] | None = None  # of a file that cannot be opened
         with self.in_words():
             if read_only:
-                self._db = _connect_read_only(path)
-                return
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path)
-            try:
-                self._open()
-            except BaseException:
+                self._db = connect_read_only(path)
+            else:
+                self._begin(patient=patient)
+
+    def _begin(self, *, patient: bool) -> None:
+        began = time.monotonic()
+        try:
+            self._lock.take()
+            self._open()
+        except Exception as problem:
+            cause = problem.__cause__ if isinstance(problem, OutboxError) else problem
+            if not patient or not may_pass(cause, self.path):
                 self.close()
                 raise
+            self._try_later(str(problem) if isinstance(problem, OutboxError) else self.explain(problem), began)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction; raises sqlite3.Error with nothing changed.
@@ -121,6 +100,26 @@ class OutboxFile:
         with self._mutex:
             return self._mending(lambda: work(self._connection))
 
+    def read_state(self, work: Callable[[sqlite3.Connection], T], instead: Callable[[Mapping[str, str]], T]) -> T:
+        """As `read`; while the file cannot be opened, what `instead` makes of the state that can be read all the same.
+
+        Raises sqlite3.Error, OSError or OutboxError.
+        """
+        with self._mutex:
+            try:
+                return self.read(work)
+            except (OutboxError, *_DAMAGE, OSError):
+                if self._db is not None or self._closed:
+                    raise
+            if self._state is None:
+                self._state = state_of(self.path)
+            return instead(self._state)
+
+    @property
+    def why(self) -> str:
+        """Why it cannot be used, in words; empty when it can."""
+        return "" if self._db is not None else self._why
+
     def octets(self) -> int:
         """What the file has on the disk, its log included."""
         return _file_bytes(self.path)
@@ -130,9 +129,7 @@ class OutboxFile:
         with self._mutex:
             self._closed = True
             self._close_db()
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            self._lock.let_go()
 
     @contextmanager
     def in_words(self) -> Iterator[None]:
@@ -147,7 +144,7 @@ class OutboxFile:
         code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
         if self._read_only and code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             return f"cannot read the outbox {self.path}: it does not exist yet, or this user may not read it"
-        return f"the outbox {self.path} cannot be used ({problem}): {_advice(problem, self.path)}"
+        return f"the outbox {self.path} cannot be used ({problem}): {advice(problem, self.path)}"
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -164,12 +161,14 @@ class OutboxFile:
         if began < self._not_before:
             raise OutboxError(self._why)
         try:
+            self._lock.take()
             self._open()
         except OutboxError:
             raise
         except (sqlite3.Error, UnicodeDecodeError, OSError) as problem:
             self._try_later(self.explain(problem), began)
             raise
+        self._state = None
         log.warning("The outbox %s can be used again.", self.path)
 
     def _try_later(self, why: str, began: float) -> None:
@@ -270,7 +269,7 @@ class OutboxFile:
         except (sqlite3.Error, OSError) as trouble:
             self._try_later(
                 f"the outbox {self.path} is damaged ({problem}), and a new one cannot be begun ({trouble}): "
-                f"{_advice(trouble, self.path)}. It is tried again by itself. To save what is in it takes as much "
+                f"{advice(trouble, self.path)}. It is tried again by itself. To save what is in it takes as much "
                 "room as it has now; if there is none to be had, move it away, and a new one is begun",
                 began,
             )
@@ -303,36 +302,6 @@ def _is_damage(problem: Exception) -> bool:
     code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     # what is written here breaks no constraint, unless something else stands where it should
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
-
-
-def _advice(problem: Exception, path: Path) -> str:
-    if isinstance(problem, OSError) and problem.errno in _ADVICE_OF_SYSTEM:
-        return _ADVICE_OF_SYSTEM[problem.errno]
-    if path.is_dir():  # SQLite calls that an I/O error
-        return _ADVICE_OF_SYSTEM[errno.EISDIR]
-    code = getattr(problem, "sqlite_errorcode", 0)
-    if code != sqlite3.SQLITE_IOERR_WRITE and is_full(problem, path):
-        return _ADVICE[sqlite3.SQLITE_FULL]
-    return _ADVICE.get(code & 0xFF, "is the path right, and does this user have the right to write there?")
-
-
-def _lock(path: Path) -> int:
-    """Take the lock beside the outbox for this process; raises OutboxLockedError when another has it."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as problem:
-        owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-        os.close(lock)
-        who = f" (process {owner})" if owner else ""
-        raise OutboxLockedError(
-            f"another han-exporter{who} is using the outbox {path}: stop it first, or give this one a file "
-            "of its own (HAN_OUTBOX)"
-        ) from problem
-    with suppress(OSError):  # the lock holds without a number in it, which a full disk may have no room for
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -382,14 +351,6 @@ def _check_pages(db: sqlite3.Connection) -> None:
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict.rpartition("\n")[2])
-
-
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open to look, never to change: nothing is made, no lock is taken."""
-    # Without a log beside it nobody has it open, and a folder that this user may not write to is no hindrance.
-    immutable = "" if Path(f"{path}-wal").exists() else "&immutable=1"
-    uri = f"{path.absolute().as_uri()}?mode=ro{immutable}"
-    return sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
 
 
 def _file_bytes(path: Path) -> int:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import FrameType
@@ -24,6 +25,7 @@ from exporter.aboard import Aboard
 from exporter.deriving import backlog_threshold_lines, last_heard, limit_lines
 from exporter.forgetting import forget
 from exporter.influx.client import Client
+from exporter.influx.pauses import Minute
 from exporter.influx.writer import Writer
 from exporter.marks import LineMarks, SourceMarks
 from exporter.meters import safe_text
@@ -82,8 +84,9 @@ class Service:
         self._writer = self._make_writer(settings)
         self._ages = ReadingAges(self._heard_before())
         self._source_marks = [SourceMarks(reader.link) for reader in self.readers]
-        self._last_status = self._outbox.status()
-        self._line_marks = LineMarks(self._outbox.status().dropped_lines)
+        self._outbox_words = Minute()
+        self._last_status = self._first_status()
+        self._line_marks = LineMarks(self._last_status.dropped_lines)
 
     def _heard_before(self) -> dict[str, int]:
         """When each meter was heard that was the last on its source, ms. Of a simulated one nothing is missed."""
@@ -179,8 +182,10 @@ class Service:
 
     def _wait_until_sent(self) -> None:
         """All has been read: what waits is still sent, however long that takes, unless someone says stop."""
-        while self._writer is not None and self._outbox_status().depth_lines and not self._stop.wait(0.1):
-            pass
+        while self._writer is not None and not self._stop.is_set():
+            if not self._straight and not self._outbox_status().depth_lines:
+                return
+            self._stop.wait(0.1)
 
     def _end(
         self, threads: Sequence[threading.Thread], sender: threading.Thread | None, status: StatusServer | None
@@ -221,12 +226,22 @@ class Service:
             lines += reader.now(ms)
         return lines
 
+    def _first_status(self) -> Status:
+        """What the outbox holds; one whose disk takes nothing may be there to be read, and holds nothing if not."""
+        if not self._outbox.why_not:
+            return self._outbox.status()
+        with suppress(OutboxError), closing(Outbox(self._outbox.path, read_only=True)) as outbox:
+            return outbox.status()
+        return Status(depth_lines=0, oldest_age_s=None, size_bytes=0, dropped_lines=0, rejected_lines=0)
+
     def _outbox_status(self) -> Status:
         """What the outbox holds, or last held when it cannot be asked: a dying disk must not end the reading."""
         try:
             self._last_status = self._outbox.status()
+            self._outbox_words.over()
         except OutboxError as error:
-            log.error("%s", error)
+            if self._outbox_words.due():
+                log.error("%s", error)
         return self._last_status
 
     def _own_lines(self, ms: int, links: Sequence[Link]) -> list[str]:

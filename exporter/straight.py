@@ -135,12 +135,20 @@ class Straight:
 class OrderedOutbox(Outbox):
     """An outbox that takes back what waits in memory before it takes anything newer: the order of time stays.
 
-    So of any meter, whatever waits in `straight` is newer than all that waits here.
+    So of any meter, whatever waits in `straight` is newer than all that waits here. A disk that takes nothing at the
+    beginning is no reason not to begin: what is read goes straight, and the outbox is used once it can be.
     """
 
     def __init__(self, path: Path, straight: Straight, *, max_bytes: int) -> None:
         self._straight = straight
-        super().__init__(path, max_bytes=max_bytes)
+        super().__init__(path, max_bytes=max_bytes, patient=True)
+        if self.why_not:
+            log.error(
+                "%s. It is tried again by itself. Until it can be used, readings go straight to InfluxDB, and what is "
+                "learnt from them (which meter speaks, the registers of the hours) is in memory: that, and what "
+                "InfluxDB has not taken, is lost if this is stopped before",
+                self.why_not,
+            )
 
     def append(self, lines: Sequence[str], state: Mapping[str, str | None] | None = None) -> None:
         """As Outbox.append."""

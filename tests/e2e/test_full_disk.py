@@ -6,9 +6,11 @@ import resource
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from exporter.outbox import Outbox
 from tests.e2e.harness import Home, Meter, Run, started, until, words
-from tests.e2e.made import frames_of_power
+from tests.e2e.made import frames_of_power, power
 from tests.e2e.truth import assert_same, of_meters, points_of_lists, powers
 from tests.influx_server import Influx, Store, free_port
 from tests.small_disk import fill, room, small_disk
@@ -108,10 +110,50 @@ def test_started_on_a_full_disk_without_influxdb_the_oldest_go_and_no_new_one(
         assert len(new) == 1500
 
 
-def test_a_disk_too_full_to_begin_on_is_told_and_left_to_who_starts_it_again(home: Home, meter: Meter) -> None:
+def test_without_influxdb_a_disk_too_full_to_begin_on_is_told_and_left_to_who_starts_it_again(
+    home: Home, meter: Meter
+) -> None:
     with small_disk() as disk:
         home.outbox = disk / "outbox.sqlite"
         fill(disk)
         done = home.han("run", source=meter.path)
         assert done.returncode not in (0, None)
         assert "the disk is full: free some room" in done.stderr
+
+
+@pytest.mark.parametrize("before", ["nothing", "an outbox"])
+def test_started_on_a_full_disk_readings_go_straight_and_to_the_outbox_when_there_is_room(
+    home: Home, store: Store, meter: Meter, mark: str, before: str
+) -> None:
+    frames = frames_of_power(f"FULL-{mark}", range(20))
+    with small_disk() as disk:
+        home.outbox = disk / "outbox.sqlite"
+        if before == "an outbox":
+            outbox = Outbox(home.outbox)
+            outbox.append([], {"last_id:ttyHAN0": f"KNOWN-{mark}"})
+            outbox.close()
+            Path(f"{home.outbox}.reserve").unlink()
+        other = fill(disk)
+        run = started(home, meter, store)
+        run.expect("the disk is full: free some room.*readings go straight to InfluxDB")
+        if before == "an outbox":
+            meter.send(power(99))
+            until(lambda: powers(store.points()).get(f"KNOWN-{mark}") == [99.0])
+        for octets in frames[:10]:
+            meter.send(octets)
+        until(lambda: len(powers(store.points()).get(f"FULL-{mark}", [])) == 10)
+        second = home.han("run", influx=store, source=meter.path)
+        assert second.returncode == 2
+        assert "another han-exporter" in second.stderr
+        other.unlink()
+        run.expect("The outbox .* can be used again", 40)
+        for octets in frames[10:]:
+            meter.send(octets)
+        until(lambda: len(powers(store.points()).get(f"FULL-{mark}", [])) == 20)
+        run.stop()
+        assert "nothing is left unsent" in words(run.log)
+        assert "Traceback" not in words(run.log)
+        with closing(Outbox(home.outbox)) as outbox:
+            assert outbox.get_state("last_id:ttyHAN0") == f"FULL-{mark}"
+    points = {point for point in of_meters(store.points()) if f"KNOWN-{mark}" not in str(point)}
+    assert_same(points, points_of_lists(store.points(), f"FULL-{mark}", frames))

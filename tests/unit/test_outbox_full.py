@@ -6,15 +6,18 @@ import errno
 import os
 import resource
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from exporter import outbox_aside, outbox_rows
 from exporter.outbox import Outbox, OutboxError
 from exporter.outbox_reserve import RESERVE, Reserve
+from exporter.straight import OrderedOutbox, Straight
 from tests.damaged_outbox import assert_whole, damaged, in_memory
 from tests.small_disk import fill, room, small_disk
 
@@ -180,7 +183,7 @@ def test_a_limit_that_nothing_fits_into_is_told_and_it_goes_on_without(tmp_path:
         (errno.ENOSPC, "the disk is full: free some room"),
         (errno.EDQUOT, "share of the disk is used up: free some room"),
         (errno.EFBIG, "may write no larger files"),
-        (errno.EROFS, "read-only: give this user the right"),
+        (errno.EROFS, "its disk is read-only, which a disk or memory card becomes by itself"),
         (errno.EACCES, "this user may not write there"),
         (errno.EPERM, "this user may not write there"),
         (errno.EIO, "the disk gives errors"),
@@ -210,6 +213,81 @@ def test_the_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(OutboxError, match="another han-exporter is using the outbox"):
         Outbox(tmp_path / "outbox.db")
     outbox.append(["a value=1.0 1"])
+
+
+def no_new_file(name: Any, flags: int, *more: Any, real: Any = os.open) -> int:
+    if str(name).endswith(".lock") and flags & os.O_CREAT:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    return int(real(name, flags, *more))
+
+
+def test_without_room_for_its_lock_one_of_two_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", no_new_file)
+        first = Outbox(tmp_path / "outbox.db", patient=True)
+        assert "share of the disk is used up: free some room" in first.why_not
+        with pytest.raises(OutboxError, match="another han-exporter is using the outbox"):
+            Outbox(tmp_path / "outbox.db", patient=True)
+    second = Outbox(tmp_path / "outbox.db")  # it finds room before the first one does
+    first._file._not_before = 0.0
+    with pytest.raises(OutboxError, match="another han-exporter .* is using the outbox"):
+        first.append([line(1)])
+    second.close()
+    appended(first, 0, 1)
+    assert first.why_not == ""
+    with pytest.raises(OutboxError, match="another han-exporter"):
+        Outbox(tmp_path / "outbox.db")
+    first.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("why", ["full", "read-only"])
+def test_what_cannot_be_opened_is_read_all_the_same(
+    disk: Path, killed: bool, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a kill the newest state is in the log alone, which SQLite cannot read without a little room."""
+    path = disk / "outbox.db"
+    made = Outbox(path)
+    made.append([], {"a": "old", "ab": "1"})
+    made.append([line(1)], {"a": "new", "b": "2"})
+    if killed:
+        kept = {end: Path(f"{path}{end}").read_bytes() for end in ("", "-wal")}
+    made.close()
+    if killed:
+        for end, octets in kept.items():
+            Path(f"{path}{end}").write_bytes(octets)
+    Path(f"{path}.reserve").unlink()
+    other = fill(disk)
+    if why == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    straight = Straight()
+    outbox = OrderedOutbox(path, straight, max_bytes=1 << 30)
+    if outbox.why_not:
+        assert ("its disk is read-only" if why == "read-only" else "the disk is full") in outbox.why_not
+        assert "readings go straight to InfluxDB" in caplog.text
+    assert outbox.get_state("a") == "new"
+    assert outbox.states("a") == {"a": "new", "ab": "1"}
+    assert outbox.get_state("c") is None
+    with pytest.raises(OutboxError):
+        outbox.append([line(2)], {"c": "3"})
+    if why == "read-only":
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    other.unlink()
+    outbox._file._not_before = 0.0
+    outbox.append([line(2)], {"c": "3"})
+    batch = outbox.take(5, newest=False)
+    assert batch is not None
+    assert batch.lines == (line(1), line(2))
+    assert outbox.states("") == {"a": "new", "ab": "1", "b": "2", "c": "3"}
+    outbox.close()
+
+
+def test_a_wrong_setting_is_told_at_once_also_to_who_has_patience(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder", tmp_path / "file" / "outbox.db"):
+        with pytest.raises(OutboxError, match="folder"):
+            Outbox(path, patient=True)
 
 
 def test_a_file_held_to_its_size_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,34 @@
+"""What an outbox says that can only be read: another process has it, or its disk takes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from exporter.outbox_salvage import state_crc, surviving_state
+
+__all__ = ["connect_read_only", "state_of"]
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open to look, never to change: nothing is made, no lock is taken."""
+    # Without a log beside it nobody has it open, and a folder that this user may not write to is no hindrance.
+    immutable = "" if Path(f"{path}-wal").exists() else "&immutable=1"
+    uri = f"{path.absolute().as_uri()}?mode=ro{immutable}"
+    return sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
+
+
+def state_of(path: Path) -> dict[str, str]:
+    """The state in an outbox that this process does not have open, in the order of the keys. Raises OSError.
+
+    Where SQLite cannot read it (it needs a little room itself where a log was left), or finds it damaged: what its
+    pages have.
+    """
+    try:
+        with closing(connect_read_only(path)) as db:
+            rows = db.execute("SELECT key, value, crc FROM state ORDER BY key").fetchall()
+        return {key: value for key, value, crc in rows if crc in (-1, state_crc(key.encode(), value.encode()))}
+    except (sqlite3.Error, UnicodeDecodeError, AttributeError):
+        there = path if path.exists() else Path(f"{path}.salvage")  # see outbox_aside
+        return dict(sorted(surviving_state(there)))

@@ -1,0 +1,81 @@
+"""What is wrong with the outbox file, in words that say what to do, and whether it may pass."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from exporter.outbox_reserve import is_full
+
+__all__ = ["OutboxError", "OutboxLockedError", "advice", "may_pass"]
+
+_ADVICE: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some room",
+    sqlite3.SQLITE_READONLY: "the file or its disk is read-only: give this user the right to write there",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: does this user have the right to write in that folder?",
+    sqlite3.SQLITE_IOERR: "the disk gives errors, or is full: look at the system's log",
+    sqlite3.SQLITE_BUSY: "another program holds the file: close it",
+}
+_READ_ONLY_DISK: Final = (
+    "its disk is read-only, which a disk or memory card becomes by itself when it fails: look at the system's log, "
+    "make it writable again or replace it, or choose another file (HAN_OUTBOX)"
+)
+_ADVICE_OF_SYSTEM: Final = {
+    errno.ENOSPC: _ADVICE[sqlite3.SQLITE_FULL],
+    errno.EDQUOT: "this user's share of the disk is used up: free some room",
+    errno.EFBIG: "this process may write no larger files (`ulimit -f`, or LimitFSIZE= of systemd): allow more",
+    errno.EROFS: _READ_ONLY_DISK,
+    errno.EACCES: "this user may not write there: give it the right to, or choose another file (HAN_OUTBOX)",
+    errno.EPERM: "this user may not write there: give it the right to, or choose another file (HAN_OUTBOX)",
+    errno.EIO: "the disk gives errors: look at the system's log, and replace the disk or memory card",
+    errno.EISDIR: "it is a folder: give the name of a file (HAN_OUTBOX)",
+    errno.ENOTDIR: "a part of its path is a file, not a folder: choose another (HAN_OUTBOX)",
+    errno.EEXIST: "a part of its path is a file, not a folder: choose another (HAN_OUTBOX)",
+    errno.ENAMETOOLONG: "the name is too long: choose another (HAN_OUTBOX)",
+    errno.EMFILE: "this process has too many files open (`ulimit -n`): allow more",
+}
+
+
+class OutboxError(Exception):
+    """The outbox cannot be read or written; the message says what to do. Nothing of the failed call was kept."""
+
+
+class OutboxLockedError(OutboxError):
+    """Another process has this outbox."""
+
+
+def advice(problem: Exception, path: Path) -> str:
+    """What to do about an error of SQLite or of the system."""
+    if isinstance(problem, OSError) and problem.errno in _ADVICE_OF_SYSTEM:
+        return _ADVICE_OF_SYSTEM[problem.errno]
+    if path.is_dir():  # SQLite calls that an I/O error
+        return _ADVICE_OF_SYSTEM[errno.EISDIR]
+    code = getattr(problem, "sqlite_errorcode", 0)
+    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and _read_only(path):
+        return _READ_ONLY_DISK
+    if code != sqlite3.SQLITE_IOERR_WRITE and is_full(problem, path):
+        return _ADVICE[sqlite3.SQLITE_FULL]
+    return _ADVICE.get(code & 0xFF, "is the path right, and does this user have the right to write there?")
+
+
+def may_pass(problem: BaseException | None, path: Path) -> bool:
+    """Whether it is the disk's fault, and not the setting's: it is full, or read-only, or gives errors."""
+    if isinstance(problem, OSError):
+        return is_full(problem, path) or problem.errno in (errno.EROFS, errno.EIO)
+    if not isinstance(problem, sqlite3.Error) or path.is_dir():
+        return False
+    code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) and _read_only(path):
+        return True
+    return code == sqlite3.SQLITE_IOERR or is_full(problem, path)
+
+
+def _read_only(path: Path) -> bool:
+    """Whether the disk takes nothing, whoever writes."""
+    with suppress(OSError):
+        return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    return False

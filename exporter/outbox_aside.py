@@ -49,7 +49,7 @@ def replace(path: Path, now: float) -> tuple[Path, Saved | Exception | None]:
     was, or `finish` does the rest.
     """
     before = finish(path)
-    if before is not None:
+    if before is not None and before != path:
         return before, None
     new = _new(path)
     saved: Saved | Exception
@@ -75,7 +75,10 @@ def replace(path: Path, now: float) -> tuple[Path, Saved | Exception | None]:
 
 
 def finish(path: Path) -> Path | None:
-    """Do what is left of a `replace` that was broken off; the damaged file's new name when it was. Raises OSError."""
+    """Do what is left of a `replace` that was broken off; the damaged file's new name when it was. Raises OSError.
+
+    `path` where no damaged file is there any more: somebody removed it, or put the new one there.
+    """
     new = _new(path)
     if not new.is_file():
         return None
@@ -83,8 +86,8 @@ def finish(path: Path) -> Path | None:
         new.unlink()
         return None
     name = _last_name(path)
-    _put_in_place(path, name)
-    return name
+    _put_in_place(path, name or _free_name(path, time.time()))
+    return name or path
 
 
 def sync_folder(folder: Path) -> None:
@@ -174,8 +177,8 @@ def _free_name(path: Path, now: float) -> Path:
     return name
 
 
-def _last_name(path: Path) -> Path:
-    """Under which name the damaged file was set aside last."""
+def _last_name(path: Path) -> Path | None:
+    """Under which name the damaged file was set aside last; None when there is none."""
     beside = [one for one in path.parent.iterdir() if one.name.startswith(f"{path.name}.corrupt-")]
     files = [one for one in beside if not one.name.endswith(_LOGS)]
-    return max(files, key=lambda one: one.stat().st_ctime_ns, default=Path(f"{path}.corrupt-at-an-unknown-time"))
+    return max(files, key=lambda one: one.stat().st_ctime_ns, default=None)

@@ -240,6 +240,14 @@ class OutboxFile:
         name = outbox_aside.finish(self.path)
         if name is not None:
             self.generation += 1
+        if name == self.path:
+            log.warning(
+                "The outbox %s was not there, but %s.salvage, which is what was read out of a damaged one once: that "
+                "is the outbox now.",
+                self.path,
+                self.path.name,
+            )
+        elif name is not None:
             log.error(
                 "The outbox %s was damaged, and what was begun then was broken off. Now it is done: the file is kept "
                 "as %s, and what could be read out of it will be sent. If this comes again, replace the disk or memory "

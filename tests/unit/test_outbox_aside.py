@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import random
+import re
 import shutil
 import sqlite3
 import sys
@@ -227,6 +228,32 @@ def test_something_unforeseen_in_a_damaged_file_does_not_stop_it(
     monkeypatch.setattr(outbox_aside, "_fill", broken)
     assert Outbox(path).status().depth_lines == 0
     assert "nothing could be saved out of it (this was not foreseen)" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["whole", "cut", "rubbish"])
+def test_a_salvage_that_stands_alone_is_taken_for_what_can_be_read_out_of_it(
+    folder: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, salvage = folder / "outbox.db", folder / "outbox.db.salvage"
+    outbox = Outbox(path)
+    for number in range(400):
+        outbox.append([f"power,n={number} value=1.0 {number}"] * 20, {"a": str(number)})
+    outbox.close()
+    path.rename(salvage)
+    if what == "cut":
+        os.truncate(salvage, salvage.stat().st_size * 2 // 3)
+    elif what == "rubbish":
+        salvage.write_bytes(random.Random(1).randbytes(30_000))
+    outbox = Outbox(path)
+    there = outbox.status().depth_lines
+    assert there == 8000 if what == "whole" else there >= {"cut": 4000, "rubbish": 0}[what]
+    outbox.append(["new value=1.0 1"])
+    outbox.close()
+    assert "outbox.db.salvage, which is what was read out of a damaged one once" in caplog.text
+    named = {Path(one).name for one in re.findall(r"kept as (\S+)", caplog.text)}
+    assert named == {one.name for one in folder.glob("*.corrupt-*")}
+    assert len(named) == (what != "whole")
+    assert not salvage.exists()
 
 
 @pytest.mark.parametrize("is_folder", [True, False])

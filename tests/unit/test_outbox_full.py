@@ -230,7 +230,7 @@ def test_without_room_for_its_lock_one_of_two_is_told(tmp_path: Path, monkeypatc
             Outbox(tmp_path / "outbox.db", patient=True)
     second = Outbox(tmp_path / "outbox.db")  # it finds room before the first one does
     first._file._not_before = 0.0
-    with pytest.raises(OutboxError, match="another han-exporter .* is using the outbox"):
+    with pytest.raises(OutboxError, match=r"another han-exporter .* is using the outbox"):
         first.append([line(1)])
     second.close()
     appended(first, 0, 1)

@@ -19,11 +19,11 @@ from exporter.outbox_lock import Lock
 from exporter.outbox_reserve import Reserve, has_room, hold_log, is_full
 from exporter.outbox_rows import GROWS, grow_no_more, grows_no_more
 from exporter.outbox_salvage import may_be_written
-from exporter.outbox_schema import form, is_newer, ready_tables, right_form
+from exporter.outbox_schema import check_tables, is_newer, ready_tables
 from exporter.outbox_unopened import connect_read_only, state_of
 from exporter.outbox_words import OutboxError, OutboxLockedError, advice, may_pass
 
-__all__ = ["OutboxError", "OutboxFile", "OutboxLockedError"]
+__all__ = ["CHECKED_WHOLE", "OutboxError", "OutboxFile", "OutboxLockedError", "refuse_newer"]
 
 log = logging.getLogger(__name__)
 
@@ -320,8 +320,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         path.touch(mode=0o600)  # it tells when somebody is at home; SQLite's other files get the mode of this one
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
-        if is_newer(db):
-            raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
+        refuse_newer(db, path)
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes hold in a new file only
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -339,13 +338,18 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
+    """Raise OutboxError for a file that a newer version made: this one would take it for damaged."""
+    if is_newer(db):
+        raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
+
+
 def _check(db: sqlite3.Connection, path: Path) -> None:
     """Raise sqlite3.DatabaseError for a damaged file: all of a small one is read, of a large one what is at hand.
 
     Damage in the rest of a large one shows when it is read, and is met then.
     """
-    if form(db) != right_form():
-        raise sqlite3.DatabaseError("its tables are not as they were made")
+    check_tables(db)
     if _file_bytes(path) <= CHECKED_WHOLE:
         _check_pages(db)
         check_tally(db)

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from typing import Final
 
-__all__ = ["form", "is_newer", "make_tables", "ready_tables", "right_form"]
+__all__ = ["check_tables", "is_newer", "make_tables", "ready_tables"]
 
 _VERSION: Final = 2
 """One more with every change of the tables, and with nothing else: a newer file is known by its tables, too."""
@@ -57,15 +57,32 @@ def ready_tables(db: sqlite3.Connection) -> bool:
 
     Raises sqlite3.DatabaseError for a file that is damaged, as far as its version tells.
     """
-    version, there = _version(db), form(db)
-    if version == 0 and not there:
+    version = _known_version(db)
+    if version == 0:
         make_tables(db)
-        return True
-    if version == 1 and ("state", "crc", "INTEGER") not in there:
+    elif version == 1:
         db.executescript(f"BEGIN; {_FROM_VERSION_1} PRAGMA user_version = {_VERSION}; COMMIT;")
-    elif version != _VERSION:
+    return version == 0
+
+
+def check_tables(db: sqlite3.Connection) -> None:
+    """Look whether the tables are as they were made; those of an older version are brought up to date by `run`.
+
+    Raises sqlite3.DatabaseError for a file that is damaged.
+    """
+    if _known_version(db) == _VERSION and _form(db) != _right_form():
+        raise sqlite3.DatabaseError("its tables are not as they were made")
+
+
+def _known_version(db: sqlite3.Connection) -> int:
+    version, there = _version(db), _form(db)
+    if version == 0 and not there:
+        return 0
+    if version == 1 and ("state", "crc", "INTEGER") not in there:
+        return 1
+    if version != _VERSION:
         raise sqlite3.DatabaseError(f"its version, {version}, is impossible")
-    return False
+    return version
 
 
 def is_newer(db: sqlite3.Connection) -> bool:
@@ -77,12 +94,12 @@ def is_newer(db: sqlite3.Connection) -> bool:
     if not _VERSION < _version(db) <= _LAST_VERSION:
         return False
     try:
-        return form(db) != right_form()
+        return _form(db) != _right_form()
     except (sqlite3.DatabaseError, UnicodeDecodeError):
         return True
 
 
-def form(db: sqlite3.Connection) -> list[tuple[str, ...]]:
+def _form(db: sqlite3.Connection) -> list[tuple[str, ...]]:
     """The tables with their columns, and the triggers with what they do."""
     columns = (
         "SELECT made.name, one.name, one.type FROM sqlite_master AS made, pragma_table_info(made.name) AS one "
@@ -92,11 +109,11 @@ def form(db: sqlite3.Connection) -> list[tuple[str, ...]]:
     return [*db.execute(columns), *db.execute(triggers)]
 
 
-def right_form() -> list[tuple[str, ...]]:
+def _right_form() -> list[tuple[str, ...]]:
     """The form of this version's file."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(_SCHEMA)
-        return form(db)
+        return _form(db)
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -10,7 +10,8 @@ from typing import Final
 
 from exporter.outbox import Outbox, OutboxError, Status
 from exporter.outbox_checks import check_ids, check_tally, tally
-from exporter.outbox_file import CHECKED_WHOLE, OutboxFile
+from exporter.outbox_file import CHECKED_WHOLE, OutboxFile, refuse_newer
+from exporter.outbox_schema import check_tables
 
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 """The last is said of what is missing in the file: everything that is asked of it, a whole one answers."""
@@ -41,12 +42,13 @@ def in_words(error: OutboxError, path: Path) -> str:
 
 
 def look_through(path: Path) -> Status:
-    """Read all of an outbox that is not too large for it, and say what it holds. Raises OutboxError when it is damaged.
+    """Read all of an outbox that is not too large for it, and say what it holds.
 
-    Nothing is changed, and nobody who uses it is held up.
+    Raises OutboxError for what `run` would not begin with: it is damaged, or a newer version's. Nothing is changed, and
+    nobody who uses it is held up.
     """
     with closing(OutboxFile(path, read_only=True, clock=time.time)) as file, file.in_words():
-        file.read(lambda db: _check(db, whole=file.octets() <= CHECKED_WHOLE))
+        file.read(lambda db: _check(db, path, whole=file.octets() <= CHECKED_WHOLE))
     with closing(Outbox(path, read_only=True)) as outbox:
         return outbox.status()
 
@@ -62,8 +64,10 @@ def states(path: Path, prefix: str) -> dict[str, str]:
         return {}
 
 
-def _check(db: sqlite3.Connection, *, whole: bool) -> None:
+def _check(db: sqlite3.Connection, path: Path, *, whole: bool) -> None:
+    refuse_newer(db, path)
     tally(db)  # first, since an empty file is sound to SQLite
+    check_tables(db)
     if whole:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":

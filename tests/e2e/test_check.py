@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,27 @@ def test_an_outbox_that_nobody_holds(home: Home) -> None:
         assert (done.returncode, verdict) == (1, "WRONG")
         assert words in told
         assert home.outbox.read_bytes() == octets, "it only looks"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("ALTER TABLE chunk ADD COLUMN kind TEXT; PRAGMA user_version = 3", "was made by a newer han-exporter: use "),
+        ("DROP TABLE tally; CREATE TABLE more (one TEXT); PRAGMA user_version = 7", "was made by a newer han-exporter"),
+        ("PRAGMA user_version = 5000", "is damaged (its version, 5000, is impossible)"),
+        ("DROP TRIGGER chunk_out", "is damaged (its tables are not as they were made)"),
+    ],
+)
+def test_it_says_of_an_outbox_what_run_will_say(home: Home, meter: Meter, change: str, words: str) -> None:
+    Outbox(home.outbox).close()
+    with closing(sqlite3.connect(home.outbox)) as db:
+        db.executescript(change)
+    assert verdicts(home.han("check").stdout)["outbox"][0] == "WRONG"
+    assert words in verdicts(home.han("check").stdout)["outbox"][1]
+    if "newer" in words:
+        done = home.han("run", source=meter.path)
+        assert done.returncode == 2
+        assert words in done.stderr
 
 
 def test_it_listens_as_run_has_found_out(home: Home) -> None:

@@ -90,6 +90,14 @@ class Reader:
             with self._lock:
                 ended = not self.source.live and not stop.is_set()
                 self._keep(self._placer.give_up(all_heard=ended), gather=False)
+            if ended and self.link.counts.without_time:
+                log.warning(
+                    "%s: of %d readings %d had no time, and are left out: these lists have no clock, and the file has "
+                    "no time stamps (`han-exporter capture` records with them)",
+                    self.source.name,
+                    self.link.counts.readings,
+                    self.link.counts.without_time,
+                )
 
     def _report(self, event: SourceEvent) -> None:
         self.link.happened(event)

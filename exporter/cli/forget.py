@@ -158,9 +158,13 @@ def _of(size: Size | None) -> str:
 
 
 def _unknown(meter: str, there: set[str]) -> str:
+    if meter.strip():
+        no_such = f"There is no meter {meter}"
+    else:
+        no_such = "The id that was given is empty (is a variable of the shell not set?): give that of a meter"
     if not there:
-        return f"There is no meter {meter}, nor any other."
-    return "\n".join([f"There is no meter {meter}. There are:", *(f"  {one}" for one in sorted(there))])
+        return f"{no_such}, nor any other." if meter.strip() else f"{no_such}; but there is none."
+    return "\n".join([f"{no_such}. There are:", *(f"  {one}" for one in sorted(there))])
 
 
 def _from_outbox(here: _Here, meter: str) -> Forgotten | None:

@@ -7,6 +7,7 @@ import pty
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,18 @@ def test_quotes_in_an_id_delete_no_other(home: Home, store: Store) -> None:
     assert quoted("O'Hara \\") == "'O\\'Hara \\\\'"
     done = home.han("forget", "A", influx=store)
     assert (done.returncode, "There is no meter A, nor any other." in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_id_is_called_one(home: Home, empty: str) -> None:
+    done = home.han("forget", empty)
+    assert (done.returncode, "is empty" in done.stderr, "there is none" in done.stderr) == (1, True, True)
+    with closing(Outbox(home.outbox)) as outbox:
+        outbox.append([], {"last_id:one": "A-METER"})
+    done = home.han("forget", empty)
+    assert done.returncode == 1
+    words = "The id that was given is empty (is a variable of the shell not set?): give that of a meter. There are:\n"
+    assert f"{words}  A-METER" in done.stderr
 
 
 @pytest.mark.parametrize(("answer", "removed"), [("n", False), ("", False), ("y", True)])

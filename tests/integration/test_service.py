@@ -250,6 +250,17 @@ def test_when_no_source_works_it_ends_with_2_and_keeps_what_it_had(now: datetime
     assert (code, lines) == (2, [line("unknown-broken", 1, now)])
 
 
+def test_what_has_no_time_is_counted_aloud_when_a_file_ends(
+    now: datetime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chunks = [Chunk(power(1, b"A"), None), Chunk(power(2, b"A"), None), chunk(power(3, b"A"), PAST)]
+    assert run(tmp_path, Given(chunks, name="raw.bin", live=False)) == (0, [line("A", 3, PAST)])
+    assert "raw.bin: of 3 readings 2 had no time, and are left out: these lists have no clock" in caplog.text
+    caplog.clear()
+    run(tmp_path, Given(chunks[2:], name="stamped", live=False))
+    assert "had no time" not in caplog.text
+
+
 def test_without_a_place_for_its_socket_it_reads_all_the_same(
     now: datetime, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -316,8 +316,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     """Open the file, made if need be; raises sqlite3.DatabaseError when it is damaged."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    with suppress(OSError):  # SQLite says better what is wrong
+    try:
         path.touch(mode=0o600)  # it tells when somebody is at home; SQLite's other files get the mode of this one
+    except OSError as problem:
+        if is_full(problem, path):
+            raise  # else SQLite says better what is wrong
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
         refuse_newer(db, path)

@@ -67,7 +67,8 @@ class Reserve:
     def _make(self) -> bool:
         if not has_room(self._file):
             return False
-        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # Nobody writes the other end of a pipe that has the name: without NONBLOCK this would wait for ever.
+        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o600)
         try:
             _hold(handle)
         except OSError:

@@ -17,7 +17,9 @@ _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: free some room",
     sqlite3.SQLITE_READONLY: "the file or its disk is read-only: give this user the right to write there",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: does this user have the right to write in that folder?",
-    sqlite3.SQLITE_IOERR: "the disk gives errors, or is full: look at the system's log",
+    sqlite3.SQLITE_IOERR: (
+        "the disk gives errors, or is full, or this user's share of it is used up: look at the system's log"
+    ),
     sqlite3.SQLITE_BUSY: "another program holds the file: close it",
 }
 _READ_ONLY_DISK: Final = (
@@ -50,10 +52,10 @@ class OutboxLockedError(OutboxError):
 
 def advice(problem: Exception, path: Path) -> str:
     """What to do about an error of SQLite or of the system."""
+    if in_the_way := _in_the_way(path):
+        return in_the_way
     if isinstance(problem, OSError) and problem.errno in _ADVICE_OF_SYSTEM:
         return _ADVICE_OF_SYSTEM[problem.errno]
-    if path.is_dir():  # SQLite calls that an I/O error
-        return _ADVICE_OF_SYSTEM[errno.EISDIR]
     code = getattr(problem, "sqlite_errorcode", 0)
     if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and _read_only(path):
         return _READ_ONLY_DISK
@@ -64,14 +66,31 @@ def advice(problem: Exception, path: Path) -> str:
 
 def may_pass(problem: BaseException | None, path: Path) -> bool:
     """Whether it is the disk's fault, and not the setting's: it is full, or read-only, or gives errors."""
+    if _in_the_way(path):  # SQLite calls that an I/O error
+        return False
     if isinstance(problem, OSError):
         return is_full(problem, path) or problem.errno in (errno.EROFS, errno.EIO)
-    if not isinstance(problem, sqlite3.Error) or path.is_dir():
+    if not isinstance(problem, sqlite3.Error):
         return False
     code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) and _read_only(path):
         return True
     return code == sqlite3.SQLITE_IOERR or is_full(problem, path)
+
+
+def _in_the_way(path: Path) -> str:
+    """What to do about something else that stands where one of the outbox's files should; empty when nothing does."""
+    with suppress(OSError):
+        if path.is_dir():
+            return _ADVICE_OF_SYSTEM[errno.EISDIR]
+        for one in (path, *(Path(f"{path}{end}") for end in (".lock", "-wal", "-shm", "-journal"))):
+            if one.is_symlink() and not one.exists():
+                return (
+                    f"{one} is a link that leads to nothing: mount the disk that it should lead to, or remove the link"
+                )
+            if one.exists() and not one.is_file():
+                return f"{one} is in the way, which is no ordinary file: remove it, or choose another file (HAN_OUTBOX)"
+    return ""
 
 
 def _read_only(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import sqlite3
 import subprocess
@@ -288,6 +289,45 @@ def test_a_wrong_setting_is_told_at_once_also_to_who_has_patience(tmp_path: Path
     for path in (tmp_path / "folder", tmp_path / "file" / "outbox.db"):
         with pytest.raises(OutboxError, match="folder"):
             Outbox(path, patient=True)
+
+
+def test_a_share_that_is_used_up_is_told_as_one_when_the_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    outbox = Outbox(tmp_path / "outbox.db", patient=True)
+    assert "share of the disk is used up: free some room" in outbox.why_not
+    monkeypatch.undo()
+    outbox._file._not_before = 0.0
+    appended(outbox, 0, 1)
+    outbox.close()
+
+
+@pytest.mark.parametrize("end", ["", ".lock", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("what", ["folder", "link to itself", "link to nothing"])
+def test_what_is_in_the_way_is_named(tmp_path: Path, end: str, what: str) -> None:
+    path = tmp_path / "outbox.db"
+    thing = Path(f"{path}{end}")
+    if what == "folder":
+        thing.mkdir()
+    else:
+        thing.symlink_to(thing if what == "link to itself" else tmp_path / "not mounted" / "outbox.db")
+    told = "it is a folder: give" if thing == path else f"{thing} is in the way, which is no ordinary file: remove it"
+    if what != "folder":
+        told = f"{thing} is a link that leads to nothing"
+    with pytest.raises(OutboxError, match=re.escape(told)):
+        Outbox(path, patient=True)
+
+
+@pytest.mark.timeout(20)
+def test_nobody_waits_for_a_pipe_in_the_place_of_the_reserve(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "outbox.db.reserve")
+    outbox = Outbox(tmp_path / "outbox.db")
+    appended(outbox, 0, 1)
+    outbox.close()
 
 
 def test_a_file_held_to_its_size_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,10 @@ _LOGS: Final = ("-wal", "-journal")
 """What SQLite would bring home into any file of the name; the second is there while a file is being made."""
 
 
+_NO_ID: Final = 1 << 45
+"""No row has such a number: they count from 1, and from the time in ms when a file took a damaged one's place."""
+
+
 class Saved(NamedTuple):
     """Lines that were read out of a damaged file: those that wait, and those that were put aside."""
 
@@ -129,7 +133,8 @@ def _build(new: Path, damaged: Path | None, first_id: int) -> Saved:
 def _fill(db: sqlite3.Connection, damaged: Path, first_id: int) -> Saved:
     """Put in what can be read out of a damaged outbox.
 
-    Rows keep their ids, which are below those that the new file gives from now on: the order of time stays.
+    Rows keep their ids, which are below those that the new file gives from now on: the order of time stays, whatever
+    time this computer believes it is.
     """
     db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('chunk', ?)", (first_id,))
     for key, value in surviving_state(damaged):
@@ -138,12 +143,12 @@ def _fill(db: sqlite3.Connection, damaged: Path, first_id: int) -> Saved:
     saved = aside = 0
     for row in surviving_rows(damaged):
         # One whose number was damaged is the last: its time is not known.
-        number = row.id if 0 < row.id < first_id else None
+        number = row.id if 0 < row.id < _NO_ID else None
         values = (number, row.enqueued, row.lines, row.sent, zlib.crc32(row.body), row.body)
         insert = "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body) VALUES (?, ?, ?, ?, ?, ?)"
         saved += row.lines * db.execute(insert, values).rowcount
     for one in surviving_rejected(damaged):
-        number = one.id if 0 < one.id < first_id else None
+        number = one.id if 0 < one.id < _NO_ID else None
         known = one.words == DAMAGED_ROW or one.words.endswith(SAVED_ASIDE)
         words = one.words if known else f"{one.words} {SAVED_ASIDE}"
         insert = "INSERT OR IGNORE INTO rejected (id, at, line, words) VALUES (?, ?, ?, ?)"

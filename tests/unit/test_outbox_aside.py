@@ -156,6 +156,21 @@ def test_rows_that_left_do_not_come_back_with_the_pages_that_they_left(folder: P
     assert outbox.states("") == STATE
 
 
+def test_a_clock_that_is_years_behind_does_not_change_the_order(path: Path) -> None:
+    for now in (1.9e9, 60.0, 0.0, -1e9, 3e9):
+        outbox = Outbox(path, clock=lambda now=now: now)  # type: ignore[misc]
+        found = [outbox.take(3, newest=newest) for newest in (False, True)]
+        assert [batch.lines for batch in found if batch] == [tuple(LINES[:3]), tuple(LINES[-3:])]
+        every = outbox.take(10_000, newest=False)
+        assert every is not None
+        assert every.lines == tuple(LINES)
+        assert [row for row, _ in every.rows] == list(range(2, 22)), "as they were numbered first"
+        outbox.close()
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE tally SET depth = 7")
+        db.close()
+
+
 def no_room(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

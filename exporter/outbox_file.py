@@ -108,7 +108,10 @@ class OutboxFile:
         with self._mutex:
             try:
                 return self.read(work)
-            except (OutboxError, *_DAMAGE, OSError):
+            except (OutboxError, *_DAMAGE, OSError) as problem:
+                if not self._read_only and self._db is not None and may_pass(problem, self.path):
+                    self._close_db()  # its pages are looked at one by one, and it is opened anew later
+                    self._try_later(self.explain(problem), time.monotonic())
                 if self._db is not None or self._closed:
                     raise
             if self._state is None:

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 METRICS_EVERY_S: Final = 10.0
 _SEND_AGAIN_S: Final = 10.0
+_LISTEN_AGAIN_S: Final = 60.0
 _THRESHOLD_EVERY_MS: Final = 5 * 60_000
 _STOP_SOURCES_S: Final = 1.5
 _STOP_WRITER_S: Final = 3.2
@@ -67,6 +68,8 @@ class Service:
         self._instance = safe_text(name.encode("utf-8", "surrogateescape")) or "han-exporter"
         self._stop = threading.Event()
         self._stop_writer = threading.Event()
+        self._server: StatusServer | None = None
+        self._listen_again = 0.0
         self._limits_told = 0
         self._started = datetime.now(UTC)
         self._straight = Straight() if settings.influx_url is not None else None
@@ -134,32 +137,33 @@ class Service:
         if self._writer is not None:
             sender = threading.Thread(target=self._send, args=(self._writer,), name="writer", daemon=True)
             sender.start()
-        status = self._status_server()
+        self._listen()
         self._event("start", f"han-exporter {__version__} started")
         for thread in threads:
             thread.start()
         try:
             self._until_stopped(threads)
         finally:
-            self._end(threads, sender, status)
+            self._end(threads, sender)
         return 2 if self.readers and all(reader.failed for reader in self.readers) else 0
 
-    def _status_server(self) -> StatusServer | None:
-        """What `check` asks; without it, what is read is read all the same."""
+    def _listen(self) -> None:
+        """Let `check` ask; without it, what is read is read all the same, and it is tried again every minute."""
+        if self._server is not None or time.monotonic() < self._listen_again:
+            return
+        first, self._listen_again = not self._listen_again, time.monotonic() + _LISTEN_AGAIN_S
         try:
-            return StatusServer(
-                self._outbox.path, self.status, {"forget": self.forget} | rejects.commands(self._outbox)
-            )
+            commands = {"forget": self.forget} | rejects.commands(self._outbox)
+            self._server = StatusServer(self._outbox.path, self.status, commands)
         except OSError as error:
-            path = socket_path(self._outbox.path)
-            log.error(
-                "%s cannot be listened at (%s): readings are taken and sent, but `check`, `forget` and `rejected` "
-                "find nobody to ask, and a health check fails. Remove what is there, or give this user the right to "
-                "write in that folder, and start again",
-                path,
-                error.strerror or error,
-            )
-            return None
+            if first:
+                log.error(
+                    "%s cannot be listened at (%s): readings are taken and sent, but `check`, `forget` and `rejected` "
+                    "find nobody to ask, and a health check fails. Remove what is there, give this user the right to "
+                    "write in that folder, or free some room; it is tried again every minute",
+                    socket_path(self._outbox.path),
+                    error.strerror or error,
+                )
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping (%s)", signal.Signals(number).name)
@@ -175,6 +179,7 @@ class Service:
             for reader in self.readers:
                 reader.look_at_waiting(now)
             self._mark()
+            self._listen()
             if self._aboard.due(now):
                 self._aboard.put(self._metrics(), now)
             elif self._aboard.late(now):
@@ -187,9 +192,7 @@ class Service:
                 return
             self._stop.wait(0.1)
 
-    def _end(
-        self, threads: Sequence[threading.Thread], sender: threading.Thread | None, status: StatusServer | None
-    ) -> None:
+    def _end(self, threads: Sequence[threading.Thread], sender: threading.Thread | None) -> None:
         """Sources first, so that nothing comes in any more; then what is left goes out; then the file is closed."""
         self._stop.set()
         deadline = time.monotonic() + _STOP_SOURCES_S
@@ -202,8 +205,8 @@ class Service:
         self._outbox.wake()
         if sender is not None:
             sender.join(_STOP_WRITER_S)
-        if status is not None:
-            status.close()
+        if self._server is not None:
+            self._server.close()
         left = self._outbox_status().depth_lines
         self._outbox.close()
         log.info("stopped; %s", f"{left} lines wait in {self._outbox.path}" if left else "nothing is left unsent")

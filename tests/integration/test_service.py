@@ -271,6 +271,29 @@ def test_without_a_place_for_its_socket_it_reads_all_the_same(
     assert (place / "in the way").is_dir()
 
 
+def test_a_place_for_its_socket_that_comes_later_is_used(
+    tmp_path: Path, service_of: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    place = socket_path(tmp_path / "outbox.sqlite")
+    place.mkdir()
+    service = service_of(Given([]))
+    service._listen()
+    place.rmdir()
+    service._listen()
+    with pytest.raises(NotRunning):
+        ask(tmp_path / "outbox.sqlite")
+    service._listen_again = 1.0
+    place.mkdir()
+    service._listen()
+    assert caplog.text.count("cannot be listened at") == 1
+    service._listen_again = 1.0
+    place.rmdir()
+    service._listen()
+    assert ask(tmp_path / "outbox.sqlite")["outbox"]["depth_lines"] == 0
+    assert service._server is not None
+    service._server.close()
+
+
 @pytest.fixture
 def service_of(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Services one after the other on one outbox, with an InfluxDB that is never there."""

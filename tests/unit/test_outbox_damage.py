@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter import outbox_file
-from exporter.outbox import Outbox
+from exporter.outbox import Outbox, OutboxError
 from exporter.outbox_rows import grows_no_more
 
 LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
@@ -161,3 +161,27 @@ def test_a_page_behind_all_pages_is_no_full_disk(
     assert "is damaged" in caplog.text
     assert set(emptied(outbox)) <= set(LINES)
     assert not outbox._file.read(grows_no_more)
+
+
+def test_a_state_that_the_disk_gives_an_error_for_is_read_as_far_as_it_can_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        problem = sqlite3.OperationalError("disk I/O error")
+        problem.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise problem
+
+    outbox = Outbox(path)
+    outbox.append([], {"now": "this"})
+    with monkeypatch.context() as disk:
+        disk.setattr(outbox._file, "read", broken)
+        assert outbox.get_state("now") == "this"
+        assert outbox.states("no") == {"now": "this"}
+    assert "the disk gives errors" in outbox.why_not
+    with pytest.raises(OutboxError, match="the disk gives errors"):
+        outbox.append(["a value=1.0 1"])
+    outbox._file._not_before = 0.0
+    outbox.append(["a value=1.0 1"], {"now": "that"})
+    assert outbox.get_state("now") == "that"
+    assert outbox.why_not == ""
+    outbox.close()

@@ -59,6 +59,8 @@ def advice(problem: Exception, path: Path) -> str:
     code = getattr(problem, "sqlite_errorcode", 0)
     if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and _read_only(path):
         return _READ_ONLY_DISK
+    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) and (another := _of_another(path)):
+        return f"this user may not read and write {another} (another user made it, with sudo?): give it the right to"
     if code != sqlite3.SQLITE_IOERR_WRITE and is_full(problem, path):
         return _ADVICE[sqlite3.SQLITE_FULL]
     return _ADVICE.get(code & 0xFF, "is the path right, and does this user have the right to write there?")
@@ -83,7 +85,7 @@ def _in_the_way(path: Path) -> str:
     with suppress(OSError):
         if path.is_dir():
             return _ADVICE_OF_SYSTEM[errno.EISDIR]
-        for one in (path, *(Path(f"{path}{end}") for end in (".lock", "-wal", "-shm", "-journal"))):
+        for one in _files(path):
             if one.is_symlink() and not one.exists():
                 return (
                     f"{one} is a link that leads to nothing: mount the disk that it should lead to, or remove the link"
@@ -91,6 +93,18 @@ def _in_the_way(path: Path) -> str:
             if one.exists() and not one.is_file():
                 return f"{one} is in the way, which is no ordinary file: remove it, or choose another file (HAN_OUTBOX)"
     return ""
+
+
+def _of_another(path: Path) -> Path | None:
+    """The first of the outbox's files, or its folder, that this user may not write to."""
+    with suppress(OSError):
+        there = [one for one in (*_files(path), path.parent) if one.exists()]
+        return next((one for one in there if not os.access(one, os.R_OK | os.W_OK)), None)
+    return None
+
+
+def _files(path: Path) -> list[Path]:
+    return [Path(f"{path}{end}") for end in ("", ".lock", "-wal", "-shm", "-journal")]
 
 
 def _read_only(path: Path) -> bool:

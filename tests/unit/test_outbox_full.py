@@ -8,6 +8,7 @@ import re
 import resource
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -320,6 +321,28 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, end: str, what: str) -> Non
         told = f"{thing} is a link that leads to nothing"
     with pytest.raises(OutboxError, match=re.escape(told)):
         Outbox(path, patient=True)
+
+
+@pytest.mark.parametrize("end", ["", "-wal"])
+def test_a_file_that_another_user_made_is_named(end: str) -> None:
+    """As this user nothing is refused, if that is root: it is tried as another one."""
+    with in_memory() as folder:
+        path = folder / "outbox.db"
+        outbox = Outbox(path)
+        outbox.append([line(1)])
+        octets = {one: Path(f"{path}{one}").read_bytes() for one in ("", "-wal")}
+        outbox.close()
+        for one, whole in octets.items():
+            Path(f"{path}{one}").write_bytes(whole)
+        folder.chmod(0o777)
+        for file in folder.iterdir():
+            file.chmod(0o600 if file.name == f"{path.name}{end}" else 0o666)
+        code = f"from pathlib import Path; from exporter.outbox import Outbox; Outbox(Path({str(path)!r}))"
+        other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code]
+        done = subprocess.run(other, capture_output=True, text=True, check=False)
+    if "setpriv: set" in done.stderr or "No module named" in done.stderr:
+        pytest.skip("this user may not be another one")
+    assert f"this user may not read and write {path}{end} (another user made it, with sudo?)" in done.stderr
 
 
 @pytest.mark.timeout(20)

@@ -319,6 +319,10 @@ class Service:
             "pid": os.getpid(),
             "started": self._started.isoformat(timespec="seconds"),
             "sources": [reader.link.snapshot() for reader in self.readers],
-            "outbox": {"path": str(self._outbox.path), **asdict(self._outbox_status())},
+            "outbox": {
+                "path": str(self._outbox.path),
+                "trouble": self._outbox.why_not,
+                **asdict(self._outbox_status()),
+            },
             "influx": influx,
         }

@@ -103,7 +103,14 @@ def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) ->
         else:
             verdicts.wrong(link["name"], words)
             told.add(link["words"])
-    _holds(status["outbox"]["path"], status["outbox"], verdicts)
+    trouble = status["outbox"].get("trouble")  # an older service does not tell
+    if trouble:
+        straight = status["influx"] is not None
+        fate = "readings go straight to InfluxDB until then" if straight else "readings are lost until then"
+        say = verdicts.note if patient and straight else verdicts.wrong
+        say("outbox", f"{trouble}. It is tried again by itself; {fate}")
+    else:
+        _holds(status["outbox"]["path"], status["outbox"], verdicts)
     for words in faults(status):
         if words not in told:
             verdicts.wrong("service", words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from contextlib import closing
 from pathlib import Path
@@ -145,8 +146,15 @@ def test_started_on_a_full_disk_readings_go_straight_and_to_the_outbox_when_ther
         second = home.han("run", influx=store, source=meter.path)
         assert second.returncode == 2
         assert "another han-exporter" in second.stderr
+        check = home.han("check", influx=store, source=meter.path)
+        assert check.returncode == 1
+        assert re.search("(?m)^WRONG  outbox: .*free some room.*readings go straight to InfluxDB", check.stdout)
+        check = home.han("check", "--running")
+        assert check.returncode == 0, "what is read arrives, and a start anew would not make room"
+        assert re.search("(?m)^note   outbox: .*free some room", check.stdout)
         other.unlink()
         run.expect("The outbox .* can be used again", 40)
+        assert "ok     outbox: " in home.han("check", "--running").stdout
         for octets in frames[10:]:
             meter.send(octets)
         until(lambda: len(powers(store.points()).get(f"FULL-{mark}", [])) == 20)

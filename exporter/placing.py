@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -55,6 +55,24 @@ class Placed:
     register_time: int | None
     is_hour: bool = False
     clock_offset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Lists of one meter behind one another that say nothing new, placed elsewhere on the belief that it is so.
+
+    `times` are those of the lists that have one, rising; of these `named` is 1 for each that names its meter, else 0.
+    `names_itself` and `nameless` tell whether any list does, or does not; `plain`, whether any shows no clock beside
+    registers, and `shown` is what the last of the others showed (local, ms; never an hour's first minute).
+    """
+
+    meter_id: str
+    times: Sequence[int]
+    named: Sequence[int]
+    names_itself: bool
+    nameless: bool
+    plain: bool
+    shown: int | None
 
 
 class Placer:
@@ -109,6 +127,23 @@ class Placer:
         if own is not None and (own != names.last or own not in names.heard):
             names.hear(own, time or 0)
         return meter_id, time
+
+    def place_run(self, run: Run) -> bool:
+        """Place lists as `place_known` would one by one, if all of them can be; False, with nothing done, if not."""
+        names, meter_id = self._names, run.meter_id
+        if self._unsure or names.waiting or (run.nameless and names.last_alone != meter_id):
+            return False
+        if run.names_itself and (names.last != meter_id or meter_id not in names.heard):
+            return False
+        shows = [None] * run.plain + [run.shown] * (run.shown is not None)
+        if not all(self._rules.teaches_nothing(meter_id, shown) for shown in shows):
+            return False
+        owner = ("",), (meter_id,)
+        if not self._times.take_all(run.times, [owner[named] for named in run.named]):
+            return False
+        if run.shown is not None:
+            self._rules.shown[meter_id] = run.shown
+        return True
 
     @property
     def expected(self) -> tuple[str, bool]:
@@ -250,6 +285,26 @@ class _Times:
         if self._lists >= 2 * _REMEMBERED_LISTS:
             self._forget_oldest()
         return ms
+
+    def take_all(self, moments: Sequence[int], owners: Sequence[tuple[str]]) -> bool:
+        """Take rising moments as `take` would one by one, if no list has any of them; False, with nothing done, if not.
+
+        What is remembered of them is the same, too.
+        """
+        if not self._used.keys().isdisjoint(moments):
+            return False
+        done = 0
+        while done < len(moments):
+            here = slice(done, done + 2 * _REMEMBERED_LISTS - self._lists)
+            taken = moments[here]
+            self._used.update(zip(taken, owners[here], strict=True))
+            self._oldest.extend(taken)
+            self._last = taken[-1]
+            self._lists += len(taken)
+            done += len(taken)
+            if self._lists >= 2 * _REMEMBERED_LISTS:
+                self._forget_oldest()
+        return True
 
     def _forget_oldest(self) -> None:
         while self._lists > _REMEMBERED_LISTS and len(self._oldest) > 1:

@@ -1,23 +1,29 @@
-"""The same octets by `exporter.layouts`, and by the slow way that defines what they say."""
+"""The same octets by `exporter.layouts`, in order and read ahead, and by the slow way that defines what they say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import TypeAlias
 
 from fastcrc import crc16
 
 from exporter import points
+from exporter.cli._cores import Readers, lines_ahead
 from exporter.config import Settings
 from exporter.deriving import Deriver
 from exporter.intake import Heard, Intake, Outcome
-from exporter.layouts import Lines
+from exporter.layouts import Lines, ReadAhead
+from exporter.layouts.ahead import Ahead
 from exporter.meters import OSLO
 from exporter.placing import Placed, Placer
 from exporter.protocol.hdlc import Rejected
 from exporter.reading import Zone
+from exporter.sources.capture_file import CaptureParser
+from exporter.sources.capture_form import Form
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SOURCE = "a capture"
@@ -95,11 +101,104 @@ def quickly(chunks: Chunks, source: Source) -> tuple[Told, int]:
     return source.told(lines, way.frames + source.frames, way.octets), way.frames
 
 
+class _Slices(BytesIO):
+    """A file that is read in a dozen pieces, of 700 octets at the least."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        most = max(700, len(self.getbuffer()) // 12)
+        return super().read(most if size is None or size < 0 else min(size, most))
+
+
+class ReadersHere(Readers):
+    """Reads ahead as the other processes do, in this one, and however few frames there are."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(0, source.zone)
+        deriver = None
+        if source.derived:
+            deriver = Deriver(Settings(timezone=source.zone.key), lambda key: None, imported=True)
+        self._ahead = Ahead(source.zone, deriver, fewest=1)
+
+    @property
+    def count(self) -> int:
+        return 3
+
+    def give(self, piece: bytes, form: Form, lines: Lines) -> Future[Sequence[ReadAhead]]:
+        self._ahead.learn(lines.examples)
+        found: Future[Sequence[ReadAhead]] = Future()
+        found.set_result((self._ahead.raw if form is Form.RAW else self._ahead.stamped)(piece, lines.meter_id))
+        return found
+
+
+class _Counting(Lines):
+    taken = 0
+
+    def take(self, run: ReadAhead) -> list[str] | None:
+        texts = super().take(run)
+        self.taken += 0 if texts is None else run.frames
+        return texts
+
+
+def ahead(file: bytes, form: Form, source: Source) -> tuple[Told, int]:
+    """What the way under test gives of a file, two thirds of it read ahead, and of how many frames that was used."""
+    way = _Counting(source.placer, source.read, source.zone, source.deriver)
+    parser, stream = CaptureParser(), _Slices(file)
+    parser.form = form
+    texts: list[str] = []
+
+    def feed(octets: bytes) -> None:
+        for chunk in parser.feed(octets):
+            texts.extend(way.feed(chunk.octets, chunk.received))
+
+    while stream.tell() < len(file) // 3:
+        feed(stream.read())
+    for more in lines_ahead(stream, parser, way, ReadersHere(source)):
+        texts += more
+    while octets := stream.read():
+        feed(octets)
+    for chunk in parser.end():
+        texts += way.feed(chunk.octets, chunk.received)
+    texts += way.end()
+    assert parser.fed == len(file)
+    lines = [line for text in texts for line in text.split("\n")]
+    lines += source.of(source.placer.give_up())
+    return source.told(lines, way.frames + source.frames, way.octets), way.taken
+
+
 def same(chunks: Chunks, *, zone: Zone = OSLO, derived: bool = False, fallback: str | None = None) -> int:
-    """Both ways tell the same; how many frames went the quick one."""
+    """All ways tell the same; how many frames went the quick one."""
     told, quick = quickly(chunks, Source(zone, derived, fallback))
     assert told == slowly(chunks, Source(zone, derived, fallback))
+    same_ahead(chunks, zone=zone, derived=derived, fallback=fallback)
     return quick
+
+
+def same_ahead(chunks: Chunks, *, zone: Zone = OSLO, derived: bool = False, fallback: str | None = None) -> int:
+    """The same of a capture of these chunks, of which no or each one was stamped; how many frames were taken so."""
+    if len({received is None for _, received in chunks}) > 1:
+        return 0
+    chunks = [(octets, whole_ms(moment)) for octets, moment in chunks if octets]
+    told, frames = ahead(*file_of(chunks), Source(zone, derived, fallback))
+    assert told == slowly(chunks, Source(zone, derived, fallback))
+    return frames
+
+
+def file_of(chunks: Chunks) -> tuple[bytes, Form]:
+    """A capture of these chunks, raw or time-stamped."""
+    if all(received is None for _, received in chunks):
+        return b"".join(octets for octets, _ in chunks), Form.RAW
+    return "".join(f"{stamp(moment)} {octets.hex()}\n" for octets, moment in chunks).encode(), Form.STAMPED
+
+
+def stamp(moment: datetime | None) -> str:
+    """As `capture` writes it."""
+    assert moment is not None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def whole_ms(moment: datetime | None) -> datetime | None:
+    """What of a moment a capture keeps."""
+    return None if moment is None else moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def at_once(octets: Iterable[bytes], received: datetime | None = None) -> Chunks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -13,6 +13,7 @@ import click
 
 from exporter import points
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, naming_or_exit, say
+from exporter.cli._cores import Readers, jobs_option, lines_ahead, readers_of
 from exporter.few_settings import Naming
 from exporter.intake import Heard, Intake, Outcome, Unread
 from exporter.layouts import Lines
@@ -20,10 +21,12 @@ from exporter.placing import Placed, Placer
 from exporter.protocol.hdlc import MAX_FRAME, Kind, Rejected
 from exporter.protocol.obis import describe
 from exporter.reading import Reading
-from exporter.sources.capture_file import CaptureReader, read_capture
+from exporter.sources.capture_file import BLOCK, CaptureParser, CaptureReader, read_capture
 from exporter.sources.capture_form import NotACapture
 
 _A_FRAME_IT_WAS: Final = frozenset({Kind.FCS, Kind.CLOSING_FLAG, Kind.BROKEN_OFF, Kind.INCOMPLETE})
+_KNOWN_BY: Final = 1 << 20
+"""Octets of a file by which its meters' shapes are known, so that others can read on."""
 _HEADER_OCTETS: Final = 8
 """Flag, format, two addresses, control and HCS: fewer than these at the end of a file prove no frame."""
 
@@ -38,7 +41,8 @@ _HEADER_OCTETS: Final = 8
     show_default=True,
     help="text for people; json: one object a line; lp: the line protocol that would be written.",
 )
-def decode(file: Path, form: str) -> None:
+@jobs_option
+def decode(file: Path, form: str, jobs: int | None) -> None:
     """Say what the frames in FILE (default: standard input) mean.
 
     FILE is a capture: raw octets, hex text, or time-stamped hex as `capture` writes it; which one is told by looking.
@@ -53,7 +57,8 @@ def decode(file: Path, form: str) -> None:
     tally = Tally()
     try:
         with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
-            for line in _decoded(stream, form, naming, "stdin" if str(file) == "-" else file.name, tally):
+            source = "stdin" if str(file) == "-" else file.name
+            for line in _decoded(stream, form, naming, source, tally, jobs):
                 sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
@@ -121,11 +126,11 @@ class Tally:
         return f"{name}: {', '.join(parts)}"
 
 
-def _decoded(stream: BinaryIO, form: str, naming: Naming, source: str, tally: Tally) -> Iterator[str]:
+def _decoded(stream: BinaryIO, form: str, naming: Naming, source: str, tally: Tally, jobs: int | None) -> Iterator[str]:
     if form == "lp":
         placer = Placer(source, zone=naming.zone, fallback=naming.meter_id)
         lines = Lines(placer, lambda outcome: _line_protocol(outcome, placer, tally), naming.zone)
-        for texts in lines_of(read_capture(stream), lines, tally):
+        for texts in lines_of(stream, CaptureParser(), lines, tally, readers_of(stream, jobs, naming.zone)):
             if texts:
                 yield "\n".join(texts)
         for placed in placer.give_up():
@@ -154,24 +159,47 @@ def outcomes_of(reader: CaptureReader, naming: Naming, tally: Tally) -> Iterator
     tally.damaged_lines = reader.damaged
 
 
-def _tell_problems(reader: CaptureReader, told: int) -> int:
+def _tell_problems(reader: CaptureReader | CaptureParser, told: int) -> int:
     for problem in reader.problems[told:]:
         say(str(problem))
     return len(reader.problems)
 
 
-def lines_of(reader: CaptureReader, lines: Lines, tally: Tally) -> Iterator[list[str]]:
-    """The lines of a capture, chunk by chunk; what goes the slow way is for the `slow` of `lines` to count."""
+def lines_of(
+    stream: BinaryIO, parser: CaptureParser, lines: Lines, tally: Tally, cores: AbstractContextManager[Readers | None]
+) -> Iterator[list[str]]:
+    """The lines of a capture, piece by piece; what goes the slow way is for the `slow` of `lines` to count.
+
+    With readers on other `cores` the lines are the same.
+    """
     told = 0
-    for chunk in reader:
+    with cores as readers:
+        for texts in _in_order(stream, parser, lines, until=None if readers is None else _KNOWN_BY):
+            yield texts
+            told = _tell_problems(parser, told)
+        if readers is not None:
+            for texts in lines_ahead(stream, parser, lines, readers):
+                yield texts
+                told = _tell_problems(parser, told)
+    for texts in _in_order(stream, parser, lines):
+        yield texts
+        told = _tell_problems(parser, told)
+    for chunk in parser.end():
         yield lines.feed(chunk.octets, chunk.received)
-        told = _tell_problems(reader, told)
     yield lines.end()
-    _tell_problems(reader, told)
+    _tell_problems(parser, told)
     tally.frames += lines.frames
     tally.without_time += lines.without_time
     tally.octets = lines.octets
-    tally.damaged_lines = reader.damaged
+    tally.damaged_lines = parser.damaged
+
+
+def _in_order(stream: BinaryIO, parser: CaptureParser, lines: Lines, until: int | None = None) -> Iterator[list[str]]:
+    """The lines of a capture up to its end, or to where shapes are known and so many octets of the file are done."""
+    read = getattr(stream, "read1", stream.read)  # a pipe hands over what is there; a file, a block
+    while (until is None or not lines.examples or parser.fed < until) and (data := read(BLOCK)):
+        for chunk in parser.feed(data):
+            yield lines.feed(chunk.octets, chunk.received)
 
 
 def _line_protocol(outcome: Outcome, placer: Placer, tally: Tally) -> Iterator[str]:

@@ -22,6 +22,7 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
+from exporter.cli._cores import jobs_option, readers_of
 from exporter.cli.decode import Tally, lines_of
 from exporter.cli.run import start_logging
 from exporter.deriving import Deriver
@@ -29,7 +30,7 @@ from exporter.intake import Heard, Outcome
 from exporter.layouts import Lines
 from exporter.outbox import OutboxError
 from exporter.placing import Placed, Placer
-from exporter.sources.capture_file import read_capture
+from exporter.sources.capture_file import CaptureParser
 from exporter.sources.capture_form import NotACapture
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@jobs_option
 @influx_options
 @config_option
-def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | None) -> None:
+def import_(files: tuple[Path, ...], config: Path | None, jobs: int | None, **overrides: str | None) -> None:
     """Put the captures FILES into InfluxDB as `run` would have written them.
 
     Time stamps in a capture say when a reading was received; without them the meter's own clock does, and readings
@@ -62,7 +64,7 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     codes = []
     for file in files:
         try:
-            codes.append(_import(file, settings, poster, hours, stored))
+            codes.append(_import(file, settings, poster, hours, stored, jobs))
         except NotACapture as error:
             say(f"{file}: {error.words}; no HDLC frame in it")
             codes.append(EXIT_UNUSABLE)
@@ -79,21 +81,22 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     raise SystemExit(max(codes))
 
 
-def _import(file: Path, settings: Settings, poster: Poster, hours: Hours, stored: StoredHours) -> int:
+def _import(file: Path, settings: Settings, poster: Poster, hours: Hours, stored: StoredHours, jobs: int | None) -> int:
     tally = Tally()
     rejected_before, written_before = poster.rejected, poster.written
     deriver = Deriver(settings, hours.get, others=stored, imported=True)
+    parser = CaptureParser()
     in_order: dict[str, str] = {}  # the newest of lines that have versions, by series and time: they go last
     with file.open("rb") as stream, _progress(file) as progress:
-        for lines in _lines_of(stream, file.name, settings, tally, deriver, in_order):
+        for lines in _lines_of(stream, parser, file.name, settings, tally, deriver, in_order, jobs):
             if poster.take(lines):
-                progress.at(stream.tell())
+                progress.at(parser.fed)
         poster.finish()
         poster.post([*in_order.values()])
         months = list(deriver.months())
         hours.put(deriver.hours_state())  # first, so that a service that runs beside has them in its months too
         poster.post(months)
-        progress.at(stream.tell())
+        progress.at(parser.fed)
     if tally.frames == 0 and not tally.damaged_frames:
         say(f"{file}: no HDLC frame in it ({tally.octets} octets of something else)")
         return EXIT_UNUSABLE
@@ -105,7 +108,14 @@ def _import(file: Path, settings: Settings, poster: Poster, hours: Hours, stored
 
 
 def _lines_of(
-    stream: BinaryIO, source: str, settings: Settings, tally: Tally, deriver: Deriver, in_order: dict[str, str]
+    stream: BinaryIO,
+    parser: CaptureParser,
+    source: str,
+    settings: Settings,
+    tally: Tally,
+    deriver: Deriver,
+    in_order: dict[str, str],
+    jobs: int | None,
 ) -> Iterator[list[str]]:
     placer = Placer(source, zone=settings.zone, fallback=settings.meter_id)
 
@@ -123,7 +133,8 @@ def _lines_of(
             for placed in placer.place(outcome.reading):
                 yield from read(placed)
 
-    yield from lines_of(read_capture(stream), Lines(placer, slowly, settings.zone, deriver), tally)
+    lines = Lines(placer, slowly, settings.zone, deriver)
+    yield from lines_of(stream, parser, lines, tally, readers_of(stream, jobs, settings.zone, settings))
     yield [line for placed in placer.give_up() for line in read(placed)]
     tally.nameless = placer.left_out
 

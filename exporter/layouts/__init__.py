@@ -18,6 +18,7 @@ from fastcrc import crc16
 
 from exporter.intake import Heard, Outcome, read_frame
 from exporter.layouts.memory import Ids
+from exporter.layouts.run import ReadAhead
 from exporter.layouts.table import Ready, Table
 from exporter.placing import EPOCH, Placer, to_ms
 from exporter.points import escaped
@@ -27,7 +28,7 @@ from exporter.reading import Zone
 if TYPE_CHECKING:
     from exporter.deriving import Deriver
 
-__all__ = ["Lines"]
+__all__ = ["Lines", "ReadAhead"]
 
 _FLAG: Final = bytes([FLAG])
 _START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
@@ -91,6 +92,41 @@ class Lines:
             at = end
         return self._given_out()
 
+    def take(self, run: ReadAhead) -> list[str] | None:
+        """Take frames that were read ahead as `feed` would take their octets; None, with nothing done, if not."""
+        times = run.lists.times
+        if self._deframer.waiting or self._rest or (times and not self._would_derive(run, times[0], times[-1])):
+            return None
+        if times and not run.stamped:
+            first, last = self._placer.clock_range
+            if not first <= times[0] <= times[-1] <= last:
+                return None
+        if not self._placer.place_run(run.lists):
+            return None
+        self._passed += run.octets
+        self.frames += run.frames
+        self.without_time += run.frames - len(times)
+        return run.texts
+
+    @property
+    def meter_id(self) -> str:
+        """Whose a list is now that names no meter."""
+        return self._placer.expected[0]
+
+    @property
+    def examples(self) -> tuple[bytes, ...]:
+        """A frame of each shape that was learned so far: whoever reads ahead learns from them."""
+        return self._table.examples
+
+    def _would_derive(self, run: ReadAhead, first: int, last: int) -> bool:
+        """Whether what is derived from each of its lists is figures alone; see `_derives`."""
+        meter_id = run.lists.meter_id
+        if self._deriver is None:
+            return True
+        if not self._deriver.knows(meter_id, first) or not self._deriver.knows(meter_id, last):
+            return False
+        return not run.stamped or self._placer.reads_by_habit(meter_id)
+
     def end(self) -> list[str]:
         """The stream ended: what was left waiting."""
         rest, self._rest = self._rest, b""
@@ -128,7 +164,7 @@ class Lines:
     def _text(self, ready: Ready, frame: bytes) -> str | None:
         """The lines of a frame whose shape and FCS are right; None, with nothing done, where the slow way must say."""
         numbers = ready.numbers(frame)
-        if ready.not_zero and not all([numbers[place] for place in ready.not_zero]):
+        if ready.not_zero and 0 in map(numbers.__getitem__, ready.not_zero):
             return None
         own = known = shown = clock = None
         if ready.id is not None:

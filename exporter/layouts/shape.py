@@ -17,7 +17,7 @@ from exporter.meters import listing_of
 from exporter.meters.entries import Entry, Listing, measurements_of, octets_of
 from exporter.meters.three_wire import I2, U2
 from exporter.protocol.dlms import DecodeError, Span, Spans, Tag, decode_with_spans
-from exporter.protocol.hdlc import Frame
+from exporter.protocol.hdlc import Frame, crc
 from exporter.reading import ClockHabit, Measurement, Reading
 
 __all__ = ["Shape", "Slot", "Unlearnable", "learn"]
@@ -62,7 +62,7 @@ class Shape:
 
     `slots` are the measurements in their order, `not_zero` those of them that are 0 in no frame of the shape. `id_at`
     and `clock_at` are where the meter's id and the clock stand, None where the meter does not say. `own_clock` tells
-    that the clock is the list's own.
+    that the clock is the list's own. `example` is the frame that it was learned from.
     """
 
     size: int
@@ -74,6 +74,7 @@ class Shape:
     clock_at: Span | None
     own_clock: bool
     listing: Listing
+    example: bytes
 
     @property
     def numbers(self) -> struct.Struct:
@@ -131,6 +132,7 @@ def learn(frame: Frame, reading: Reading) -> Shape:
         _moved(clock_at, start),
         reading.list_clock,
         listing,
+        wire[:-_FCS_AND_FLAG] + crc(wire[1:-_FCS_AND_FLAG]).to_bytes(2, "little") + wire[-1:],
     )
 
 

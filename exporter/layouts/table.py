@@ -158,6 +158,13 @@ class Table:
             return False
         return left < _HEAD or any(left < ready.size for ready in self._by_size.get(_size(octets, at), ()))
 
+    def learn(self, heard: Heard) -> None:
+        """Know the shape of a frame, if it has one."""
+        try:
+            self._add(learn(heard.frame, heard.reading))
+        except Unlearnable as reason:
+            log.debug("no shape for %s of %d octets: %s", heard.reading.list_id, heard.frame.octets, reason)
+
     def missed(self, heard: Heard) -> None:
         """A frame went the slow way. Of a kind that comes again, its shape is learned: at the 2nd, 4th, 8th... miss."""
         reading = heard.reading
@@ -165,14 +172,13 @@ class Table:
         if len(self._missed) >= _KINDS:
             self._missed.clear()
         count = self._missed[kind] = self._missed.get(kind, 0) + 1
-        if count < 2 or count & (count - 1):
-            return
-        try:
-            shape = learn(heard.frame, reading)
-        except Unlearnable as reason:
-            log.debug("no shape for %s of %d octets: %s", reading.list_id, heard.frame.octets, reason)
-            return
-        self._add(shape)
+        if count >= 2 and not count & (count - 1):
+            self.learn(heard)
+
+    @property
+    def examples(self) -> tuple[bytes, ...]:
+        """A frame of each shape that is known, from which another table can learn it."""
+        return tuple(ready.shape.example for ready in self._used.values())
 
     def _add(self, shape: Shape) -> None:
         same = self._by_size.setdefault(shape.size, [])

@@ -31,7 +31,7 @@ from exporter.sources.capture_form import (
     split_stamp,
 )
 
-__all__ = ["BLOCK", "CaptureParser", "CaptureReader", "CaptureWriter", "Problem", "read_capture"]
+__all__ = ["BLOCK", "CaptureParser", "CaptureReader", "CaptureWriter", "Problem", "quick_line", "read_capture"]
 
 BLOCK: Final = 64 * 1024
 """Octets read at a time."""
@@ -88,6 +88,16 @@ class CaptureParser:
         if self.form is None and not self._decide(final=False):
             return []
         return self._read()
+
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing waits for what comes next, in raw octets or between two lines with a time stamp."""
+        return self.form in (Form.RAW, Form.STAMPED) and not self._rest and not self._skipping
+
+    def skip(self, octets: int, rows: int) -> None:
+        """Count so many octets of the file, and whole rows, as read: someone else read them. Only `is_between`."""
+        self.fed += octets
+        self._line += rows
 
     def end(self) -> list[Chunk]:
         """What the last line, even without a line's end, still gives. Raises NotACapture."""
@@ -156,23 +166,14 @@ class CaptureParser:
         return chunks
 
     def _read_stamped(self, lines: list[str]) -> list[Chunk]:
-        """Lines as CaptureWriter writes them are read at once; any other goes the slow way, which defines what it is.
-
-        `2026-11-22T17:00:10.123Z 7EA0…` alone has a T, and Z and a blank, at these places; what neither `fromisoformat`
-        nor `fromhex` refuses then is what the slow way finds.
-        """
+        """Lines as CaptureWriter writes them are read at once; any other goes the slow way, which says what it is."""
         chunks: list[Chunk] = []
         before = self._line
-        when_of, octets_of = datetime.fromisoformat, bytes.fromhex
         for number, line in enumerate(lines, before + 1):
-            if line[23:25] == "Z " and line[10] == "T" and _QUICK_FROM <= line < _QUICK_BEFORE:
-                try:
-                    when, octets = when_of(line[:24]), octets_of(line[25:])
-                except ValueError:
-                    octets = b""
-                if octets:
-                    chunks.append(Chunk(octets, when))
-                    continue
+            quick = quick_line(line)
+            if quick is not None:
+                chunks.append(Chunk(*quick))
+                continue
             self._line = number
             chunks += self._join_lines(line.lstrip("\ufeff"))
         self._line = before + len(lines)
@@ -239,6 +240,21 @@ class CaptureParser:
         self.damaged += 1
         if len(self.problems) < _PROBLEMS_KEPT:
             self.problems.append(Problem(line, words, used))
+
+
+def quick_line(line: str) -> tuple[bytes, datetime] | None:
+    """Octets and time stamp of a line as CaptureWriter writes it; None for one that may be anything.
+
+    `2026-11-22T17:00:10.123Z 7EA0…` alone has a T, and Z and a blank, at these places; what neither `fromisoformat`
+    nor `fromhex` refuses then is what the slow way finds.
+    """
+    if line[23:25] != "Z " or line[10] != "T" or not _QUICK_FROM <= line < _QUICK_BEFORE:
+        return None
+    try:
+        octets = bytes.fromhex(line[25:])
+        return (octets, datetime.fromisoformat(line[:24])) if octets else None
+    except ValueError:
+        return None
 
 
 class CaptureReader:

@@ -114,7 +114,7 @@ def run(effort: Effort) -> Iterator[Figure]:
 
 def _measured(influx: LocalInflux, capture: Capture, effort: Effort) -> Iterator[Figure]:
     peaks: list[float] = []
-    compared_at = _quick_size(influx, capture) if effort.quick else effort.of(0, 100_000, 200_000)
+    compared_at = _quick_size(influx, capture) if effort.quick else effort.of(0, 200_000, 400_000)
     sizes = [compared_at] if effort.quick else [1000, 10_000, *([1_000_000, 10_000_000] * effort.full)]
     for count in sorted({*sizes, compared_at}):
         capture.grow_to(count)

@@ -15,6 +15,7 @@ import pytest
 
 from exporter.reading import Reading
 from exporter.simulator.meter import SimulatedMeter
+from tests.benchmarks.capture import Capture
 from tests.e2e.captures import (
     PNG,
     damaged,
@@ -23,7 +24,7 @@ from tests.e2e.captures import (
     write_raw,
     write_stamped,
 )
-from tests.e2e.harness import HAN, Home, Run
+from tests.e2e.harness import HAN, Home, Run, until
 from tests.e2e.truth import (
     assert_same,
     of_meters,
@@ -216,6 +217,25 @@ def test_an_influxdb_that_is_away_for_a_moment_is_waited_for(home: Home, influx:
     influx.start()
     assert run.wait() == 0
     assert_same(of_meters(store.points()), row_points(rows, ""))
+    run.kill()
+
+
+def test_an_influxdb_that_is_killed_in_the_middle_has_every_point_in_the_end(home: Home, influx: Influx) -> None:
+    capture = Capture(home.folder / "days.raw")
+    capture.grow_to(40_000)
+    client = influx.client()
+
+    def powers() -> int:
+        found = client.query('SELECT count("value") FROM "active_power"')
+        return int(found[0].rows[0][1]) if found else 0
+
+    run = Run([str(HAN), "import", "--jobs", "2", str(capture.path)], home.environment(influx), home.folder)
+    until(powers, what="the first points")
+    influx.stop(kill=True)
+    run.expect("trying again")
+    influx.start()
+    assert run.wait() == 0
+    assert powers() == 2 * 40_000  # import and export, in each list
     run.kill()
 
 

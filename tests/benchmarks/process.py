@@ -1,4 +1,7 @@
-"""(c) `decode --format lp` as a whole process on a capture of raw octets, and (g) how it and (a) grow with its size."""
+"""(c) `decode --format lp` as a whole process on a capture of raw octets, and (g) how it and (a) grow with its size.
+
+To (a), which is of one core, it is compared where no other process reads ahead.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from tests.benchmarks.figures import Effort, Figure
 
 HUNDRED_MB: Final = 438_000
 """Frames in 100 MB."""
+_ALONE: Final = "decode --format lp --jobs 0"
 _QUICK_S: Final = 0.8
 _PROBE: Final = 5000
 
@@ -20,9 +24,10 @@ def run(effort: Effort) -> Iterator[Figure]:
     """All of (c), and (g) of (a) and of it."""
     rate = decode.kamstrup_rate(effort)
     capture = Capture(effort.folder / "decode.raw")
-    whole = [child.PROGRAM, "decode", "--format", "lp", str(capture.path)]
+    ahead = [child.PROGRAM, "decode", "--format", "lp", str(capture.path)]
+    whole = [*ahead, "--jobs", "0"]
     bare = [sys.executable, "-m", paths.__name__, str(capture.path)]
-    ways = {"decode --format lp": whole} | ({} if effort.quick else {"octets to line protocol": bare})
+    ways = {_ALONE: whole} | ({} if effort.quick else {"decode --format lp": ahead, "octets to line protocol": bare})
     ran: dict[str, list[child.Ran]] = {name: [] for name in ways}
     for count in _sizes(effort, capture, whole):
         capture.grow_to(count)
@@ -32,7 +37,7 @@ def run(effort: Effort) -> Iterator[Figure]:
             yield Figure(f"{name}, {count:,} frames: whole process", count / one.wall_s, "frames/s", note=note)
             yield Figure(f"{name}, {count:,} frames: peak memory", one.peak_mb, "MB")
     capture.path.unlink()
-    last = ran["decode --format lp"][-1]
+    last = ran[_ALONE][-1]
     rate = max(rate, decode.kamstrup_rate(effort))
     compared = capture.frames / last.processor_s / rate
     yield Figure("decode --format lp: whole process to (a)", compared, "x", 1 / 1.5, compared=True)

@@ -1,25 +1,32 @@
 """What `run` costs while it does next to nothing: `python -m tests.benchmarks.idle [seconds]`.
 
-One simulated meter that sends every 10 s, once with an InfluxDB (that of the tests: influxd 1.8 on PATH, or what
-HAN_TEST_INFLUX_URL names) and once with none, side by side: resident memory, processor time, wake-ups, and what an SD
-card has to bear, extrapolated to a day. Syncs are counted by strace where it is there and may, in a time of its own,
-since it slows down what it looks at. By itself it also prints what the largest parts cost to import.
+One meter that sends every 10 s, simulated, once with an InfluxDB (that of the tests: influxd 1.8 on PATH, or what
+HAN_TEST_INFLUX_URL names) and once with none, and on a serial line with an InfluxDB, side by side: resident memory,
+processor time, wake-ups, and what an SD card has to bear, extrapolated to a day. Syncs are counted by strace where it
+is there and may, in a time of its own, since it slows down what it looks at. By itself it also prints what the largest
+parts cost to import.
 """
 
 from __future__ import annotations
 
+import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import tty
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from exporter.simulator.meter import SimulatedMeter
 from tests.benchmarks import child
 from tests.benchmarks.figures import Effort, Figure, header, row
 from tests.influx_server import serve
@@ -30,6 +37,9 @@ _START_S: Final = 5.0
 """The start is not idling."""
 _DAY_S: Final = 86_400
 _SYNCS: Final = ("fsync", "fdatasync")
+_AT_ONCE: Final = 4
+_LATENCY_S: Final = 0.016
+"""An FTDI adapter hands over what came in 16 ms: at 2400 baud some four octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,34 @@ def _uses(stack: ExitStack, folder: Path) -> Mapping[str, Mapping[str, str]]:
     stack.callback(influx.stop)
     there = {"URL": influx.url, "TOKEN": influx.token, "ORG": influx.org, "BUCKET": influx.bucket}
     writes = {f"HAN_INFLUX_{name}": value for name, value in there.items()}
-    return {"with InfluxDB": alone | writes, "without InfluxDB": alone}
+    serial = {"HAN_SOURCE": _serial(stack)} | writes
+    return {"with InfluxDB": alone | writes, "without InfluxDB": alone, "on a serial line with InfluxDB": serial}
+
+
+def _serial(stack: ExitStack) -> str:
+    """A line on which a meter sends a list every 10 s at 2400 baud, as a USB adapter hands it over."""
+    ours, theirs = pty.openpty()
+    tty.setraw(theirs)
+    name, over = os.ttyname(theirs), threading.Event()
+    listed = SimulatedMeter("kamstrup").frames(datetime.now(UTC))
+
+    def send() -> None:
+        began = time.monotonic()
+        for number, listed_now in enumerate(listed):
+            for place, at in enumerate(range(0, len(listed_now.octets), _AT_ONCE)):
+                os.write(ours, listed_now.octets[at : at + _AT_ONCE])
+                if over.wait(max(0.0, began + 10 * number + _LATENCY_S * place - time.monotonic())):
+                    return
+            if over.wait(max(0.0, began + 10 * (number + 1) - time.monotonic())):
+                return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    for handle in (theirs, ours):
+        stack.callback(os.close, handle)
+    stack.callback(sender.join)
+    stack.callback(over.set)
+    return f"{name}?baud=2400"
 
 
 @contextmanager
@@ -150,7 +187,7 @@ def _counted(table: Path) -> int:
 def figures(cost: Cost, name: str, seconds: float) -> Iterator[Figure]:
     """The rows that tell a cost."""
     what = f"run, idle, {name}"
-    note = f"in {seconds:g} s, one simulated meter"
+    note = f"in {seconds:g} s, one meter"
     yield Figure(f"{what}: resident memory", cost.resident_kb / 1024, "MB", 80, at_most=True, note=note)
     an_hour = f"{cost.processor_s * 3600:.1f} s an hour"
     yield Figure(f"{what}: of a core", cost.processor_s * 100, "%", 0.1, at_most=True, note=an_hour)

@@ -12,7 +12,8 @@ from typing import TypeAlias
 from fastcrc import crc16
 
 from exporter import points
-from exporter.cli._cores import Readers, lines_ahead
+from exporter.cli._cores import lines_ahead
+from exporter.cli._readers import Readers
 from exporter.config import Settings
 from exporter.deriving import Deriver
 from exporter.intake import Heard, Intake, Outcome

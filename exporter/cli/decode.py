@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
 from exporter import points
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, naming_or_exit, say
-from exporter.cli._cores import Readers, jobs_option, lines_ahead, readers_of
+from exporter.cli._cores import jobs_option, lines_ahead, readers_of
 from exporter.few_settings import Naming
 from exporter.intake import Heard, Intake, Outcome, Unread
 from exporter.layouts import Lines
@@ -23,6 +23,9 @@ from exporter.protocol.obis import describe
 from exporter.reading import Reading
 from exporter.sources.capture_file import BLOCK, CaptureParser, CaptureReader, read_capture
 from exporter.sources.capture_form import NotACapture
+
+if TYPE_CHECKING:
+    from exporter.cli._readers import Readers
 
 _A_FRAME_IT_WAS: Final = frozenset({Kind.FCS, Kind.CLOSING_FLAG, Kind.BROKEN_OFF, Kind.INCOMPLETE})
 _KNOWN_BY: Final = 1 << 20

@@ -36,7 +36,7 @@ class Readers:
         try:
             for _ in range(count):
                 self._readers.append(_Reader(zone, settings))
-        except OSError as problem:
+        except (OSError, RuntimeError) as problem:  # RuntimeError: no thread can be started
             log.debug("no more processes can be had: %s", problem)
         self._turns = cycle(self._readers)
 
@@ -64,11 +64,12 @@ class _Reader:
 
     def __init__(self, zone: Zone, settings: Settings | None) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would take threads' locks along
+        self._thread = ThreadPoolExecutor(1)
+        self._thread.submit(int).result()  # a thread that cannot be had is told now
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=_read_ahead, args=(there, zone, settings), daemon=True)
         self._process.start()
         there.close()
-        self._thread = ThreadPoolExecutor(1)
         self._known = 0
 
     def give(self, piece: bytes, form: Form, lines: Lines) -> Future[Sequence[ReadAhead]]:

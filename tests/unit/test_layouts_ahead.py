@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from exporter.cli._readers import Readers
 from exporter.intake import Heard, Intake
 from exporter.layouts import Lines
 from exporter.layouts.ahead import Ahead
@@ -137,3 +139,12 @@ def test_clocks_that_are_in_the_future_only_where_they_were_read_ahead() -> None
     (run,) = reader.raw(b"".join(octets[2:]), None)
     assert run.frames == 18
     assert way.take(run) is None
+
+
+def test_where_no_thread_can_be_started_nothing_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Readers(2, OSLO) as readers:
+        assert readers.count == 0

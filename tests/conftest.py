@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.influx_server import Influx, Store, serve
+from tests.support.influx_server import Influx, Store, serve
 
 
 def _serve(tmp_path_factory: pytest.TempPathFactory) -> Influx:

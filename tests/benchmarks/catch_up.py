@@ -26,7 +26,7 @@ from exporter.intake import Heard, Intake
 from exporter.outbox import Outbox
 from exporter.placing import Placer
 from exporter.simulator.meter import List, SimulatedMeter
-from tests.influx_server import LocalInflux
+from tests.support.influx_server import LocalInflux
 
 READINGS: Final = 60_000
 BATCH: Final = 5000

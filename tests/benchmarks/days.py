@@ -28,7 +28,7 @@ from typing import Final
 
 from exporter.simulator.meter import SimulatedMeter
 from exporter.status_socket import NotRunning, ask
-from tests.influx_server import Influx, serve
+from tests.support.influx_server import Influx, serve
 
 A_DAY: Final = 43_200
 AN_HOUR: Final = 1800

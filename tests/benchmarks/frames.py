@@ -20,7 +20,7 @@ from exporter.simulator.encoder import Addresses, date_time, frame, information,
 from exporter.simulator.household import Household
 from exporter.simulator.meter import OSLO
 from exporter.simulator.sample import Flows, Identity, Sample
-from tests.octets import expected, frames_of
+from tests.support.octets import expected, frames_of
 
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _EVERY: Final = {False: timedelta(seconds=10), True: timedelta(hours=1)}

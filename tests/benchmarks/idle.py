@@ -29,7 +29,7 @@ from typing import Final
 from exporter.simulator.meter import SimulatedMeter
 from tests.benchmarks import child
 from tests.benchmarks.figures import Effort, Figure, header, row
-from tests.influx_server import serve
+from tests.support.influx_server import serve
 
 PARTS = ("sys", "sqlite3", "serial", "tenacity", "click", "pydantic_settings", "influxdb_client", "exporter.service")
 _RESIDENT = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0])"

@@ -22,7 +22,7 @@ from urllib.parse import urlencode, urlsplit
 from tests.benchmarks import child
 from tests.benchmarks.capture import Capture
 from tests.benchmarks.figures import Effort, Figure
-from tests.influx_server import LocalInflux
+from tests.support.influx_server import LocalInflux
 
 AIM: Final = 0.8
 _ANSWER_S: Final = 0.01

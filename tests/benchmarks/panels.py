@@ -26,7 +26,7 @@ import yaml
 from exporter.config import Settings, load
 from exporter.influx.client import Http
 from exporter.placing import from_ms, to_ms
-from tests.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of, rule_queries
+from tests.support.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of, rule_queries
 
 GRAFANA: Final = Path(__file__).parents[2] / "grafana"
 CONNECTIONS: Final = 6

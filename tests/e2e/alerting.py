@@ -20,8 +20,8 @@ from exporter import points
 from exporter.config import Limits
 from exporter.derived import Capacity, Peak, Threshold, exporter_thresholds, month_start, thresholds
 from exporter.reading import Zone
-from tests.grafana_server import ROOT, GrafanaServer
-from tests.influx_server import Influx
+from tests.support.grafana_server import ROOT, GrafanaServer
+from tests.support.influx_server import Influx
 
 STEP_MS = 10_000
 LIMITS = Limits(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.octets import crc_x25, frame, notification, structure, u16, u32
+from tests.support.octets import crc_x25, frame, notification, structure, u16, u32
 
 FIRST = datetime(2026, 10, 1, 6, 0, 3, 123000, tzinfo=UTC)
 

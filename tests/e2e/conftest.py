@@ -12,7 +12,7 @@ from tests.e2e.alerting import Webhook
 from tests.e2e.harness import Home, Meter
 from tests.e2e.minute import Minute
 from tests.e2e.overload import Overload
-from tests.grafana_server import find_grafana
+from tests.support.grafana_server import find_grafana
 
 IN_REAL_TIME = "test_in_real_time.py"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from exporter.outbox import Outbox, OutboxError
 from exporter.simulator.serve import feed
-from tests.influx_server import Influx
+from tests.support.influx_server import Influx
 
 HAN = Path(sys.executable).with_name("han-exporter")
 """The command that was installed with this Python."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.octets import array, frame, notification, obis, structure, u32
+from tests.support.octets import array, frame, notification, obis, structure, u32
 
 _WATT = structure(b"\x0f\x00", b"\x16\x1b")
 

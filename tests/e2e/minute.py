@@ -23,8 +23,8 @@ from exporter.simulator.meter import OSLO, Frame, SimulatedMeter
 from exporter.simulator.sample import Identity
 from tests.e2e.harness import BAUD_2400, Home, Meter, until
 from tests.e2e.truth import times_of
-from tests.influx_server import Influx, Point, Store, free_port, serve
-from tests.octets import array, frame, notification, obis, octet_string, structure, u32
+from tests.support.influx_server import Influx, Point, Store, free_port, serve
+from tests.support.octets import array, frame, notification, obis, octet_string, structure, u32
 
 SECONDS: Final = 60.0
 MAKERS: Final = ("kamstrup", "aidon", "kaifa")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.e2e.alerting import Message, StartedGrafana, Webhook
 from tests.e2e.harness import Home
-from tests.influx_server import serve
+from tests.support.influx_server import serve
 
 METER = "SIMULATED-KAMSTRUP-1"
 

@@ -12,8 +12,8 @@ import pytest
 from tests.e2e.alerting import House, MailBox, StartedGrafana, Webhook, Writing
 from tests.e2e.harness import until
 from tests.e2e.test_alerts import OSLO
-from tests.grafana_server import NO_GRAFANA, find_grafana
-from tests.influx_server import Store
+from tests.support.grafana_server import NO_GRAFANA, find_grafana
+from tests.support.influx_server import Store
 
 pytestmark = [
     pytest.mark.slow,

@@ -17,8 +17,8 @@ import pytest
 from tests.e2e.alerting import LIMITS, House, StartedGrafana, Webhook, Writing, exporter_lines
 from tests.e2e.harness import until
 from tests.e2e.overload import Overload
-from tests.grafana_server import NO_GRAFANA, find_grafana
-from tests.influx_server import Influx
+from tests.support.grafana_server import NO_GRAFANA, find_grafana
+from tests.support.influx_server import Influx
 
 pytestmark = [
     pytest.mark.slow,

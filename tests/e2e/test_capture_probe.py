@@ -21,7 +21,7 @@ import pytest
 
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.capture_file import read_capture
-from tests.octets import frames_of
+from tests.support.octets import frames_of
 
 COMMAND = str(Path(sys.executable).parent / "han-exporter")
 KAIFA = frames_of("kaifa-3phase-norway")

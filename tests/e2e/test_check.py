@@ -17,7 +17,7 @@ from exporter.outbox import Outbox
 from tests.e2e.captures import ENCRYPTED
 from tests.e2e.harness import Home, Meter, until
 from tests.e2e.made import power
-from tests.influx_server import Store, free_port
+from tests.support.influx_server import Store, free_port
 
 Plug = Callable[[str], Meter]
 

@@ -14,8 +14,8 @@ import pytest
 from tests.benchmarks.capture import Capture
 from tests.e2e.captures import every_ten_seconds, write_stamped
 from tests.e2e.harness import HAN, Home, until
-from tests.influx_server import Influx, Store
-from tests.octets import joined
+from tests.support.influx_server import Influx, Store
+from tests.support.octets import joined
 
 FRAMES = 9000
 """Some 2 MB, of which the first is read in order."""

@@ -24,7 +24,7 @@ from tests.e2e.captures import (
 )
 from tests.e2e.harness import HAN, Home
 from tests.e2e.truth import assert_same, line_points, quantity, row_points, row_values
-from tests.octets import all_frames, expected, frames_of, joined, published_frame
+from tests.support.octets import all_frames, expected, frames_of, joined, published_frame
 
 KAMSTRUP = frames_of("kamstrup-1phase-norway")
 _LISTS = (b"Kamstrup_V0001", b"KFM_001", b"AIDON_V0001", b"EMBRIQ_V1_1")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.harness import Home, Meter, until
 from tests.e2e.made import power
-from tests.influx_server import Store
+from tests.support.influx_server import Store
 
 _TICK = 100.0
 _PAGE = 4096

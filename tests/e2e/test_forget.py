@@ -20,9 +20,9 @@ from exporter.outbox import Outbox
 from tests.e2e.captures import write_stamped
 from tests.e2e.harness import HAN, Home, Meter, started, until
 from tests.e2e.made import frames_of_power, power
-from tests.influx_server import Influx, Point, Store, free_port
-from tests.years import HOUR
-from tests.years import Meter as HourlyMeter
+from tests.support.influx_server import Influx, Point, Store, free_port
+from tests.support.years import HOUR
+from tests.support.years import Meter as HourlyMeter
 
 DAY = datetime(2025, 10, 5, tzinfo=UTC)
 ODD = 'O\'Hara "1", =x'

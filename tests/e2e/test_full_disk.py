@@ -13,8 +13,8 @@ from exporter.outbox import Outbox
 from tests.e2e.harness import Home, Meter, Run, started, until, words
 from tests.e2e.made import frames_of_power, power
 from tests.e2e.truth import assert_same, of_meters, points_of_lists, powers
-from tests.influx_server import Influx, Store, free_port
-from tests.small_disk import fill, room, small_disk
+from tests.support.influx_server import Influx, Store, free_port
+from tests.support.small_disk import fill, room, small_disk
 
 
 def disk_takes(run: Run, octets: int) -> None:

@@ -1,6 +1,6 @@
 """The stack's Grafana on simulated houses: what it serves, to whom, over restarts, and how it looks in a browser.
 
-Needs a Grafana (tests/grafana_server.py says how it is found), and for the last tests playwright and a Chromium.
+Needs a Grafana (tests/support/grafana_server.py says how it is found), and for the last tests playwright and Chromium.
 HAN_TEST_GRAFANA_URL may name a stack that runs: then its dashboards are read and looked at, for the meters that it has.
 """
 
@@ -19,12 +19,12 @@ from urllib.parse import urlencode
 import pytest
 
 from exporter.placing import to_ms
-from tests.dashboards import FOLDER, NAMES
 from tests.e2e.alerting import StartedGrafana
-from tests.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of
-from tests.grafana_server import NO_GRAFANA, Grafana, Refused, find_grafana
-from tests.houses import CABIN, IT, SOLAR, TN, fill
-from tests.influx_server import Influx, Store
+from tests.support.dashboards import FOLDER, NAMES
+from tests.support.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of
+from tests.support.grafana_server import NO_GRAFANA, Grafana, Refused, find_grafana
+from tests.support.houses import CABIN, IT, SOLAR, TN, fill
+from tests.support.influx_server import Influx, Store
 
 GIVEN = os.environ.get("HAN_TEST_GRAFANA_URL", "")
 HOUSES = (TN, IT, CABIN, SOLAR)

@@ -35,8 +35,8 @@ from tests.e2e.truth import (
     to_ms,
     with_mark,
 )
-from tests.influx_server import Influx, Store, free_port
-from tests.octets import expected
+from tests.support.influx_server import Influx, Store, free_port
+from tests.support.octets import expected
 
 NAMES = sorted(expected())
 

@@ -15,10 +15,10 @@ from exporter.sources.serial_url import Line
 from tests.e2e.harness import HAN, Home, until
 from tests.e2e.made import power
 from tests.e2e.test_check import verdicts
-from tests.far_end import FarEnd, far_end
-from tests.influx_server import Store
 from tests.integration.test_serial_pty import server
-from tests.uart import RECEIVERS
+from tests.support.far_end import FarEnd, far_end
+from tests.support.influx_server import Store
+from tests.support.uart import RECEIVERS
 
 EVEN = Line(parity="E")
 

@@ -15,7 +15,7 @@ from exporter.influx.client import Http
 from exporter.outbox import DAMAGED_ROW, Outbox
 from tests.e2e.harness import HAN, Home, Meter, started, until
 from tests.e2e.made import power
-from tests.influx_server import Store
+from tests.support.influx_server import Store
 
 BAD = 'active_power,direction=import,meter_id=A value="x" 1'
 

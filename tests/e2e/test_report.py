@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.e2e.harness import Home
-from tests.influx_server import Influx, LocalInflux, Store
+from tests.support.influx_server import Influx, LocalInflux, Store
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = 3_600_000

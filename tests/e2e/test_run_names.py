@@ -10,7 +10,7 @@ from exporter.outbox import Outbox
 from tests.e2e.harness import Home, Meter, assert_lines_are_whole, started, until, words
 from tests.e2e.made import power
 from tests.e2e.truth import of_exporter, of_meters, powers
-from tests.influx_server import Store
+from tests.support.influx_server import Store
 
 Plug = Callable[[str], Meter]
 STOP = 5.0

@@ -13,8 +13,8 @@ from exporter.meters import interpret
 from exporter.protocol.dlms import decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.reading import Reading
-from tests.influx_server import Point
-from tests.octets import crc_x25, expected, frames_of
+from tests.support.influx_server import Point
+from tests.support.octets import crc_x25, expected, frames_of
 
 HOUR = 3_600_000
 OF_EXPORTER = frozenset({"exporter", "event", "reading_age"})

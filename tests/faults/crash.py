@@ -26,7 +26,7 @@ from tests.faults.proxy import FaultProxy
 from tests.faults.servers import points_of
 from tests.faults.strikes import PROXY, Strike
 from tests.faults.verdict import Verdict, judge
-from tests.influx_server import Influx
+from tests.support.influx_server import Influx
 
 _UNTIL_READ_S: Final = 3.0
 PATIENCE_S: Final = 150.0

@@ -18,7 +18,7 @@ from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.meter import OSLO
 from exporter.simulator.sample import Flows, Identity, Sample
 from tests.e2e.truth import row_values
-from tests.octets import crc_x25, expected, frames_of
+from tests.support.octets import crc_x25, expected, frames_of
 
 MAKERS: Final = ("kamstrup", "aidon", "kaifa")
 NUMBERED: Final = "1.7.0"

@@ -12,7 +12,7 @@ from typing import Final
 from exporter.status_socket import NotRunning, ask
 from tests.e2e.harness import Home, Run, until
 from tests.faults.meter import KILLED, STOPPED, FaultyMeter
-from tests.influx_server import Influx
+from tests.support.influx_server import Influx
 
 _BAD_WORDS: Final = ("Traceback", "please report", "are lost", "put aside", "were dropped", "is damaged", "speak on")
 

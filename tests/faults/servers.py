@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from exporter.influx.client import Http
-from tests.influx_server import Influx, LocalInflux, Point, ProcessInflux, free_port, serve
+from tests.support.influx_server import Influx, LocalInflux, Point, ProcessInflux, free_port, serve
 
 __all__ = ["points_of", "server"]
 

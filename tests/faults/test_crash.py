@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.__main__ import report
 from tests.faults.crash import Campaign
-from tests.influx_server import Influx
+from tests.support.influx_server import Influx
 
 pytestmark = pytest.mark.slow
 ALWAYS = 781  # has kills of both, SIGTERM, SIGSTOP, a port that comes back, a lost answer

@@ -20,7 +20,7 @@ from tests.faults import frames
 from tests.faults.meter import KILLED, STOPPED, FaultyMeter
 from tests.faults.proxy import FAULTS, FaultProxy
 from tests.faults.strikes import plan
-from tests.influx_server import Store, free_port
+from tests.support.influx_server import Store, free_port
 
 METER = "7012345678901234"
 

@@ -8,7 +8,7 @@ from exporter.sources.port import MOST
 from tests.e2e.truth import HOUR, point
 from tests.faults.meter import KILLED, STOPPED, UNPLUGGED, Ledger, Sent, Session
 from tests.faults.verdict import EARLY_MS, LATE_MS, Verdict, judge
-from tests.influx_server import Point
+from tests.support.influx_server import Point
 
 METER = "7012345678901234"
 BEGAN = 1_795_385_000_000

@@ -12,7 +12,7 @@ from exporter.sources.port import MOST
 from tests.e2e.truth import HOUR, point
 from tests.faults.frames import NUMBERED, OF_REGISTER
 from tests.faults.meter import KILLED, STOPPED, UNPLUGGED, Ledger, Sent, Session
-from tests.influx_server import Point
+from tests.support.influx_server import Point
 
 MEASUREMENTS: Final = frozenset(
     {"active_power", "reactive_power", "current", "voltage", "active_energy", "reactive_energy"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from exporter.protocol.hdlc import crc
-from tests.octets import frame, notification
+from tests.support.octets import frame, notification
 
 Mutator: TypeAlias = Callable[[bytes, random.Random], bytes]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.fuzz import mutate
-from tests.octets import all_frames, frames_of
+from tests.support.octets import all_frames, frames_of
 
 KEPT: Final = Path(__file__).parent / "kept"
 """A folder for each target: what once found something."""

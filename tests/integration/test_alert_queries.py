@@ -16,8 +16,8 @@ from exporter.derived import Threshold, capacity, capacity_step, month_start, wi
 from grafana.dashboards import alerts
 from grafana.dashboards.rule_parts import Rule
 from tests.e2e.alerting import write
-from tests.grafana_queries import filled
-from tests.influx_server import Store
+from tests.support.grafana_queries import filled
+from tests.support.influx_server import Store
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR_MS = 3_600_000

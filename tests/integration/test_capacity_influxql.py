@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from tests.influx_server import Store
-from tests.years import HOUR, OSLO, Exporter, Meter, local_capacity, ms
+from tests.support.influx_server import Store
+from tests.support.years import HOUR, OSLO, Exporter, Meter, local_capacity, ms
 
 CHANGES = [(2025, 3), (2025, 10)]
 OTHERS = [(year, month) for year in (2024, 2025) for month in range(1, 13) if (year, month) not in CHANGES]

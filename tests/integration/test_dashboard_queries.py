@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from exporter.influx.client import Client
-from tests.dashboards import END, NAMES, ROOT, Asked, dashboard, values_of
-from tests.grafana_queries import Kind, filled, other_queries_of, rule_queries
-from tests.houses import CABIN, HOUSES, IT, SOLAR, SWEDISH, TN, House
-from tests.influx_server import Store
+from tests.support.dashboards import END, NAMES, ROOT, Asked, dashboard, values_of
+from tests.support.grafana_queries import Kind, filled, other_queries_of, rule_queries
+from tests.support.houses import CABIN, HOUSES, IT, SOLAR, SWEDISH, TN, House
+from tests.support.influx_server import Store
 
 RULES = yaml.safe_load((ROOT / "grafana/provisioning/alerting/rules.yaml").read_text("utf-8"))
 NORWEGIAN = (TN, IT, CABIN, SOLAR)

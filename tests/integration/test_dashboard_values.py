@@ -18,10 +18,10 @@ from exporter.influx.client import Client, Series, Verdict
 from exporter.placing import to_ms
 from exporter.points import exporter_line
 from exporter.simulator.sample import Sample
-from tests.dashboards import END, Asked, began
-from tests.houses import NOW, SOLAR, TN, ZONE, House
-from tests.influx_server import Store
-from tests.years import local_capacity
+from tests.support.dashboards import END, Asked, began
+from tests.support.houses import NOW, SOLAR, TN, ZONE, House
+from tests.support.influx_server import Store
+from tests.support.years import local_capacity
 
 HOUR = timedelta(hours=1)
 HOUR_MS = 3_600_000

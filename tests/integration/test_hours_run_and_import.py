@@ -19,8 +19,8 @@ from exporter.sources import Chunk
 from exporter.telemetry import Link
 from tests.e2e.captures import write_raw, write_stamped
 from tests.e2e.harness import Home
-from tests.influx_server import Influx, Point, Store
-from tests.years import HOUR, Meter, Sent, expected_hours
+from tests.support.influx_server import Influx, Point, Store
+from tests.support.years import HOUR, Meter, Sent, expected_hours
 
 START = datetime(2025, 10, 24, 5, tzinfo=UTC)
 """Over the night that has an hour twice, and into another month."""

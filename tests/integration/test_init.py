@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from exporter.cli.init import init
 from exporter.influx.client import Answer, Http
 from exporter.influx.setup import Owner, Plan, SecretFile, SetupError, prepare
-from tests.influx_server import free_port
+from tests.support.influx_server import free_port
 
 Reply = tuple[int, Any]
 UNAUTHORIZED: Reply = (401, {"code": "unauthorized", "message": "unauthorized access"})

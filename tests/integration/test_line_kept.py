@@ -12,7 +12,7 @@ from exporter.outbox import Outbox
 from exporter.reader import Reader
 from exporter.sources import Chunk, Happened, Report, SourceEvent
 from exporter.telemetry import Link
-from tests.octets import frames_of
+from tests.support.octets import frames_of
 
 
 class Learning:

@@ -19,7 +19,7 @@ from exporter.intake import Heard, Intake
 from exporter.meters import safe_text
 from exporter.placing import Placer
 from tests.e2e.made import power
-from tests.influx_server import Store
+from tests.support.influx_server import Store
 
 OSLO = ZoneInfo("Europe/Oslo")
 NOW = int(time.time() * 1000)

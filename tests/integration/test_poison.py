@@ -18,8 +18,8 @@ from exporter.derived import EnergySum
 from exporter.influx.client import Client, Http
 from exporter.influx.writer import Writer, WriterState
 from exporter.outbox import Outbox
-from tests.influx_server import Influx, LocalInflux, serve
 from tests.integration.test_writer import count, empty, running, until
+from tests.support.influx_server import Influx, LocalInflux, serve
 
 NOW = int(time.time() * 1000)
 LIMIT = 5

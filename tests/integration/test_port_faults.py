@@ -21,10 +21,10 @@ from exporter.sources.line_setting import LINES
 from exporter.sources.serial_url import Line
 from exporter.telemetry import resident_octets
 from tests.e2e.harness import until
-from tests.far_end import FarEnd, far_end
 from tests.integration.test_serial_pty import FRAME, Listener, Pty, as_nobody, flooding, pty, server
-from tests.octets import frames_of
-from tests.uart import RECEIVERS, Receiver, heard
+from tests.support.far_end import FarEnd, far_end
+from tests.support.octets import frames_of
+from tests.support.uart import RECEIVERS, Receiver, heard
 
 __all__ = ["as_nobody", "pty"]  # fixtures
 

@@ -14,8 +14,8 @@ import pytest
 
 from exporter import outbox_aside
 from exporter.outbox import Outbox
-from tests.damaged_outbox import assert_whole, damaged, in_memory
-from tests.power_cut import Op, Recorder, images, lay
+from tests.support.damaged_outbox import assert_whole, damaged, in_memory
+from tests.support.power_cut import Op, Recorder, images, lay
 
 SEED = 20261122
 

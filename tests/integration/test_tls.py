@@ -18,9 +18,9 @@ from exporter.config import Settings
 from exporter.influx.client import Client, Http, Outcome, Unreachable, Verdict
 from exporter.influx.writer import Writer, WriterState
 from exporter.outbox import Outbox
-from tests.influx_server import Influx, Store
 from tests.integration.test_writer import empty, running, until
-from tests.tls import Authority, tls_door
+from tests.support.influx_server import Influx, Store
+from tests.support.tls import Authority, tls_door
 
 LINE = f"power value=1 {int(time.time() * 1000)}"
 OF_OTHERS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

@@ -9,8 +9,8 @@ import pytest
 from exporter import points
 from exporter.derived import day_start
 from grafana.dashboards.dashboards import dashboards
-from tests.grafana_queries import filled, queries_of
-from tests.influx_server import Store
+from tests.support.grafana_queries import filled, queries_of
+from tests.support.influx_server import Store
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR, MINUTE = 3_600_000, 60_000

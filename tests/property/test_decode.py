@@ -12,7 +12,7 @@ from exporter.intake import Heard, Intake
 from exporter.meters import interpret
 from exporter.placing import Placer
 from exporter.protocol.dlms import DecodeError, decode
-from tests.octets import all_frames, frame, notification
+from tests.support.octets import all_frames, frame, notification
 
 INFORMATION = [octets[octets.index(b"\xe6\xe7\x00") : -3] for octets in all_frames()]
 

@@ -28,7 +28,7 @@ from exporter.derived import (
 )
 from exporter.protocol.obis import ObisCode
 from exporter.reading import Measurement, Meter, Reading
-from tests.phases import current_unbalance, fuse_load, power_factors
+from tests.support.phases import current_unbalance, fuse_load, power_factors
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = 3_600_000

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.protocol.hdlc import Deframer, Frame, Rejected
-from tests.octets import all_frames, crc_x25, frame
+from tests.support.octets import all_frames, crc_x25, frame
 
 SHORT = [octets for octets in all_frames() if len(octets) < 200]
 

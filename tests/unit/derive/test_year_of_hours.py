@@ -1,0 +1,316 @@
+"""A year of hourly lists, octet by octet, against the household that they were made of: every hour exact, none made up.
+
+Real octets, the real Intake, Placer and Deriver; every up time of the exporter is a process of its own that knows only
+what was kept. What must be final is said by plain set arithmetic over the lists that were heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from exporter.placing import Placer
+from tests.support.years import (
+    HOUR,
+    HOUR_MS,
+    LAG,
+    MAKERS,
+    OSLO,
+    START,
+    YEAR,
+    Exporter,
+    Meter,
+    Sent,
+    expected_hours,
+    local_capacity,
+    ms,
+    run_through,
+    up_times,
+)
+
+MINUTE = timedelta(minutes=1)
+SPRING = datetime(2025, 3, 30, 1, tzinfo=UTC)
+AUTUMN = datetime(2025, 10, 26, 1, tzinfo=UTC)
+
+
+def hours(count: int = YEAR) -> list[datetime]:
+    return [START + number * HOUR for number in range(count)]
+
+
+def around_the_changes(days: int = 15) -> list[datetime]:
+    return [hour for hour in hours() if min(abs(hour - SPRING), abs(hour - AUTUMN)) < days * 24 * HOUR]
+
+
+ALWAYS = [(START - HOUR, START + 2 * YEAR * HOUR)]
+"""Up all the year."""
+
+
+def assert_hours(exporter: Exporter, meter: Meter, known: Iterable[int]) -> int:
+    """The final hours are exactly those between the registers of `known` hours, and the sums are theirs."""
+    known = set(known)
+    wanted = expected_hours(meter, known)
+    found = exporter.written.finals()
+    assert found.keys() - wanted.keys() == set(), "hours were made up"
+    assert wanted.keys() - found.keys() == set(), "hours are missing"
+    assert found == wanted
+    exported = exporter.written.finals("export")
+    assert exported == {hour: float(meter.energy(hour)[1]) for hour in wanted}
+    assert_spans(meter, found)
+    assert_sums(exporter, found)
+    return len(found)
+
+
+def assert_spans(meter: Meter, finals: dict[int, float]) -> None:
+    """Over every span without a gap the hours add up to the difference of the registers."""
+    first, total = None, 0.0
+    for hour in sorted(finals):
+        first = hour if first is None else first
+        total += finals[hour]
+        if hour + HOUR_MS not in finals:
+            assert total == meter.registers(hour + HOUR_MS)[0] - meter.registers(first)[0]
+            first, total = None, 0.0
+
+
+def assert_sums(exporter: Exporter, finals: dict[int, float]) -> None:
+    """Days, months and the capacity charge are those of the final hours."""
+    for measurement, form in (("day_energy", "%Y-%m-%d"), ("month_energy", "%Y-%m")):
+        sums: dict[str, float] = {}
+        for hour, wh in finals.items():
+            name = datetime.fromtimestamp(hour / 1000, OSLO).strftime(form)
+            sums[name] = sums.get(name, 0.0) + wh
+        told = exporter.written.values(measurement, "direction=import")
+        assert {datetime.fromtimestamp(at / 1000, OSLO).strftime(form): wh for at, wh in told.items()} == sums
+    means = exporter.written.values("capacity", "kind=mean")
+    wanted = {month: mean for month, (_, mean) in local_capacity(finals).items()}
+    found = {
+        (at.year, at.month): wh for at, wh in ((datetime.fromtimestamp(t / 1000, OSLO), w) for t, w in means.items())
+    }
+    assert found == pytest.approx(wanted)
+
+
+def assert_registers(exporter: Exporter, meter: Meter, known: Iterable[int]) -> None:
+    """The register of every hour that is known carries that full hour."""
+    told = exporter.written.values("active_energy", "direction=import")
+    assert {hour: told[hour] for hour in known} == {hour: meter.registers(hour)[0] for hour in known}
+
+
+def labels(heard: Iterable[Sent]) -> set[int]:
+    return {one.hour for one in heard if one.hour is not None}
+
+
+# The clock is right, or within five minutes
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_where_every_list_is_heard_no_hour_is_missing(maker: str) -> None:
+    """A year of Kamstrup and of Kaifa (with the sun), six weeks around the changes of Aidon, whose year comes below."""
+    meter = Meter(maker, solar=maker == "kaifa")
+    exporter = Exporter()
+    wanted = around_the_changes(21) if maker == "aidon" else hours()
+    lists = [meter.hourly(hour) for hour in wanted]
+    run_through(exporter, lists, ALWAYS, Random(1))
+    count = 2 * (2 * 21 * 24 - 1) - 2 if maker == "aidon" else YEAR - 1
+    assert assert_hours(exporter, meter, labels(lists)) == count
+    assert_registers(exporter, meter, labels(lists))
+    nights = exporter.written.values("day_energy", "direction=import")
+    (short,) = (at for at in nights if at <= ms(SPRING) < at + 23 * HOUR_MS)
+    (long,) = (at for at in nights if at <= ms(AUTUMN) < at + 25 * HOUR_MS)
+    assert min(at for at in nights if at > short) - short == 23 * HOUR_MS
+    assert min(at for at in nights if at > long) - long == 25 * HOUR_MS
+
+
+@pytest.mark.parametrize(("maker", "minutes"), [("kamstrup", 3), ("kaifa", -3)])
+def test_an_exporter_that_is_down_at_times_and_a_clock_three_minutes_off(maker: str, minutes: int) -> None:
+    """Fast for a year, slow for three months around the changes."""
+    meter = Meter(maker, off=minutes * MINUTE, seed=9)
+    exporter, random = Exporter(), Random(f"{maker} {minutes}")
+    lists = [meter.hourly(hour) for hour in (hours() if minutes > 0 else around_the_changes(23))]
+    heard = run_through(exporter, lists, up_times(random), random)
+    assert 0.6 * len(lists) < len(heard) < len(lists), "the exporter was down at times"
+    assert 0.9 * len(heard) < assert_hours(exporter, meter, labels(heard)) < len(heard)
+    assert_registers(exporter, meter, labels(heard))
+
+
+def with_repeats(meter: Meter, random: Random) -> list[Sent]:
+    """Aidon: at times the list of the hour before comes again, instead of the right one, before it, or after it."""
+    lists: list[Sent] = []
+    for before, hour in pairwise([START - HOUR, *hours()]):
+        right = meter.hourly(hour)
+        again = replace(meter.hourly(before), hour=None)
+        chance = 0.0 if not lists else random.random()  # the first list ever heard is a repeat
+        if chance < 0.02:
+            lists += [
+                replace(again, received=right.received),
+                replace(right, received=right.received + 3 * MINUTE / 60),
+            ]
+        elif chance < 0.04:
+            lists += [right, replace(again, received=right.received + 3 * MINUTE / 60)]
+        elif chance < 0.06 and lists[-1].hour is not None:
+            lists.append(replace(again, received=right.received))
+        else:
+            lists.append(right)
+    return lists
+
+
+def test_aidon_repeats_a_list() -> None:
+    meter = Meter("aidon", seed=3)
+    exporter, random = Exporter(), Random(5)
+    lists = with_repeats(meter, random)
+    spans = up_times(random)
+    assert lists[0].hour is None
+    # Some restarts just before a repeat, as an owner's update at half past would be.
+    cuts = [one.received - HOUR / 2 for one in lists if one.hour is None][::3]
+    spans = [
+        part for start, end in spans for part in pairwise([start, *(cut for cut in cuts if start < cut < end), end])
+    ]
+    heard = run_through(exporter, lists, spans, random)
+    assert heard[0].hour is None
+    assert sum(one.hour is None for one in heard) > 300
+    assert assert_hours(exporter, meter, labels(heard)) > 5500
+    assert_registers(exporter, meter, labels(heard))
+
+
+# The clock is wrong, or read differently
+
+
+YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC) - START
+
+
+def test_a_clock_in_the_year_2000_that_runs() -> None:
+    """Its hours begin 100 s before the true ones: registers within five minutes of a full hour are that hour's.
+
+    It has its own night with an hour twice, that of the year 2000.
+    """
+    meter = Meter("kaifa", off=YEAR_2000 + timedelta(seconds=100), seed=2)
+    exporter, random = Exporter(), Random(11)
+    lists = [meter.hourly(hour) for hour in around_the_changes(30)]
+    heard = run_through(exporter, lists, up_times(random), random)
+    assert assert_hours(exporter, meter, labels(heard)) > 2000
+
+
+@pytest.mark.parametrize(("minutes", "known"), [(-4, True), (20, False), (-6, False)])
+def test_a_clock_in_the_year_2000_whose_hours_begin_elsewhere(minutes: int, known: bool) -> None:
+    meter = Meter("kamstrup", off=YEAR_2000 + minutes * MINUTE, seed=2)
+    exporter = Exporter()
+    lists = [meter.hourly(hour) for hour in around_the_changes()]
+    run_through(exporter, lists, ALWAYS, Random(1))
+    assert_hours(exporter, meter, labels(lists) if known else ())
+    if not known:
+        told = exporter.written.values("active_energy", "direction=import")
+        assert told.keys() == {int(one.received.timestamp() * 1000) for one in lists}, "as received"
+
+
+def between(start: datetime, end: datetime) -> set[int]:
+    return {ms(hour) for hour in hours() if start <= hour < end}
+
+
+END = START + YEAR * HOUR
+WRONG_BY_AN_HOUR: dict[tuple[str, int], set[int]] = {
+    # Always what UTC reads: one list to learn it.
+    ("kamstrup", -1): between(START + HOUR, END),
+    # Read as people's time it is right in summer, and in winter by no rule.
+    ("kamstrup", 1): between(SPRING, AUTUMN),
+    # UTC in winter, standard time in summer. Its own changes come an hour late; in autumn it shows an hour twice.
+    ("kaifa", -1): between(START + HOUR, END) - {ms(SPRING + HOUR), ms(AUTUMN + HOUR), ms(AUTUMN + 2 * HOUR)},
+    # Right for once, in the hour that people's time has twice.
+    ("kaifa", 1): {ms(AUTUMN - HOUR)},
+}
+
+
+@pytest.mark.parametrize(("maker", "off"), WRONG_BY_AN_HOUR)
+def test_a_clock_an_hour_off(maker: str, off: int) -> None:
+    """Slow, it is what another rule reads; fast, only summer's is; where no rule reads it no hour is made up."""
+    meter = Meter(maker, off=off * HOUR, seed=6)
+    exporter = Exporter()
+    lists = [meter.hourly(hour) for hour in [*hours(100), *around_the_changes()]]
+    run_through(exporter, lists, ALWAYS, Random(1))
+    known = WRONG_BY_AN_HOUR[maker, off] & labels(lists)
+    assert_hours(exporter, meter, known)
+    told = exporter.written.values("active_energy", "direction=import")
+    assert {one for one in told if one % HOUR_MS == 0} == known, "every other register is as received"
+
+
+def test_a_meter_that_changes_how_it_shows_time() -> None:
+    """Standard time, from May people's time, from September UTC: each change costs the list that first shows it."""
+    may, september = datetime(2025, 5, 3, 14, tzinfo=UTC), datetime(2025, 9, 9, 9, tzinfo=UTC)
+    meters = [Meter("kamstrup", shows=shows, seed=8) for shows in ("standard", "civil", "utc")]
+    wanted = [hour for hour in hours() if min(abs(hour - may), abs(hour - september), abs(hour - AUTUMN)) < 120 * HOUR]
+    lists = [meters[(hour >= may) + (hour >= september)].hourly(hour) for hour in wanted]
+    exporter, random = Exporter(), Random(4)
+    spans = [(START - HOUR, may + HOUR / 2), (may + HOUR / 2, START + 2 * YEAR * HOUR)]  # a restart while it learns
+    run_through(exporter, lists, spans, random)
+    known = labels(lists) - {ms(may), ms(september)}
+    assert assert_hours(exporter, meters[0], known) == 3 * (2 * 120 - 1 - 1) - 2 * 2
+
+
+def test_a_maker_that_does_not_follow_its_habit() -> None:
+    """Kamstrup in people's time, Kaifa in standard time: right in winter, one list to learn in spring.
+
+    (The list of 01:00 UTC in standard time shows 02:00, which people's time leaves out: it is read either way.)
+    """
+    for maker, shows, lost in (("kamstrup", "civil", SPRING), ("kaifa", "standard", SPRING + HOUR)):
+        meter = Meter(maker, shows=shows, seed=8)
+        lists = [meter.hourly(hour) for hour in around_the_changes()]
+        exporter = Exporter()
+        run_through(exporter, lists, ALWAYS, Random(1))
+        assert_hours(exporter, meter, labels(lists) - {ms(lost)})
+
+
+# Sweden: registers every ten seconds
+
+
+def swedish_lists(meter: Meter, start: datetime, end: datetime, random: Random) -> list[Sent]:
+    """Of the lists of every 10 s those of the first half minute of an hour, and one somewhere in it."""
+    lists = []
+    for hour in hours():
+        if not start - HOUR < hour < end + HOUR:
+            continue
+        for second in (0, 10, 20, 10 * random.randrange(3, 360)):
+            at = hour + timedelta(seconds=second)
+            lists.append(
+                Sent(at + timedelta(seconds=LAG["swedish"]), meter.octets(at, at), None if second else ms(hour))
+            )
+    return [one for one in lists if start < one.received <= end]
+
+
+def test_a_swedish_meter_whose_hours_begin_with_their_first_list() -> None:
+    """The exporter comes up in the middle of the first minute of an hour, or the first list is lost: no hour's."""
+    meter = Meter("swedish", seed=7)
+    exporter, random = Exporter(), Random(3)
+    spans, now = [], START + 5 * timedelta(seconds=3)
+    while now < START + YEAR * HOUR:
+        up = timedelta(hours=random.randrange(3, 60), seconds=random.choice([5, 14, 1000]))
+        spans.append((now, now + up))
+        now += up + timedelta(hours=random.randrange(0, 300), seconds=random.choice([0, 10, 20]))
+    spans += [(SPRING - 30 * HOUR, SPRING + 30 * HOUR), (AUTUMN - 30 * HOUR, AUTUMN + 30 * HOUR)]
+    heard: list[Sent] = []
+    for start, end in sorted(spans):
+        lists = swedish_lists(meter, max(start, heard[-1].received if heard else start), end, random)
+        lists = [one for one in lists if random.random() > 0.03]
+        heard += run_through(exporter, lists, [(start, end)], random)
+    assert assert_hours(exporter, meter, labels(heard)) > 900
+
+
+# The same lists from files
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_the_same_lists_as_a_stamped_capture_and_as_raw_octets(maker: str) -> None:
+    """A capture without stamps is timed by the meter's own clock, in the night that has an hour twice too."""
+    meter = Meter(maker, seed=5)
+    lists = [meter.hourly(hour) for hour in around_the_changes()]
+    stamped, raw = Exporter(), Exporter()
+    raw.placer = Placer("meter", zone=OSLO, now=lambda: START + 2 * YEAR * HOUR)
+    for one in lists:
+        stamped.hear(one.octets, one.received)
+        raw.hear(one.octets, None)
+    stamped.stop()
+    raw.stop()
+    assert assert_hours(stamped, meter, labels(lists)) == len(lists) - 2 == 2 * 719 - 2
+    assert raw.written.finals() == stamped.written.finals()
+    assert_hours(raw, meter, labels(lists))

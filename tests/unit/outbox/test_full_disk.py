@@ -1,0 +1,364 @@
+"""A disk without room: the oldest lines go, counted; where that cannot be, it is said, and goes on with room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import outbox_aside, outbox_rows
+from exporter.outbox import Outbox, OutboxError
+from exporter.outbox_reserve import RESERVE, Reserve
+from exporter.straight import OrderedOutbox, Straight
+from tests.support.damaged_outbox import assert_whole, damaged, in_memory
+from tests.support.small_disk import fill, room, small_disk
+
+EACH = 20
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    with small_disk() as found:
+        yield found
+
+
+def line(number: int) -> str:
+    return f"active_power,direction=import,meter_id=5706567271533207,obis=1-1:1.7.0 value={number} {number}"
+
+
+def appended(outbox: Outbox, first: int, count: int, also: Path | None = None) -> None:
+    for number in range(first, first + count):
+        outbox.append([line(number * EACH + place) for place in range(EACH)], {"last": str(number)})
+        if also is not None:
+            fill(also)
+
+
+def assert_newest(outbox: Outbox, count: int, least: int) -> int:
+    """Of so many appends the newest are there, all from one on; the others are counted. How many lines were dropped."""
+    status = outbox.status()
+    assert outbox.get_state("last") == str(count - 1)
+    found: list[str] = []
+    while batch := outbox.take(5000, newest=False):
+        found += batch.lines
+        outbox.delete(batch)
+    assert found == [line(number) for number in range(status.dropped_lines, count * EACH)]
+    assert least <= status.depth_lines == len(found)
+    return status.dropped_lines
+
+
+def test_a_disk_that_gets_full_costs_the_oldest_lines(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox(disk / "outbox.db")
+    appended(outbox, 0, 7000)
+    assert outbox.status().size_bytes > 10_000_000, "all of the disk but the reserve was used"
+    assert not (disk / "outbox.db.reserve").exists()
+    assert "is full: its oldest" in caplog.text
+    assert assert_newest(outbox, 7000, 80_000)
+
+
+def test_another_that_takes_all_room_there_ever_is_costs_the_oldest_lines(disk: Path) -> None:
+    outbox = Outbox(disk / "outbox.db")
+    appended(outbox, 0, 1000)
+    fill(disk)
+    appended(outbox, 1000, 50)
+    appended(outbox, 1050, 1500, also=disk)
+    assert room(disk) == 0
+    assert assert_newest(outbox, 2550, 15_000)
+    appended(outbox, 2550, 10)
+    assert outbox.status().depth_lines == 10 * EACH
+
+
+def test_started_on_a_full_disk(disk: Path) -> None:
+    outbox = Outbox(disk / "outbox.db")
+    appended(outbox, 0, 10)
+    outbox.close()
+    (disk / "outbox.db.lock").unlink()
+    fill(disk)
+    outbox = Outbox(disk / "outbox.db")
+    appended(outbox, 10, 3000)
+    assert assert_newest(outbox, 3010, 5000)
+
+
+def test_room_that_comes_back_is_used(disk: Path) -> None:
+    outbox = Outbox(disk / "outbox.db")
+    appended(outbox, 0, 600)
+    other = fill(disk)
+    appended(outbox, 600, 1000)
+    dropped = outbox.status().dropped_lines
+    assert dropped
+    other.unlink()
+    appended(outbox, 1600, 1000)
+    assert outbox.status().dropped_lines == dropped
+    assert (disk / "outbox.db.reserve").stat().st_size == RESERVE
+    assert assert_newest(outbox, 2600, 20_000) == dropped
+
+
+def test_where_there_was_no_room_for_a_reserve_it_is_said_and_goes_on_with_room(disk: Path) -> None:
+    other = fill(disk, leave=6 << 20)
+    outbox = Outbox(disk / "outbox.db")
+    assert not (disk / "outbox.db.reserve").exists()
+    done = 0
+    with pytest.raises(OutboxError, match="the disk is full: free some room"):
+        while done < 7000:
+            appended(outbox, done, 1)
+            done += 1
+    assert done > 1000
+    other.unlink()
+    appended(outbox, done, 500)
+    assert assert_newest(outbox, done + 500, 20_000) == 0
+
+
+def test_a_disk_too_full_to_begin_on_is_told_in_words(disk: Path) -> None:
+    fill(disk)
+    with pytest.raises(OutboxError, match="the disk is full: free some room"):
+        Outbox(disk / "outbox.db")
+
+
+def test_damaged_on_a_full_disk_it_recovers_with_what_the_reserve_has(disk: Path) -> None:
+    path = damaged(disk)
+    assert Reserve(path).keep()
+    fill(disk)
+    assert_whole(path)
+
+
+def test_damaged_on_a_disk_without_any_room_it_recovers_when_there_is_some(disk: Path) -> None:
+    path = disk / "outbox.db"
+    outbox = Outbox(path)
+    appended(outbox, 0, 600)
+    (disk / "outbox.db.reserve").unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE tally SET depth = 'many'")
+    db.close()
+    other = fill(disk)
+    for _ in range(2):
+        with pytest.raises(OutboxError, match=r"is damaged .* the disk is full: free some room.*tried again by itself"):
+            outbox.status()
+    other.unlink()
+    outbox._file._not_before = 0.0
+    appended(outbox, 600, 10)
+    assert assert_newest(outbox, 610, 610 * EACH) == 0
+
+
+@contextmanager
+def files_up_to(octets: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("megabytes", [1, 3, 6])
+def test_a_limit_to_the_size_of_files_is_as_one_of_the_outbox(megabytes: int) -> None:
+    with in_memory() as folder, files_up_to(megabytes << 20):
+        outbox = Outbox(folder / "outbox.db")
+        appended(outbox, 0, 4000)
+        assert outbox.path.stat().st_size <= megabytes << 20
+        assert assert_newest(outbox, 4000, megabytes * 8000)
+
+
+def test_a_limit_that_nothing_fits_into_is_told_and_it_goes_on_without(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    appended(outbox, 0, 100)
+    with files_up_to(1):
+        for _ in range(3):
+            with pytest.raises(OutboxError, match="the disk gives errors, or is full"):
+                appended(outbox, 100, 1)
+        assert outbox.status().depth_lines == 100 * EACH
+    appended(outbox, 100, 100)
+    assert assert_newest(outbox, 200, 200 * EACH) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "the disk is full: free some room"),
+        (errno.EDQUOT, "share of the disk is used up: free some room"),
+        (errno.EFBIG, "may write no larger files"),
+        (errno.EROFS, "its disk is read-only, which a disk or memory card becomes by itself"),
+        (errno.EACCES, "this user may not write there"),
+        (errno.EPERM, "this user may not write there"),
+        (errno.EIO, "the disk gives errors"),
+        (errno.EISDIR, "it is a folder"),
+        (errno.ENOTDIR, "is a file, not a folder"),
+    ],
+)
+def test_an_error_of_the_system_is_said_with_what_to_do(
+    tmp_path: Path, code: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(outbox_aside, "finish", refused)
+    with pytest.raises(OutboxError, match=words):
+        Outbox(tmp_path / "outbox.db")
+    monkeypatch.undo()
+    Outbox(tmp_path / "outbox.db").close()  # the lock was let go
+
+
+def test_the_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    outbox = Outbox(tmp_path / "outbox.db")
+    with pytest.raises(OutboxError, match="another han-exporter is using the outbox"):
+        Outbox(tmp_path / "outbox.db")
+    outbox.append(["a value=1.0 1"])
+
+
+def no_new_file(name: Any, flags: int, *more: Any, real: Any = os.open) -> int:
+    if str(name).endswith(".lock") and flags & os.O_CREAT:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    return int(real(name, flags, *more))
+
+
+def test_without_room_for_its_lock_one_of_two_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", no_new_file)
+        first = Outbox(tmp_path / "outbox.db", patient=True)
+        assert "share of the disk is used up: free some room" in first.why_not
+        with pytest.raises(OutboxError, match="another han-exporter is using the outbox"):
+            Outbox(tmp_path / "outbox.db", patient=True)
+    second = Outbox(tmp_path / "outbox.db")  # it finds room before the first one does
+    first._file._not_before = 0.0
+    with pytest.raises(OutboxError, match=r"another han-exporter .* is using the outbox"):
+        first.append([line(1)])
+    second.close()
+    appended(first, 0, 1)
+    assert first.why_not == ""
+    with pytest.raises(OutboxError, match="another han-exporter"):
+        Outbox(tmp_path / "outbox.db")
+    first.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("why", ["full", "read-only"])
+def test_what_cannot_be_opened_is_read_all_the_same(
+    disk: Path, killed: bool, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a kill the newest state is in the log alone, which SQLite cannot read without a little room."""
+    path = disk / "outbox.db"
+    made = Outbox(path)
+    made.append([], {"a": "old", "ab": "1"})
+    made.append([line(1)], {"a": "new", "b": "2"})
+    if killed:
+        kept = {end: Path(f"{path}{end}").read_bytes() for end in ("", "-wal")}
+    made.close()
+    if killed:
+        for end, octets in kept.items():
+            Path(f"{path}{end}").write_bytes(octets)
+    Path(f"{path}.reserve").unlink()
+    other = fill(disk)
+    if why == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    straight = Straight()
+    outbox = OrderedOutbox(path, straight, max_bytes=1 << 30)
+    if outbox.why_not:
+        assert ("its disk is read-only" if why == "read-only" else "the disk is full") in outbox.why_not
+        assert "readings go straight to InfluxDB" in caplog.text
+    assert outbox.get_state("a") == "new"
+    assert outbox.states("a") == {"a": "new", "ab": "1"}
+    assert outbox.get_state("c") is None
+    with pytest.raises(OutboxError):
+        outbox.append([line(2)], {"c": "3"})
+    if why == "read-only":
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    other.unlink()
+    outbox._file._not_before = 0.0
+    outbox.append([line(2)], {"c": "3"})
+    batch = outbox.take(5, newest=False)
+    assert batch is not None
+    assert batch.lines == (line(1), line(2))
+    assert outbox.states("") == {"a": "new", "ab": "1", "b": "2", "c": "3"}
+    outbox.close()
+
+
+def test_a_wrong_setting_is_told_at_once_also_to_who_has_patience(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder", tmp_path / "file" / "outbox.db"):
+        with pytest.raises(OutboxError, match="folder"):
+            Outbox(path, patient=True)
+
+
+def test_a_share_that_is_used_up_is_told_as_one_when_the_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    outbox = Outbox(tmp_path / "outbox.db", patient=True)
+    assert "share of the disk is used up: free some room" in outbox.why_not
+    monkeypatch.undo()
+    outbox._file._not_before = 0.0
+    appended(outbox, 0, 1)
+    outbox.close()
+
+
+@pytest.mark.parametrize("end", ["", ".lock", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("what", ["folder", "link to itself", "link to nothing"])
+def test_what_is_in_the_way_is_named(tmp_path: Path, end: str, what: str) -> None:
+    path = tmp_path / "outbox.db"
+    thing = Path(f"{path}{end}")
+    if what == "folder":
+        thing.mkdir()
+    else:
+        thing.symlink_to(thing if what == "link to itself" else tmp_path / "not mounted" / "outbox.db")
+    told = "it is a folder: give" if thing == path else f"{thing} is in the way, which is no ordinary file: remove it"
+    if what != "folder":
+        told = f"{thing} is a link that leads to nothing"
+    with pytest.raises(OutboxError, match=re.escape(told)):
+        Outbox(path, patient=True)
+
+
+@pytest.mark.parametrize("end", ["", "-wal"])
+def test_a_file_that_another_user_made_is_named(end: str) -> None:
+    """As this user nothing is refused, if that is root: it is tried as another one."""
+    with in_memory() as folder:
+        path = folder / "outbox.db"
+        outbox = Outbox(path)
+        outbox.append([line(1)])
+        octets = {one: Path(f"{path}{one}").read_bytes() for one in ("", "-wal")}
+        outbox.close()
+        for one, whole in octets.items():
+            Path(f"{path}{one}").write_bytes(whole)
+        folder.chmod(0o777)
+        for file in folder.iterdir():
+            file.chmod(0o600 if file.name == f"{path.name}{end}" else 0o666)
+        code = f"from pathlib import Path; from exporter.outbox import Outbox; Outbox(Path({str(path)!r}))"
+        other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code]
+        done = subprocess.run(other, capture_output=True, text=True, check=False)
+    if "setpriv: set" in done.stderr or "No module named" in done.stderr:
+        pytest.skip("this user may not be another one")
+    assert f"this user may not read and write {path}{end} (another user made it, with sudo?)" in done.stderr
+
+
+@pytest.mark.timeout(20)
+def test_nobody_waits_for_a_pipe_in_the_place_of_the_reserve(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "outbox.db.reserve")
+    outbox = Outbox(tmp_path / "outbox.db")
+    appended(outbox, 0, 1)
+    outbox.close()
+
+
+def test_a_file_held_to_its_size_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_rows, "_KEPT_PAGES", 4)
+    outbox = Outbox(tmp_path / "outbox.db")
+    appended(outbox, 0, 200)
+    pages = outbox._file.read(lambda db: outbox_rows.pragma(db, "page_count"))
+    outbox._file.read(outbox_rows.grow_no_more)
+    monkeypatch.setattr(outbox_rows, "_FEW_PAGES", 1)
+    assert_newest(outbox, 200, 4000)
+    assert outbox._file.read(lambda db: outbox_rows.pragma(db, "page_count")) == pages

@@ -1,0 +1,82 @@
+"""Ids as they are said, and what a running service answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter import points, rejects
+from exporter.outbox import Outbox
+from tests.support.years import Exporter
+
+
+def test_ids_are_said_and_understood() -> None:
+    ids = [9, 3, 4, 5, 4]
+    assert rejects.ranges(ids) == [(3, 5), (9, 9)]
+    assert rejects.as_text(rejects.ranges(ids)) == "3-5,9"
+    assert rejects.from_text("3-5, 9") == [(3, 5), (9, 9)]
+
+
+@pytest.mark.parametrize("said", ["", "x", "1-", "-1", "1,,2", "1 OR 1=1", "٣"])
+def test_what_is_no_id_is_refused(said: str) -> None:
+    with pytest.raises(ValueError, match="is no number of a line"):
+        rejects.from_text(said)
+
+
+def test_the_service_answers_in_words(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.append(["bad value=1 1", "worse value=1 1"])
+    batch = outbox.take(2, newest=False)
+    assert batch is not None
+    outbox.delete(batch, rejected={0: "no", 1: "no"})
+    commands = rejects.commands(outbox)
+    assert commands["retry_rejected"]("1-1") == {"retried": {"lines": 1, "left": 0}}
+    assert commands["drop_rejected"]("2") == {"dropped": 1}
+    assert commands["retry_rejected"]("2") == {"retried": {"lines": 0, "left": 0}}
+    assert commands["drop_rejected"]("x")["error"].startswith("'x' is no number")
+    assert outbox.status().depth_lines == 1
+    outbox.close()
+    assert "is closed" in commands["drop_rejected"]("2")["error"]
+
+
+def test_many_thousand_lines_go_back_and_keep_their_order(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    lines = [f"bad value={n} {n}" for n in range(3500)]
+    outbox.append(lines)
+    batch = outbox.take(5000, newest=False)
+    assert batch is not None
+    outbox.delete(batch, rejected=dict.fromkeys(range(3500), "no"))
+    assert rejects.retry(outbox, [(1, 10**6)]) == rejects.Retried(3500)
+    batch = outbox.take(5000, newest=False)
+    assert batch is not None
+    assert list(batch.lines) == lines
+    assert outbox.status().rejected_lines == 0
+    outbox.close()
+
+
+def test_which_points_have_versions() -> None:
+    zone = Exporter().settings.zone
+    assert points.is_replaced(points.final_hour_line("A", "import", 1.0, 3_600_000, zone))
+    assert not points.is_replaced(points.running_hour_line("A", "import", "so_far", 1.0, 3_600_001))
+    assert not points.is_replaced("active_power,meter_id=day_energy\\ 3600000 value=1 3600000")
+    assert not points.is_replaced("day_energy")
+
+
+def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -> None:
+    """... of the same point only: series and time."""
+    outbox = Outbox(tmp_path / "outbox.db")
+    old = [f"day_energy,meter_id=A value={n} 3600000" for n in (1, 2)]
+    others = ["day_energy,meter_id=A value=1 7200000", "day_energy,meter_id=A\\ B value=1 3600000", "a value=1 3600000"]
+    outbox.append(old + others)
+    batch = outbox.take(9, newest=False)
+    assert batch is not None
+    outbox.delete(batch, rejected=dict.fromkeys(range(5), "no"))
+    outbox.append(["day_energy,meter_id=A value=3 3600000", "a value=2 3600000"])
+    batch = outbox.take(9, newest=False)
+    assert batch is not None
+    outbox.delete(batch, replaces=points.is_replaced)
+    assert [one.line for one in outbox.rejected()] == others[::-1]
+    outbox.append(["day_energy,meter_id=A value=9 7200000"])
+    assert rejects.retry(outbox, [(1, 99)]) == rejects.Retried(1, 2), "a newer one waits"
+    outbox.close()

@@ -1,0 +1,104 @@
+"""A-XDR by hand: each type, each form of the header, and words for what is wrong."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from exporter.protocol.dlms import DateTime, DecodeError, Tag, Value, decode, parse_date_time
+from tests.support.octets import clock, notification
+
+
+def value(octets: bytes) -> Value:
+    return decode(notification(octets)).value
+
+
+@pytest.mark.parametrize(
+    ("octets", "tag", "content"),
+    [
+        (b"\x00", Tag.NULL, None),
+        (b"\x03\x01", Tag.BOOLEAN, True),
+        (b"\x04\x09\xff\x80", Tag.BIT_STRING, b"\xff\x80"),
+        (b"\x05\xff\xff\xff\xfe", Tag.INT32, -2),
+        (b"\x06\xff\xff\xff\xfe", Tag.UINT32, 4294967294),
+        (b"\x09\x03abc", Tag.OCTET_STRING, b"abc"),
+        (b"\x0a\x03abc", Tag.VISIBLE_STRING, b"abc"),
+        (b"\x0c\x02\xc3\xa6", Tag.UTF8_STRING, "æ".encode()),
+        (b"\x0d\x42", Tag.BCD, 0x42),
+        (b"\x0f\xff", Tag.INT8, -1),
+        (b"\x10\xff\xcd", Tag.INT16, -51),
+        (b"\x11\xff", Tag.UINT8, 255),
+        (b"\x12\x09\x04", Tag.UINT16, 2308),
+        (b"\x14" + b"\xff" * 8, Tag.INT64, -1),
+        (b"\x15" + b"\xff" * 8, Tag.UINT64, 2**64 - 1),
+        (b"\x16\x1b", Tag.ENUM, 27),
+        (b"\x17" + struct.pack(">f", 1.5), Tag.FLOAT32, 1.5),
+        (b"\x18" + struct.pack(">d", -2.25), Tag.FLOAT64, -2.25),
+        (b"\x1a\x07\xe3\x01\x1f\x04", Tag.DATE, b"\x07\xe3\x01\x1f\x04"),
+        (b"\x1b\x0d\x24\x0a\xff", Tag.TIME, b"\x0d\x24\x0a\xff"),
+    ],
+)
+def test_each_type(octets: bytes, tag: Tag, content: object) -> None:
+    assert value(octets) == Value(tag, content)  # type: ignore[arg-type]
+
+
+def test_date_time_type() -> None:
+    assert value(b"\x19" + clock(2019, 1, 31, 13, 36, 10)).content == DateTime(
+        2019, 1, 31, None, 13, 36, 10, None, None, 0
+    )
+
+
+def test_containers_and_long_lengths() -> None:
+    assert value(b"\x02\x02\x00\x11\x05").content == (Value(Tag.NULL, None), Value(Tag.UINT8, 5))
+    assert value(b"\x01\x00").content == ()
+    assert value(b"\x09\x81\x80" + bytes(128)).content == bytes(128)
+    assert value(b"\x09\x82\x01\x00" + bytes(256)).content == bytes(256)
+    assert value(b"\x01\x81\x01\x00").content == (Value(Tag.NULL, None),)
+
+
+@pytest.mark.parametrize("form", [b"\x0c", b"\x09\x0c"])
+def test_header_date_time(form: bytes) -> None:
+    told = decode(notification(b"\x00", form + clock(2021, 7, 1, 12, 0, 5, "ff ffc4 80")))
+    assert told.date_time == DateTime(2021, 7, 1, None, 12, 0, 5, None, -60, 0x80)
+    assert told.invoke_id == 0x40000000
+
+
+@pytest.mark.parametrize("form", [b"\x00", b"\x09\x00"])
+def test_header_without_date_time(form: bytes) -> None:
+    assert decode(notification(b"\x00", form)).date_time is None
+
+
+def test_unspecified_fields() -> None:
+    assert parse_date_time(bytes.fromhex("ffffffffffffffffff8000ff")) == DateTime(*[None] * 10)
+
+
+@pytest.mark.parametrize(
+    ("information", "offset", "words"),
+    [
+        (b"", 0, "without an information field"),
+        (b"\x01\x02\x03\x04", 0, "expected LLC E6 E7 00 at octet 0, found 01 02 03"),
+        (b"\xe6\xe7\x00", 3, "expected an APDU tag"),
+        (b"\xe6\xe7\x00\xdb\x08", 3, "encrypted; not supported yet"),
+        (b"\xe6\xe7\x00\xdd\x08", 3, "encrypted; not supported yet"),
+        (b"\xe6\xe7\x00\xe0\x08", 3, "sent in blocks"),
+        (b"\xe0\x40\x00\x02", 0, "sent in blocks"),
+        (b"\xe6\xe7\x00\x10\x08", 3, "expected a Data-Notification (0F) at octet 3, found 10"),
+        (notification(b"\x00\x00"), 10, "expected the end of the list at octet 10, found 1 more"),
+        (notification(b"\x06\x00\x00"), 10, "expected UINT32 (4 octets) at octet 10, found 2 left"),
+        (notification(b"\x07\x00"), 9, "expected a value's tag at octet 9, found 07"),
+        (notification(b"\x02\x05\x00"), 10, "expected 5 elements"),
+        (notification(b"\x09\x85\x01"), 10, "expected the length of a string at octet 10, found 85"),
+        (notification(b"", b"\x0b" + bytes(11)), 8, "expected a date-time of 0 or 12 octets at octet 8, found 11"),
+    ],
+)
+def test_what_is_wrong_in_words(information: bytes, offset: int, words: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode(information)
+    assert words in str(caught.value)
+    assert caught.value.offset == offset
+
+
+def test_encrypted_is_named_exactly() -> None:
+    with pytest.raises(DecodeError, match=r"^encrypted; not supported yet$"):
+        decode(b"\xe6\xe7\x00\xdb\x08KAMEABCD")

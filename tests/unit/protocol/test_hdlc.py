@@ -1,0 +1,149 @@
+"""The Deframer by hand-made streams: what is a frame, what is rejected, and in which words."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame, Kind, Rejected, crc
+from tests.support.octets import all_frames, crc_x25, frame
+
+A = frame(b"\xe6\xe7\x00first")
+B = frame(b"\xe6\xe7\x00second one")
+
+
+def parts(*pieces: bytes) -> list[Frame | Rejected]:
+    deframer = Deframer()
+    found = [item for piece in pieces for item in deframer.feed(piece)]
+    return found + list(deframer.end())
+
+
+def short(items: list[Frame | Rejected]) -> list[tuple[int, int, str]]:
+    return [(i.offset, i.octets, i.reason if isinstance(i, Rejected) else i.information[3:].decode()) for i in items]
+
+
+def test_crc_is_x25() -> None:
+    assert crc(b"123456789") == 0x906E  # the check value of CRC-16/X-25
+    assert crc(A[1:-3]).to_bytes(2, "little") == crc_x25(A[1:-3])
+
+
+def test_a_frame_and_its_parts() -> None:
+    (found,) = parts(frame(b"\xe6\xe7\x00x", addresses=b"\x02\x03\x21", control=0x10))
+    assert found == Frame(0, 16, b"\x02\x03", b"\x21", 0x10, False, b"\xe6\xe7\x00x")
+    assert isinstance(found, Frame)
+    assert found.end == 16
+
+
+def test_segmentation_bit() -> None:
+    (found,) = parts(frame(b"\xe6\xe7\x00x", segmented=True))
+    assert isinstance(found, Frame)
+    assert found.segmented
+
+
+def test_a_frame_without_information() -> None:
+    (found,) = parts(frame(b""))
+    assert isinstance(found, Frame)
+    assert found.information == b""
+
+
+def test_one_flag_closes_and_opens() -> None:
+    assert short(parts(A + B[1:])) == [(0, 20, "first"), (20, 24, "second one")]
+    assert short(parts(A + B)) == [(0, 20, "first"), (20, 25, "second one")]
+
+
+def test_flags_between_frames_are_fill() -> None:
+    found = parts(A + b"\x7e\x7e" + B)
+    assert short(found) == [(0, 20, "first"), (20, 2, "fill between frames"), (22, 25, "second one")]
+    assert isinstance(found[1], Rejected)
+    assert found[1].kind is Kind.FILL
+
+
+def test_wrong_fcs_in_words() -> None:
+    broken = A[:-3] + bytes([A[-3] ^ 0xFF, A[-2]]) + A[-1:]
+    sent, calculated = broken[-3:-1].hex().upper(), A[-3:-1].hex().upper()
+    assert short(parts(broken + B)) == [(0, 20, f"FCS {sent}, calculated {calculated}"), (20, 25, "second one")]
+
+
+def test_wrong_fcs_before_a_shared_flag() -> None:
+    broken = A[:-3] + bytes([A[-3] ^ 0xFF, A[-2]]) + A[-1:]
+    found = short(parts(broken + B[1:]))
+    assert [(offset, octets) for offset, octets, _ in found] == [(0, 19), (19, 25)]
+    assert found[1][2] == "second one"
+
+
+def test_wrong_header_in_words() -> None:
+    broken = A[:1] + bytes([A[1], A[2] ^ 0x01]) + A[3:]
+    (rejected, good) = parts(broken + B)
+    assert isinstance(rejected, Rejected)
+    assert rejected.kind is Kind.HEADER
+    assert rejected.reason.startswith("HCS ")
+    assert rejected.octets == len(A)
+    assert isinstance(good, Frame)
+
+
+def test_a_frame_that_breaks_off_neither_costs_nor_delays_the_next() -> None:
+    long = frame(b"\xe6\xe7\x00" + bytes(500))
+    deframer = Deframer()
+    assert deframer.feed(long[:100]) == []
+    found = deframer.feed(B)
+    assert short(found) == [(0, 100, f"incomplete, 100 of {len(long)} octets"), (100, 25, "second one")]
+
+
+def test_false_start_inside_a_frame() -> None:
+    start = b"\x7e\xa0\x20\x41\x08\x83\x13"
+    start += crc_x25(start[1:])
+    inside = frame(b"\xe6\xe7\x00" + start + b"rest")
+    found = parts(inside + B)
+    assert [item.octets for item in found] == [len(inside), len(B)]
+    assert all(isinstance(item, Frame) for item in found)
+
+
+def test_closing_flag_missing() -> None:
+    found = parts(A[:-1] + b"\x00" + B)
+    assert short(found)[0] == (0, 20, "no closing flag after 20 octets")
+    assert isinstance(found[1], Frame)
+
+
+def test_incomplete_at_the_end() -> None:
+    assert short(parts(A + B[:9])) == [(0, 20, "first"), (20, 9, "incomplete, 9 of 25 octets")]
+    assert short(parts(A + B[:3])) == [(0, 20, "first"), (20, 3, "incomplete, 3 of 25 octets")]
+    assert short(parts(A + B[:2])) == [(0, 20, "first"), (20, 2, "incomplete, 2 octets")]
+
+
+def test_address_too_long() -> None:
+    found = parts(b"\x7e\xa0\x20" + b"\x02" * 6 + A)
+    assert isinstance(found[0], Rejected)
+    assert "address" in found[0].reason
+    assert isinstance(found[1], Frame)
+
+
+def test_longest_frame() -> None:
+    longest = frame(b"\xe6\xe7\x00" + bytes(2047 - 13))
+    assert len(longest) == MAX_FRAME
+    (found,) = parts(longest)
+    assert isinstance(found, Frame)
+
+
+def test_after_end_it_goes_on() -> None:
+    deframer = Deframer()
+    deframer.feed(A[:10])
+    deframer.end()
+    (found,) = deframer.feed(B)
+    assert (found.offset, found.octets) == (10, 25)
+
+
+def test_memory_is_bounded() -> None:
+    head = b"\x7e\xa7\xff\x41\x08\x83\x13"
+    worst = (head + crc_x25(head[1:])) * 400  # starts that check, each waiting for 2047 octets
+    deframer = Deframer()
+    tracemalloc.start()
+    for _ in range(20):
+        deframer.feed(worst)
+        assert deframer.waiting <= 2 * MAX_FRAME
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_all_captures_are_all_frames() -> None:
+    found = parts(b"".join(all_frames()))
+    assert [item.octets for item in found if isinstance(item, Frame)] == [len(octets) for octets in all_frames()]

@@ -1,0 +1,101 @@
+"""What the owner is told while speed and parity are looked for: log, check, marks, live view."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from exporter.intake import Intake
+from exporter.live.state import Level, LiveState
+from exporter.marks import Mark, SourceMarks
+from exporter.sources import Happened, SourceEvent
+from exporter.telemetry import Link, LinkState, faults
+from tests.support.octets import all_frames
+from tests.unit.pipeline.test_link import Time, hear
+
+SEARCH = SourceEvent(Happened.NO_FRAMES, "octets come from ttyUSB0, but no frame checks; other settings are tried")
+FOUND = SourceEvent(Happened.FOUND, "frames from ttyUSB0 check with 2400 8E1: write HAN_SOURCE=…")
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def link(time: Time) -> Link:
+    return Link("ttyUSB0", "/dev/ttyUSB0", time)
+
+
+def test_a_search_is_said_once_and_so_is_what_was_found(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    intake = Intake()
+    with caplog.at_level(logging.INFO):
+        link.happened(SEARCH)
+        for _ in range(20):
+            hear(link, b"\x13" * 100, intake)
+        assert (link.state, link.words) == (LinkState.NO_FRAMES, SEARCH.words)
+        link.happened(FOUND)
+        hear(link, all_frames()[0], intake)
+    said = [record.getMessage() for record in caplog.records if record.getMessage()[:7] in ("octets ", "frames ")]
+    assert said == [SEARCH.words, FOUND.words]
+    assert (link.state, link.words) == (LinkState.OK, f"reading ttyUSB0; {FOUND.words}")
+    assert link.snapshot()["words"] == link.words, "so that `check` says it for as long as this process lasts"
+
+
+def test_the_search_is_said_though_the_state_was_known(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    intake = Intake()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(20):
+            hear(link, b"\x13" * 100, intake)
+        assert link.state is LinkState.NO_FRAMES
+        link.happened(SEARCH)
+        link.happened(SourceEvent(Happened.NO_FRAMES, "everything was tried"))
+    assert [record.getMessage() for record in caplog.records][-2:] == [SEARCH.words, "everything was tried"]
+
+
+def test_noise_after_frames_is_not_called_a_wrong_parity(link: Link) -> None:
+    hear(link, all_frames()[0])
+    hear(link, b"\x13" * 2000)
+    assert link.state is LinkState.NO_FRAMES
+    assert "noise on the wires, or another program" in link.words
+    assert "parity" not in link.words
+
+
+def test_a_search_is_a_fault_only_when_it_takes_long(link: Link, time: Time) -> None:
+    link.happened(SEARCH)
+    status = {"sources": [link.snapshot()], "outbox": {"oldest_age_s": None}, "influx": None}
+    assert faults(status) == []
+    time.now += 301
+    (words,) = faults(status | {"sources": [link.snapshot()]})
+    assert words.endswith(SEARCH.words)
+
+
+def test_what_was_found_is_a_mark(link: Link, time: Time) -> None:
+    marks = SourceMarks(link, time)
+    link.happened(SEARCH)
+    assert list(marks.new()) == []
+    link.happened(FOUND)
+    assert list(marks.new()) == [Mark("line_found", FOUND.words)]
+    assert list(marks.new()) == []
+
+
+def test_the_live_view_says_it_too() -> None:
+    state = LiveState("ttyUSB0")
+    intake = Intake()
+
+    def come(octets: bytes, at: float) -> None:
+        state.hear(len(octets), at)
+        for outcome in intake.feed(octets):
+            state.count(outcome, at)
+
+    come(b"\x13" * 100, 1.0)
+    state.happen(SEARCH)
+    come(b"\x13" * 100, 2.0)
+    assert state.condition(2.0).level is Level.WRONG
+    assert state.condition(2.0).words == SEARCH.words
+    state.happen(FOUND)
+    come(all_frames()[0], 3.0)
+    assert state.condition(3.0).level is Level.WELL
+    assert state.condition(3.0).words == f"receiving; {FOUND.words}"
+    assert state.condition(3.0).kind != "receiving", "the screen leaves that out"

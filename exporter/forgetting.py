@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from exporter import points
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 
 log = logging.getLogger(__name__)
 

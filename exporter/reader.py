@@ -16,10 +16,10 @@ from exporter.deriving import Deriver
 from exporter.forgetting import state_of
 from exporter.host_clock import HostTime
 from exporter.intake import Heard, Intake
-from exporter.outbox import Outbox, OutboxError
+from exporter.outbox.memory_queue import Straight
+from exporter.outbox.queue import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer
 from exporter.sources import Chunk, Happened, Learns, Source, SourceError, SourceEvent
-from exporter.straight import Straight
 from exporter.telemetry import Link
 
 if TYPE_CHECKING:

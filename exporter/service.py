@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter import __version__, points, rejects
+from exporter import __version__, points
 from exporter.aboard import Aboard
 from exporter.deriving import backlog_threshold_lines, last_heard, limit_lines
 from exporter.forgetting import forget
@@ -29,12 +29,13 @@ from exporter.influx.pauses import Minute
 from exporter.influx.writer import Writer
 from exporter.marks import LineMarks, SourceMarks
 from exporter.meters import safe_text
-from exporter.outbox import Outbox, OutboxError, Status
+from exporter.outbox import rejected as rejects
+from exporter.outbox.memory_queue import OrderedOutbox, Straight
+from exporter.outbox.queue import Outbox, OutboxError, Status
 from exporter.placing import to_ms
 from exporter.reader import Reader
 from exporter.sources import Source
 from exporter.status_socket import StatusServer, socket_path
-from exporter.straight import OrderedOutbox, Straight
 from exporter.telemetry import Link, ReadingAges, exporter_fields
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from exporter.outbox import Outbox, OutboxError, Status
-from exporter.outbox_checks import check_ids, check_tally, tally
-from exporter.outbox_file import CHECKED_WHOLE, OutboxFile, refuse_newer
-from exporter.outbox_schema import check_tables
+from exporter.outbox.checks import check_ids, check_tally, tally
+from exporter.outbox.file import CHECKED_WHOLE, OutboxFile, refuse_newer
+from exporter.outbox.queue import Outbox, OutboxError, Status
+from exporter.outbox.tables import check_tables
 
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 """The last is said of what is missing in the file: everything that is asked of it, a whole one answers."""
@@ -79,7 +79,7 @@ def _check(db: sqlite3.Connection, path: Path, *, whole: bool) -> None:
 def _is_damage(problem: BaseException | None) -> bool:
     if isinstance(problem, UnicodeDecodeError):
         return True
-    # what outbox_checks finds has no code
+    # what checks finds has no code
     code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     return isinstance(problem, sqlite3.Error) and code & 0xFF in _DAMAGE
 

@@ -119,7 +119,7 @@ def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) ->
 def _outbox(path: Path, verdicts: Verdicts) -> None:
     """What no service holds now: is it whole?"""
     from exporter.cli._outbox import in_words, is_there, look_through
-    from exporter.outbox import OutboxError
+    from exporter.outbox.queue import OutboxError
 
     if not is_there(path):
         return  # `run` makes it

@@ -23,7 +23,7 @@ from exporter.cli._common import (
 from exporter.cli._outbox import in_words, is_there
 from exporter.forgetting import Forgotten, meters_of
 from exporter.forgetting import forget as forget_in
-from exporter.outbox import Outbox, OutboxError, OutboxLockedError
+from exporter.outbox.queue import Outbox, OutboxError, OutboxLockedError
 from exporter.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:

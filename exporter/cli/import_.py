@@ -28,7 +28,7 @@ from exporter.cli.run import start_logging
 from exporter.deriving import Deriver
 from exporter.intake import Heard, Outcome
 from exporter.layouts import Lines
-from exporter.outbox import OutboxError
+from exporter.outbox.queue import OutboxError
 from exporter.placing import Placed, Placer
 from exporter.sources.capture_file import CaptureParser
 from exporter.sources.capture_form import NotACapture
@@ -153,7 +153,7 @@ class Hours:
     """
 
     def __init__(self, outbox: Path) -> None:
-        from exporter.shared_state import SharedState
+        from exporter.outbox.shared_state import SharedState
 
         self._own: dict[str, str] = {}
         self._shared: SharedState | None = None

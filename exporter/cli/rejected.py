@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from exporter import rejects
 from exporter.cli._common import (
     EXIT_REJECTED,
     config_option,
@@ -25,8 +24,9 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
-from exporter.outbox import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError, Rejected
-from exporter.outbox_rows import Ranges
+from exporter.outbox import rejected as rejects
+from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError, Rejected
+from exporter.outbox.rows import Ranges
 from exporter.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:

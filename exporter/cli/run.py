@@ -37,7 +37,7 @@ def run(config: Path | None, **overrides: Any) -> None:
 
 def _run(settings: Settings) -> int:
     from exporter.config import SettingsError
-    from exporter.outbox import OutboxError
+    from exporter.outbox.queue import OutboxError
     from exporter.service import Service
     from exporter.sources import SourceError
     from exporter.sources.open import open_source

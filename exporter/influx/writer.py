@@ -27,8 +27,8 @@ from exporter import points
 from exporter.influx.answers import Outcome, Verdict, clean
 from exporter.influx.pauses import Minute, OutboxTrouble, pause
 from exporter.influx.writer_status import WriterState, WriterStatus
-from exporter.outbox import Batch, Outbox, OutboxError
-from exporter.straight import Straight
+from exporter.outbox.memory_queue import Straight
+from exporter.outbox.queue import Batch, Outbox, OutboxError
 
 __all__ = ["Door", "Writer", "WriterState", "WriterStatus"]
 

@@ -23,7 +23,7 @@ from exporter.config import Settings
 from exporter.deriving import Deriver
 from exporter.influx.answers import Verdict
 from exporter.intake import Heard, Intake
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from exporter.placing import Placer
 from exporter.simulator.meter import List, SimulatedMeter
 from tests.support.influx_server import LocalInflux

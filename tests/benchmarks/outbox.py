@@ -13,7 +13,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Final
 
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from tests.benchmarks.catch_up import BATCH, readings
 from tests.benchmarks.figures import Effort, Figure, calibrate, together
 

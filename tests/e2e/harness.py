@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter.outbox import Outbox, OutboxError
+from exporter.outbox.queue import Outbox, OutboxError
 from exporter.simulator.serve import feed
 from tests.support.influx_server import Influx
 

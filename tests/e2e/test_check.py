@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from tests.e2e.captures import ENCRYPTED
 from tests.e2e.harness import Home, Meter, until
 from tests.e2e.made import power

@@ -16,7 +16,7 @@ import pytest
 
 from exporter.forgetting import meters_of
 from exporter.influx.client import quoted
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from tests.e2e.captures import write_stamped
 from tests.e2e.harness import HAN, Home, Meter, started, until
 from tests.e2e.made import frames_of_power, power

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from tests.e2e.harness import Home, Meter, Run, started, until, words
 from tests.e2e.made import frames_of_power, power
 from tests.e2e.truth import assert_same, of_meters, points_of_lists, powers

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from exporter.influx.client import Http
-from exporter.outbox import DAMAGED_ROW, Outbox
+from exporter.outbox.queue import DAMAGED_ROW, Outbox
 from tests.e2e.harness import HAN, Home, Meter, started, until
 from tests.e2e.made import power
 from tests.support.influx_server import Store

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from exporter.meters import safe_text
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from tests.e2e.harness import Home, Meter, assert_lines_are_whole, started, until, words
 from tests.e2e.made import power
 from tests.e2e.truth import of_exporter, of_meters, powers

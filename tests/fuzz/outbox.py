@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from exporter import outbox_file
-from exporter.outbox import Outbox, OutboxError
+from exporter.outbox import file
+from exporter.outbox.queue import Outbox, OutboxError
 
 _FOLDER: Final = tempfile.TemporaryDirectory(
     prefix="han-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None, ignore_cleanup_errors=True
@@ -93,15 +93,15 @@ def run(damage: bytes) -> None:
     hurt(files, damage[1:])
     for name, content in files.items():
         (home / name.replace(kind, "outbox")).write_bytes(content)
-    checked = outbox_file.CHECKED_WHOLE
-    outbox_file.CHECKED_WHOLE = 0 if flags & _UNCHECKED else checked
+    checked = file.CHECKED_WHOLE
+    file.CHECKED_WHOLE = 0 if flags & _UNCHECKED else checked
     try:
         if flags & _READ_ONLY:
             look(path)
         # What was not looked at whole can write new lines over others: it must come to an end, and no more.
         use(path, sound=not flags & _UNCHECKED)
     finally:
-        outbox_file.CHECKED_WHOLE = checked
+        file.CHECKED_WHOLE = checked
 
 
 def hurt(files: dict[str, bytearray], damage: bytes) -> None:

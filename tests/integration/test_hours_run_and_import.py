@@ -13,7 +13,7 @@ from threading import Event
 import pytest
 
 from exporter.config import load
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from exporter.reader import Reader
 from exporter.sources import Chunk
 from exporter.telemetry import Link

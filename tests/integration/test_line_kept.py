@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from exporter.config import Settings
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from exporter.reader import Reader
 from exporter.sources import Chunk, Happened, Report, SourceEvent
 from exporter.telemetry import Link

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import outbox_aside
-from exporter.outbox import Outbox
+from exporter.outbox import replace_damaged
+from exporter.outbox.queue import Outbox
 from tests.support.damaged_outbox import assert_whole, damaged, in_memory
 from tests.support.power_cut import Op, Recorder, images, lay
 
@@ -72,14 +72,14 @@ def recorded() -> Iterator[tuple[Recorder, Story]]:
     except OSError as error:
         pytest.skip(f"cannot look at what SQLite writes: {error}")
     story = Story()
-    sync_folder = outbox_aside.sync_folder
+    sync_folder = replace_damaged.sync_folder
 
     def noted(folder: Path) -> None:
         sync_folder(folder)
         recorder.folder_synced()
 
     with in_memory() as disk, recorder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outbox_aside, "sync_folder", noted)
+        patch.setattr(replace_damaged, "sync_folder", noted)
         live(disk / "outbox.db", recorder, story, random.Random(SEED))
     yield recorder, story
 
@@ -140,7 +140,7 @@ def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothin
     for file in folder.iterdir():
         recorder.ops += [Op("write", str(file), 0, file.read_bytes()), Op("sync", str(file))]
     begun = len(recorder.ops)
-    rename, sync_folder = Path.rename, outbox_aside.sync_folder
+    rename, sync_folder = Path.rename, replace_damaged.sync_folder
 
     def renamed(self: Path, target: Path | str) -> Path:
         new = rename(self, target)
@@ -154,7 +154,7 @@ def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothin
     with recorder, pytest.MonkeyPatch.context() as patch, closing(sqlite3.connect(path)) as other:
         other.execute("SELECT depth FROM tally").fetchone()  # so that its log is still there to be set aside
         patch.setattr(Path, "rename", renamed)
-        patch.setattr(outbox_aside, "sync_folder", noted)
+        patch.setattr(replace_damaged, "sync_folder", noted)
         Outbox(path).close()
     assert [op.what for op in recorder.ops].count("rename") == 3
     found: set[tuple[str, ...]] = set()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from exporter.config import Settings
-from exporter.outbox import Outbox, OutboxError
+from exporter.outbox.queue import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS
 from exporter.reader import Reader
 from exporter.service import Service

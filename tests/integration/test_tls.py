@@ -17,7 +17,7 @@ import pytest
 from exporter.config import Settings
 from exporter.influx.client import Client, Http, Outcome, Unreachable, Verdict
 from exporter.influx.writer import Writer, WriterState
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from tests.integration.test_writer import empty, running, until
 from tests.support.influx_server import Influx, Store
 from tests.support.tls import Authority, tls_door

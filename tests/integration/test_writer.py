@@ -13,7 +13,7 @@ import pytest
 
 from exporter.influx.client import Client, QueryError, Unreachable, Verdict
 from exporter.influx.writer import Writer, WriterState
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 from tests.support.influx_server import Influx, free_port
 
 NOW = int(time.time() * 1000)

@@ -14,7 +14,7 @@ from exporter import points
 from exporter.influx.answers import Outcome, Verdict
 from exporter.influx.client import Client
 from exporter.influx.writer import Writer
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 
 BATCH = 10
 SENT = -1

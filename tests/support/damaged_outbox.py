@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.outbox import Outbox
-from exporter.outbox_salvage import SAVED_ASIDE
+from exporter.outbox.queue import Outbox
+from exporter.outbox.salvage import SAVED_ASIDE
 
 LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
 REJECTED = [f'current,meter_id=1 value="{number}" {number}' for number in range(3)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from exporter.hour_book import HourBook, most_wh
-from exporter.outbox import Outbox
-from exporter.shared_state import SharedState
+from exporter.outbox.queue import Outbox
+from exporter.outbox.shared_state import SharedState
 
 HOUR = 3_600_000
 T = 1_767_225_600_000  # 2026-01-01 00:00 UTC

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from exporter import outbox_aside, outbox_rows
-from exporter.outbox import Outbox, OutboxError
-from exporter.outbox_reserve import RESERVE, Reserve
-from exporter.straight import OrderedOutbox, Straight
+from exporter.outbox import replace_damaged, rows
+from exporter.outbox.disk_reserve import RESERVE, Reserve
+from exporter.outbox.memory_queue import OrderedOutbox, Straight
+from exporter.outbox.queue import Outbox, OutboxError
 from tests.support.damaged_outbox import assert_whole, damaged, in_memory
 from tests.support.small_disk import fill, room, small_disk
 
@@ -199,7 +199,7 @@ def test_an_error_of_the_system_is_said_with_what_to_do(
     def refused(_: Path) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(outbox_aside, "finish", refused)
+    monkeypatch.setattr(replace_damaged, "finish", refused)
     with pytest.raises(OutboxError, match=words):
         Outbox(tmp_path / "outbox.db")
     monkeypatch.undo()
@@ -337,7 +337,7 @@ def test_a_file_that_another_user_made_is_named(end: str) -> None:
         folder.chmod(0o777)
         for file in folder.iterdir():
             file.chmod(0o600 if file.name == f"{path.name}{end}" else 0o666)
-        code = f"from pathlib import Path; from exporter.outbox import Outbox; Outbox(Path({str(path)!r}))"
+        code = f"from pathlib import Path; from exporter.outbox.queue import Outbox; Outbox(Path({str(path)!r}))"
         other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code]
         done = subprocess.run(other, capture_output=True, text=True, check=False)
     if "setpriv: set" in done.stderr or "No module named" in done.stderr:
@@ -354,11 +354,11 @@ def test_nobody_waits_for_a_pipe_in_the_place_of_the_reserve(tmp_path: Path) -> 
 
 
 def test_a_file_held_to_its_size_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_rows, "_KEPT_PAGES", 4)
+    monkeypatch.setattr(rows, "_KEPT_PAGES", 4)
     outbox = Outbox(tmp_path / "outbox.db")
     appended(outbox, 0, 200)
-    pages = outbox._file.read(lambda db: outbox_rows.pragma(db, "page_count"))
-    outbox._file.read(outbox_rows.grow_no_more)
-    monkeypatch.setattr(outbox_rows, "_FEW_PAGES", 1)
+    pages = outbox._file.read(lambda db: rows.pragma(db, "page_count"))
+    outbox._file.read(rows.grow_no_more)
+    monkeypatch.setattr(rows, "_FEW_PAGES", 1)
     assert_newest(outbox, 200, 4000)
-    assert outbox._file.read(lambda db: outbox_rows.pragma(db, "page_count")) == pages
+    assert outbox._file.read(lambda db: rows.pragma(db, "page_count")) == pages

@@ -13,8 +13,8 @@ import pytest
 
 from exporter import points
 from exporter.influx.writer import Writer
-from exporter.outbox import Outbox, OutboxError
-from exporter.straight import OrderedOutbox, Straight
+from exporter.outbox.memory_queue import OrderedOutbox, Straight
+from exporter.outbox.queue import Outbox, OutboxError
 from tests.unit.sinks.test_writer import DOWN, FakeInflux, line, lines, one_pass
 
 

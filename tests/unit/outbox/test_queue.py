@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import outbox_file, outbox_rows
-from exporter.outbox import ROW_LINES, Batch, Outbox, OutboxError, OutboxLockedError
+from exporter.outbox import file, rows
+from exporter.outbox.queue import ROW_LINES, Batch, Outbox, OutboxError, OutboxLockedError
 
 
 def line(number: int) -> str:
@@ -213,7 +213,7 @@ def fill_the_disk(outbox: Outbox, spare_pages: int) -> None:
 
 
 def test_a_full_disk_drops_the_oldest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_rows, "_FEW_PAGES", 1)
+    monkeypatch.setattr(rows, "_FEW_PAGES", 1)
     outbox = Outbox(path)
     for start in range(0, 5000, 100):
         outbox.append(lines(start, start + 100))
@@ -230,7 +230,7 @@ def test_a_full_disk_drops_the_oldest(path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_full_disk_with_nothing_to_drop_is_an_error_that_keeps_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_rows, "_FEW_PAGES", 1)
+    monkeypatch.setattr(rows, "_FEW_PAGES", 1)
     outbox = Outbox(path)
     outbox.append([], {"at": "before"})
     fill_the_disk(outbox, 2)
@@ -329,7 +329,7 @@ def drained(outbox: Outbox) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("checked", [0, outbox_file.CHECKED_WHOLE])
+@pytest.mark.parametrize("checked", [0, file.CHECKED_WHOLE])
 def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
     path: Path, seed: int, checked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,15 +337,15 @@ def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
 
     A large file is not read whole when it is opened: there they are met where they are read.
     """
-    monkeypatch.setattr(outbox_file, "CHECKED_WHOLE", checked)
+    monkeypatch.setattr(file, "CHECKED_WHOLE", checked)
     dice = random.Random(seed)
     outbox = Outbox(path)
     sizes = [dice.choice([1, 12, 12, 40, 1000]) for _ in range(120)]
     ends = [sum(sizes[:place]) for place in range(len(sizes) + 1)]
     for start, end in pairwise(ends):
         outbox.append(lines(start, end), {f"key:{start % 7}": str(start)})
-    for file in path.parent.glob("outbox.db*"):  # as a power cut leaves it: the log is still there
-        shutil.copy(file, path.with_name(file.name.replace("outbox", "copy")))
+    for part in path.parent.glob("outbox.db*"):  # as a power cut leaves it: the log is still there
+        shutil.copy(part, path.with_name(part.name.replace("outbox", "copy")))
     outbox.close()
     copy = path.with_name("copy.db")
     holes = 0
@@ -493,7 +493,7 @@ def test_threads_share_one_outbox(path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 outbox = Outbox(Path(sys.argv[1]))
 number = 0
 while True:

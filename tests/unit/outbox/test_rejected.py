@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter import points, rejects
-from exporter.outbox import Outbox
+from exporter import points
+from exporter.outbox import rejected as rejects
+from exporter.outbox.queue import Outbox
 from tests.support.years import Exporter
 
 

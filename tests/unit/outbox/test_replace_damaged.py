@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from exporter import outbox_aside
-from exporter.outbox import DAMAGED_ROW, Outbox, OutboxError
-from exporter.outbox_salvage import SAVED_ASIDE
+from exporter.outbox import replace_damaged
+from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError
+from exporter.outbox.salvage import SAVED_ASIDE
 from tests.support.damaged_outbox import LINES, REJECTED, STATE, WORDS, assert_whole, damaged, in_memory
 
-WATCHED = {"outbox_aside.py", "outbox_file.py"}
+WATCHED = {"replace_damaged.py", "file.py"}
 Place = tuple[str, int]
 
 
@@ -82,7 +82,7 @@ def copied(path: Path, folder: Path) -> Path:
 
 def test_killed_at_any_line_it_is_whole_in_the_end(path: Path, folder: Path) -> None:
     places = broken_off(copied(path, folder / "counted"), ("", 0))
-    aside = {place for place in places if place[0] == "outbox_aside.py"}
+    aside = {place for place in places if place[0] == "replace_damaged.py"}
     assert len(aside) > 50
     states = set()
     for place in sorted(places):
@@ -177,7 +177,7 @@ def no_room(*_: object) -> None:
 
 def test_damaged_while_the_disk_is_full_it_recovers_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
-        full.setattr(outbox_aside, "_build", no_room)
+        full.setattr(replace_damaged, "_build", no_room)
         with pytest.raises(
             OutboxError, match=r"is damaged .*: the disk is full: free some room.*tried again by itself"
         ):
@@ -191,7 +191,7 @@ def test_damaged_while_the_disk_is_full_it_recovers_by_itself(path: Path, monkey
     db.close()
     told = r"is damaged .*: the disk is full: free some room.*tried again by itself"
     with monkeypatch.context() as full:
-        full.setattr(outbox_aside, "_build", no_room)
+        full.setattr(replace_damaged, "_build", no_room)
         for attempt in (outbox.status, lambda: outbox.append(["new value=1.0 1"]), outbox.status):
             outbox._file._not_before = 0.0
             with pytest.raises(OutboxError, match=told):
@@ -240,7 +240,7 @@ def test_something_unforeseen_in_a_damaged_file_does_not_stop_it(
     def broken(*_: object) -> None:
         raise sqlite3.IntegrityError("this was not foreseen")
 
-    monkeypatch.setattr(outbox_aside, "_fill", broken)
+    monkeypatch.setattr(replace_damaged, "_fill", broken)
     assert Outbox(path).status().depth_lines == 0
     assert "nothing could be saved out of it (this was not foreseen)" in caplog.text
 
@@ -278,6 +278,6 @@ def test_a_folder_or_an_empty_file_is_no_finished_salvage(folder: Path, is_folde
         salvage.mkdir()
     else:
         salvage.touch()
-    assert outbox_aside.finish(path) is None
+    assert replace_damaged.finish(path) is None
     assert not path.exists()
     assert salvage.is_dir() == is_folder

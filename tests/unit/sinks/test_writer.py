@@ -11,7 +11,7 @@ import pytest
 
 from exporter.influx.answers import Outcome, Verdict, judge
 from exporter.influx.writer import Writer, WriterState
-from exporter.outbox import Outbox
+from exporter.outbox.queue import Outbox
 
 BAD = Outcome(Verdict.BAD_LINES, "unable to parse 'x': missing fields")
 DOWN = Outcome(Verdict.RETRY, "InfluxDB at http://influx cannot be reached: connection refused")

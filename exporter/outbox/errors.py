@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from exporter.outbox_reserve import is_full
+from exporter.outbox.disk_reserve import is_full
 
 __all__ = ["OutboxError", "OutboxLockedError", "advice", "may_pass"]
 

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from exporter.outbox import ROW_LINES, Outbox
+from exporter.outbox.queue import ROW_LINES, Outbox
 from exporter.points import is_replaced
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from exporter.outbox_salvage import (
+from exporter.outbox.salvage import (
     DAMAGED_ROW,
     SAVED_ASIDE,
     state_crc,
@@ -27,7 +27,7 @@ from exporter.outbox_salvage import (
     surviving_rows,
     surviving_state,
 )
-from exporter.outbox_schema import make_tables
+from exporter.outbox.tables import make_tables
 
 __all__ = ["Saved", "finish", "replace", "sync_folder"]
 

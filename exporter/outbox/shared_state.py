@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.outbox import Outbox, OutboxError, OutboxLockedError
-from exporter.outbox_salvage import state_crc
+from exporter.outbox.queue import Outbox, OutboxError, OutboxLockedError
+from exporter.outbox.salvage import state_crc
 
 _PATIENCE_S = 10.0
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from exporter import points
-from exporter.outbox import Outbox, OutboxError
-from exporter.outbox_rows import Ranges
+from exporter.outbox.queue import Outbox, OutboxError
+from exporter.outbox.rows import Ranges
 
 _PATIENCE_S: Final = 5.0
 """What is read is sent within milliseconds, so that soon nothing waits."""

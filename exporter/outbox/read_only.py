@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from exporter.outbox_salvage import state_crc, surviving_state
+from exporter.outbox.salvage import state_crc, surviving_state
 
 __all__ = ["connect_read_only", "state_of"]
 
@@ -30,5 +30,5 @@ def state_of(path: Path) -> dict[str, str]:
             rows = db.execute("SELECT key, value, crc FROM state ORDER BY key").fetchall()
         return {key: value for key, value, crc in rows if crc in (-1, state_crc(key.encode(), value.encode()))}
     except (sqlite3.Error, UnicodeDecodeError, AttributeError):
-        there = path if path.exists() else Path(f"{path}.salvage")  # see outbox_aside
+        there = path if path.exists() else Path(f"{path}.salvage")  # see replace_damaged
         return dict(sorted(surviving_state(there)))

@@ -8,8 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.outbox_reserve import is_full
-from exporter.outbox_words import OutboxLockedError
+from exporter.outbox.disk_reserve import is_full
+from exporter.outbox.errors import OutboxLockedError
 
 __all__ = ["Lock"]
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from exporter.outbox_checks import Row, number, row_of, tally, whole
-from exporter.outbox_file import OutboxError, OutboxFile, OutboxLockedError
-from exporter.outbox_reserve import is_full, most_octets
-from exporter.outbox_rows import (
+from exporter.outbox.checks import Row, number, row_of, tally, whole
+from exporter.outbox.disk_reserve import is_full, most_octets
+from exporter.outbox.file import OutboxError, OutboxFile, OutboxLockedError
+from exporter.outbox.rows import (
     Ranges,
     delete_rows,
     drop_oldest,
@@ -33,7 +33,7 @@ from exporter.outbox_rows import (
     take_out_rejected,
     used_bytes,
 )
-from exporter.outbox_salvage import DAMAGED_ROW, state_crc
+from exporter.outbox.salvage import DAMAGED_ROW, state_crc
 
 __all__ = ["DAMAGED_ROW", "ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
 

@@ -13,15 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from exporter import outbox_aside
-from exporter.outbox_checks import check_ids, check_tally, tally
-from exporter.outbox_lock import Lock
-from exporter.outbox_reserve import Reserve, has_room, hold_log, is_full
-from exporter.outbox_rows import GROWS, grow_no_more, grows_no_more
-from exporter.outbox_salvage import may_be_written
-from exporter.outbox_schema import check_tables, is_newer, ready_tables
-from exporter.outbox_unopened import connect_read_only, state_of
-from exporter.outbox_words import OutboxError, OutboxLockedError, advice, may_pass
+from exporter.outbox import replace_damaged
+from exporter.outbox.checks import check_ids, check_tally, tally
+from exporter.outbox.disk_reserve import Reserve, has_room, hold_log, is_full
+from exporter.outbox.errors import OutboxError, OutboxLockedError, advice, may_pass
+from exporter.outbox.lock import Lock
+from exporter.outbox.read_only import connect_read_only, state_of
+from exporter.outbox.rows import GROWS, grow_no_more, grows_no_more
+from exporter.outbox.salvage import may_be_written
+from exporter.outbox.tables import check_tables, is_newer, ready_tables
 
 __all__ = ["CHECKED_WHOLE", "OutboxError", "OutboxFile", "OutboxLockedError", "refuse_newer"]
 
@@ -240,7 +240,7 @@ class OutboxFile:
             db.execute("ROLLBACK")
 
     def _open(self) -> None:
-        name = outbox_aside.finish(self.path)
+        name = replace_damaged.finish(self.path)
         if name is not None:
             self.generation += 1
         if name == self.path:
@@ -274,7 +274,7 @@ class OutboxFile:
         self._close_db()
         began = time.monotonic()
         try:
-            name, saved = self._with_room(lambda: outbox_aside.replace(self.path, self._clock()))
+            name, saved = self._with_room(lambda: replace_damaged.replace(self.path, self._clock()))
             self.generation += 1
             self._db = self._connect()
         except (sqlite3.Error, OSError) as trouble:
@@ -285,7 +285,7 @@ class OutboxFile:
                 began,
             )
             raise OutboxError(self._why) from trouble
-        if isinstance(saved, outbox_aside.Saved):
+        if isinstance(saved, replace_damaged.Saved):
             words = f"{saved.lines} lines could be read out of it and will be sent"
             words += f", and {saved.rejected} that were put aside" if saved.rejected else ""
         elif saved is None:
@@ -309,7 +309,7 @@ class OutboxFile:
 
 
 def _is_damage(problem: Exception) -> bool:
-    # quick_check's verdict and that of outbox_checks have no code
+    # quick_check's verdict and that of checks have no code
     code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     # what is written here breaks no constraint, unless something else stands where it should
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
@@ -334,7 +334,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_size_limit = 4194304")  # ... and back to 4 MiB after a large transaction
         db.execute("PRAGMA cache_size = -1024")
         if ready_tables(db):
-            outbox_aside.sync_folder(path.parent)
+            replace_damaged.sync_folder(path.parent)
         _check(db, path)
     except BaseException as problem:
         db.close()

@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from exporter.outbox_checks import check_gone, whole
+from exporter.outbox.checks import check_gone, whole
 
 if TYPE_CHECKING:
-    from exporter.outbox import Batch
+    from exporter.outbox.queue import Batch
 
 __all__ = [
     "GROWS",

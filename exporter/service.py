@@ -24,9 +24,6 @@ from exporter import __version__, points
 from exporter.aboard import Aboard
 from exporter.deriving import backlog_threshold_lines, last_heard, limit_lines
 from exporter.forgetting import forget
-from exporter.influx.client import Client
-from exporter.influx.pauses import Minute
-from exporter.influx.writer import Writer
 from exporter.marks import LineMarks, SourceMarks
 from exporter.meters import safe_text
 from exporter.outbox import rejected as rejects
@@ -34,6 +31,9 @@ from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError, Status
 from exporter.placing import to_ms
 from exporter.reader import Reader
+from exporter.sinks.backoff import Minute
+from exporter.sinks.influx.client import Client
+from exporter.sinks.writer import Writer
 from exporter.sources import Source
 from exporter.status_socket import StatusServer, socket_path
 from exporter.telemetry import Link, ReadingAges, exporter_fields

@@ -12,7 +12,7 @@ from exporter.few_settings import Naming, few_settings
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.influx.client import Client
+    from exporter.sinks.influx.client import Client
 
 EXIT_OK: Final = 0
 EXIT_REJECTED: Final = 1
@@ -58,7 +58,7 @@ def naming_or_exit() -> Naming:
 def client_or_exit(settings: Settings, timeout: float = 10.0) -> Client:
     """The InfluxDB of the settings, or words about what is missing and exit code 2."""
     from exporter.config import SettingsError
-    from exporter.influx.client import Client
+    from exporter.sinks.influx.client import Client
 
     if settings.influx_url is None:
         give_up("No InfluxDB is given: set HAN_INFLUX_URL (or --influx-url), for example to http://localhost:8086.")

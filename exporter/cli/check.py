@@ -222,8 +222,8 @@ def _influx(settings: Settings, verdicts: Verdicts) -> None:
         )
         return
     from exporter.config import SettingsError
-    from exporter.influx.answers import Verdict
-    from exporter.influx.client import Client, Unreachable
+    from exporter.sinks.influx.answers import Verdict
+    from exporter.sinks.influx.client import Client, Unreachable
 
     try:
         client = Client(

@@ -28,7 +28,7 @@ from exporter.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.influx.meters import Size, StoredMeters
+    from exporter.sinks.influx.meters import Size, StoredMeters
 
 _TIMEOUT_S: Final = 60.0
 _RUN_TAKES_S: Final = 900.0
@@ -123,7 +123,7 @@ class _Here:
 
 
 def _stored(settings: Settings) -> StoredMeters | None:
-    from exporter.influx.meters import StoredMeters
+    from exporter.sinks.influx.meters import StoredMeters
 
     if settings.influx_url is None:
         say("Note: no InfluxDB is given (HAN_INFLUX_URL or --influx-url): only the outbox is looked at.")
@@ -132,7 +132,7 @@ def _stored(settings: Settings) -> StoredMeters | None:
 
 
 def _in_influx(stored: StoredMeters | None, settings: Settings) -> set[str]:
-    from exporter.influx.client import QueryError
+    from exporter.sinks.influx.client import QueryError
 
     try:
         return set() if stored is None else stored.ids()
@@ -141,7 +141,7 @@ def _in_influx(stored: StoredMeters | None, settings: Settings) -> set[str]:
 
 
 def _size(stored: StoredMeters | None, meter: str, settings: Settings) -> Size | None:
-    from exporter.influx.client import QueryError
+    from exporter.sinks.influx.client import QueryError
 
     try:
         return None if stored is None else stored.size(meter)
@@ -200,7 +200,7 @@ def _by_run(path: Path, meter: str) -> Forgotten:
 
 
 def _from_influx(stored: StoredMeters, meter: str, size: Size | None, settings: Settings) -> None:
-    from exporter.influx.client import QueryError
+    from exporter.sinks.influx.client import QueryError
 
     try:
         stored.remove(meter)

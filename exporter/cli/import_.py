@@ -35,8 +35,8 @@ from exporter.sources.capture_form import NotACapture
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.influx.hours import StoredHours
-    from exporter.influx.poster import Poster
+    from exporter.sinks.influx.bulk_writer import Poster
+    from exporter.sinks.influx.hours import StoredHours
 
 
 @click.command()
@@ -55,8 +55,8 @@ def import_(files: tuple[Path, ...], config: Path | None, jobs: int | None, **ov
     """
     settings = settings_or_exit(config, **overrides)
     start_logging(settings)
-    from exporter.influx.hours import StoredHours
-    from exporter.influx.poster import GaveUp, Poster
+    from exporter.sinks.influx.bulk_writer import GaveUp, Poster
+    from exporter.sinks.influx.hours import StoredHours
 
     client = client_or_exit(settings)
     poster, stored = Poster(client, say), StoredHours(client)

@@ -88,7 +88,7 @@ def init(
     Secrets are made up here and shown to nobody. It can be run again at any time: what is there and works is left
     alone, what is missing is made.
     """
-    from exporter.influx.setup import Owner, Plan, SecretFile, SetupError, prepare
+    from exporter.sinks.influx.setup import Owner, Plan, SecretFile, SetupError, prepare
 
     def file(path: Path | None, owner: tuple[int, int] | None) -> SecretFile | None:
         return None if path is None else SecretFile(path, None if owner is None else Owner(*owner), mode)

@@ -30,7 +30,7 @@ from exporter.report_forms import as_csv, as_object, as_text
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.influx.client import Client, Series
+    from exporter.sinks.influx.client import Client, Series
 
 _TIMEOUT_S: Final = 30.0
 _UNREADABLE: Final = re.compile(r"database not found|not executed|not authorized|: 403 \(", re.IGNORECASE)
@@ -153,7 +153,7 @@ class _Found:
 
 def _found(settings: Settings, start: int, meter: str | None) -> dict[str, _Found]:
     """Each meter's month from InfluxDB; ends the command in words when there is none, or no answer."""
-    from exporter.influx.client import QueryError
+    from exporter.sinks.influx.client import QueryError
 
     client = client_or_exit(settings, timeout=_TIMEOUT_S)
     try:

@@ -21,11 +21,11 @@ from typing import Final
 from exporter import points
 from exporter.config import Settings
 from exporter.deriving import Deriver
-from exporter.influx.answers import Verdict
 from exporter.intake import Heard, Intake
 from exporter.outbox.queue import Outbox
 from exporter.placing import Placer
 from exporter.simulator.meter import List, SimulatedMeter
+from exporter.sinks.influx.answers import Verdict
 from tests.support.influx_server import LocalInflux
 
 READINGS: Final = 60_000

@@ -24,8 +24,8 @@ from typing import Any, Final
 import yaml
 
 from exporter.config import Settings, load
-from exporter.influx.client import Http
 from exporter.placing import from_ms, to_ms
+from exporter.sinks.influx.client import Http
 from tests.support.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of, rule_queries
 
 GRAFANA: Final = Path(__file__).parents[2] / "grafana"

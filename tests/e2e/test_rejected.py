@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.influx.client import Http
 from exporter.outbox.queue import DAMAGED_ROW, Outbox
+from exporter.sinks.influx.client import Http
 from tests.e2e.harness import HAN, Home, Meter, started, until
 from tests.e2e.made import power
 from tests.support.influx_server import Store

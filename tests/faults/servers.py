@@ -6,7 +6,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
-from exporter.influx.client import Http
+from exporter.sinks.influx.client import Http
 from tests.support.influx_server import Influx, LocalInflux, Point, ProcessInflux, free_port, serve
 
 __all__ = ["points_of", "server"]

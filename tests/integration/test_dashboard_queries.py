@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from exporter.influx.client import Client
+from exporter.sinks.influx.client import Client
 from tests.support.dashboards import END, NAMES, ROOT, Asked, dashboard, values_of
 from tests.support.grafana_queries import Kind, filled, other_queries_of, rule_queries
 from tests.support.houses import CABIN, HOUSES, IT, SOLAR, SWEDISH, TN, House

@@ -14,10 +14,10 @@ from statistics import fmean
 
 import pytest
 
-from exporter.influx.client import Client, Series, Verdict
 from exporter.placing import to_ms
 from exporter.points import exporter_line
 from exporter.simulator.sample import Sample
+from exporter.sinks.influx.client import Client, Series, Verdict
 from tests.support.dashboards import END, Asked, began
 from tests.support.houses import NOW, SOLAR, TN, ZONE, House
 from tests.support.influx_server import Store

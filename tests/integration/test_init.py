@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from exporter.cli.init import init
-from exporter.influx.client import Answer, Http
-from exporter.influx.setup import Owner, Plan, SecretFile, SetupError, prepare
+from exporter.sinks.influx.client import Answer, Http
+from exporter.sinks.influx.setup import Owner, Plan, SecretFile, SetupError, prepare
 from tests.support.influx_server import free_port
 
 Reply = tuple[int, Any]

@@ -15,10 +15,10 @@ import pytest
 
 from exporter import points
 from exporter.derived import EnergySum
-from exporter.influx.client import Client, Http
-from exporter.influx.writer import Writer, WriterState
 from exporter.outbox import rejected as rejects
 from exporter.outbox.queue import Outbox
+from exporter.sinks.influx.client import Client, Http
+from exporter.sinks.writer import Writer, WriterState
 from tests.integration.test_writer import count, empty, running, until
 from tests.support.influx_server import Influx, LocalInflux, serve
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from exporter.config import Settings
-from exporter.influx.client import Client, Http, Outcome, Unreachable, Verdict
-from exporter.influx.writer import Writer, WriterState
 from exporter.outbox.queue import Outbox
+from exporter.sinks.influx.client import Client, Http, Outcome, Unreachable, Verdict
+from exporter.sinks.writer import Writer, WriterState
 from tests.integration.test_writer import empty, running, until
 from tests.support.influx_server import Influx, Store
 from tests.support.tls import Authority, tls_door

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.influx.client import Client, QueryError, Unreachable, Verdict
-from exporter.influx.writer import Writer, WriterState
 from exporter.outbox.queue import Outbox
+from exporter.sinks.influx.client import Client, QueryError, Unreachable, Verdict
+from exporter.sinks.writer import Writer, WriterState
 from tests.support.influx_server import Influx, free_port
 
 NOW = int(time.time() * 1000)

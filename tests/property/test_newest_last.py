@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter import points
-from exporter.influx.answers import Outcome, Verdict
-from exporter.influx.client import Client
-from exporter.influx.writer import Writer
 from exporter.outbox.queue import Outbox
+from exporter.sinks.influx.answers import Outcome, Verdict
+from exporter.sinks.influx.client import Client
+from exporter.sinks.writer import Writer
 
 BATCH = 10
 SENT = -1

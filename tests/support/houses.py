@@ -18,7 +18,6 @@ from pathlib import Path
 from exporter import __version__, points
 from exporter.config import Settings
 from exporter.deriving import Deriver, backlog_threshold_lines
-from exporter.influx.client import Outcome, Verdict
 from exporter.intake import Heard, Intake
 from exporter.meters import OSLO
 from exporter.placing import Placer, to_ms
@@ -27,6 +26,7 @@ from exporter.simulator import aidon
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.household import Household
 from exporter.simulator.meter import Frame, List, SimulatedMeter
+from exporter.sinks.influx.client import Outcome, Verdict
 from exporter.telemetry import Link
 from tests.support.influx_server import Influx
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from exporter.influx.client import Client, Http, Series, Unreachable
+from exporter.sinks.influx.client import Client, Http, Series, Unreachable
 
 NO_INFLUX = (
     "These tests need a real InfluxDB. Put an influxd 1.8 on PATH (go install "

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from exporter import points
-from exporter.influx.writer import Writer
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError
+from exporter.sinks.writer import Writer
 from tests.unit.sinks.test_writer import DOWN, FakeInflux, line, lines, one_pass
 
 

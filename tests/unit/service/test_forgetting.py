@@ -12,10 +12,10 @@ import pytest
 from exporter import points
 from exporter.derived import Threshold
 from exporter.forgetting import Forgotten, forget, meter_of, meters_of, state_of
-from exporter.influx.answers import Outcome, Verdict
-from exporter.influx.writer import Writer
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
+from exporter.sinks.influx.answers import Outcome, Verdict
+from exporter.sinks.writer import Writer
 from tests.support.years import HOUR, HOUR_MS, METER, Exporter, Meter, expected_hours, ms
 from tests.unit.sinks.test_writer import TAKEN, FakeInflux, one_pass
 

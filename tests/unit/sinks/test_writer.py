@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.influx.answers import Outcome, Verdict, judge
-from exporter.influx.writer import Writer, WriterState
 from exporter.outbox.queue import Outbox
+from exporter.sinks.influx.answers import Outcome, Verdict, judge
+from exporter.sinks.writer import Writer, WriterState
 
 BAD = Outcome(Verdict.BAD_LINES, "unable to parse 'x': missing fields")
 DOWN = Outcome(Verdict.RETRY, "InfluxDB at http://influx cannot be reached: connection refused")
@@ -167,7 +167,7 @@ def test_retry_after_is_obeyed(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_pauses_grow_to_a_minute_with_jitter() -> None:
-    from exporter.influx.pauses import pause
+    from exporter.sinks.backoff import pause
 
     assert all(0.25 <= pause(1) <= 0.5 for _ in range(50))
     assert all(30 <= pause(100_000) <= 60 for _ in range(50))

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from exporter.influx import poster as room
-from exporter.influx.answers import Outcome, Verdict
-from exporter.influx.client import Client
-from exporter.influx.poster import GaveUp, Poster
+from exporter.sinks.influx import bulk_writer as room
+from exporter.sinks.influx.answers import Outcome, Verdict
+from exporter.sinks.influx.bulk_writer import GaveUp, Poster
+from exporter.sinks.influx.client import Client
 
 TAKEN = Outcome(Verdict.TAKEN)
 AWAY = Outcome(Verdict.RETRY, "away")

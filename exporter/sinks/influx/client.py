@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from exporter.influx.answers import Outcome, Verdict, clean, judge, words_of
+from exporter.sinks.influx.answers import Outcome, Verdict, clean, judge, words_of
 
 __all__ = ["Answer", "Client", "Http", "Outcome", "QueryError", "Series", "Unreachable", "Verdict", "quoted"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import tenacity
 
-from exporter.influx.answers import Verdict, clean, words_of
-from exporter.influx.client import Answer, Client, Http, Unreachable
+from exporter.sinks.influx.answers import Verdict, clean, words_of
+from exporter.sinks.influx.client import Answer, Client, Http, Unreachable
 
 __all__ = ["Owner", "Plan", "SecretFile", "SetupError", "prepare"]
 

@@ -24,11 +24,11 @@ from typing import Protocol
 import tenacity
 
 from exporter import points
-from exporter.influx.answers import Outcome, Verdict, clean
-from exporter.influx.pauses import Minute, OutboxTrouble, pause
-from exporter.influx.writer_status import WriterState, WriterStatus
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Batch, Outbox, OutboxError
+from exporter.sinks.backoff import Minute, OutboxTrouble, pause
+from exporter.sinks.influx.answers import Outcome, Verdict, clean
+from exporter.sinks.writer_status import WriterState, WriterStatus
 
 __all__ = ["Door", "Writer", "WriterState", "WriterStatus"]
 

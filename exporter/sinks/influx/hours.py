@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.influx.client import Client
+    from exporter.sinks.influx.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class StoredHours:
 
     def __call__(self, meter_id: str, direction: str, start: int, end: int) -> dict[int, float]:
         """The final hours from `start` to before `end` (ms): start of the hour -> Wh; none if it cannot be asked."""
-        from exporter.influx.client import QueryError, quoted
+        from exporter.sinks.influx.client import QueryError, quoted
 
         if not self._readable:
             return {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.influx.client import QueryError, quoted
+from exporter.sinks.influx.client import QueryError, quoted
 
 if TYPE_CHECKING:
-    from exporter.influx.client import Client
+    from exporter.sinks.influx.client import Client
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Final
 
 import tenacity
 
-from exporter.influx.answers import Outcome, Verdict
-from exporter.influx.client import Client
+from exporter.sinks.influx.answers import Outcome, Verdict
+from exporter.sinks.influx.client import Client
 
 __all__ = ["GaveUp", "Poster"]
 

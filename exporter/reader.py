@@ -19,7 +19,7 @@ from exporter.intake import Heard, Intake
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer
-from exporter.sources import Chunk, Happened, Learns, Source, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Learns, Source, SourceError, SourceEvent
 from exporter.telemetry import Link
 
 if TYPE_CHECKING:

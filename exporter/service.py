@@ -34,7 +34,7 @@ from exporter.reader import Reader
 from exporter.sinks.backoff import Minute
 from exporter.sinks.influx.client import Client
 from exporter.sinks.writer import Writer
-from exporter.sources import Source
+from exporter.sources.contract import Source
 from exporter.status_socket import StatusServer, socket_path
 from exporter.telemetry import Link, ReadingAges, exporter_fields
 

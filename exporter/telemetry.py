@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from exporter.intake import Heard, Outcome, Unread
 from exporter.protocol.hdlc import Kind, Rejected
-from exporter.sources import Happened, SourceEvent
+from exporter.sources.contract import Happened, SourceEvent
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 import click
 
 from exporter.layouts import Lines, ReadAhead
-from exporter.sources.capture_file import CaptureParser
-from exporter.sources.capture_form import Form
+from exporter.sources.capture.forms import Form
+from exporter.sources.capture.reader import CaptureParser
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from exporter.layouts import Lines, ReadAhead
-from exporter.sources.capture_form import Form
+from exporter.sources.capture.forms import Form
 
 if TYPE_CHECKING:
     from exporter.config import Settings

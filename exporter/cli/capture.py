@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, give_up, say
-from exporter.sources import Chunk, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, SourceError, SourceEvent
 
 if TYPE_CHECKING:
-    from exporter.sources.capture_file import CaptureWriter
+    from exporter.sources.capture.reader import CaptureWriter
 
 __all__ = ["Gatherer", "capture"]
 
@@ -148,7 +148,7 @@ def capture(ctx: click.Context, source: str, file: Path, seconds: float | None, 
 
 
 def _record(setting: str, file: Path, seconds: float | None, frames: int | None) -> bool:
-    from exporter.sources.capture_file import CaptureWriter
+    from exporter.sources.capture.reader import CaptureWriter
     from exporter.sources.open import open_source
 
     source = open_source(setting)

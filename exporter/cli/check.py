@@ -18,7 +18,7 @@ from exporter.telemetry import Link, LinkState, faults
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.sources import Source, SourceError
+    from exporter.sources.contract import Source, SourceError
 
 _LISTEN_S: Final = 15.0
 """A Kamstrup sends its list every 10 s, the others more often."""
@@ -141,7 +141,7 @@ def _holds(path: Path | str, outbox: Mapping[str, Any], verdicts: Verdicts) -> N
 
 def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
     from exporter.cli._outbox import states
-    from exporter.sources import Learns, SourceError
+    from exporter.sources.contract import Learns, SourceError
 
     if not settings.sources:
         verdicts.wrong("source", "none is given: set HAN_SOURCE, for example to /dev/ttyUSB0, or to sim:")
@@ -166,7 +166,7 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
 def _opened(settings: Settings) -> list[tuple[str, Source | SourceError]]:
     """Each source with the name that it has in `run`, or what is wrong with how it is written."""
     from exporter.service import name_apart
-    from exporter.sources import SourceError
+    from exporter.sources.contract import SourceError
     from exporter.sources.open import open_source
 
     found: list[tuple[str, Source | SourceError]] = []

@@ -21,8 +21,8 @@ from exporter.placing import Placed, Placer
 from exporter.protocol.hdlc import MAX_FRAME, Kind, Rejected
 from exporter.protocol.obis import describe
 from exporter.reading import Reading
-from exporter.sources.capture_file import BLOCK, CaptureParser, CaptureReader, read_capture
-from exporter.sources.capture_form import NotACapture
+from exporter.sources.capture.forms import NotACapture
+from exporter.sources.capture.reader import BLOCK, CaptureParser, CaptureReader, read_capture
 
 if TYPE_CHECKING:
     from exporter.cli._readers import Readers

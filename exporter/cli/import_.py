@@ -30,8 +30,8 @@ from exporter.intake import Heard, Outcome
 from exporter.layouts import Lines
 from exporter.outbox.queue import OutboxError
 from exporter.placing import Placed, Placer
-from exporter.sources.capture_file import CaptureParser
-from exporter.sources.capture_form import NotACapture
+from exporter.sources.capture.forms import NotACapture
+from exporter.sources.capture.reader import CaptureParser
 
 if TYPE_CHECKING:
     from exporter.config import Settings

@@ -10,10 +10,10 @@ from typing import Final
 import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up
-from exporter.sources import SourceError
-from exporter.sources.adapters import serial_ports, stable_path
-from exporter.sources.line_setting import lines_to_try
-from exporter.sources.serial_url import Line, SerialUrl
+from exporter.sources.contract import SourceError
+from exporter.sources.serial.adapters import serial_ports, stable_path
+from exporter.sources.serial.line_setting import lines_to_try
+from exporter.sources.serial.serial_url import Line, SerialUrl
 
 __all__ = ["Heard", "listen", "probe"]
 
@@ -36,7 +36,7 @@ class Heard:
             return self.sender
         if not self.octets:
             return "silence"
-        from exporter.sources.capture_form import Form, name_content
+        from exporter.sources.capture.forms import Form, name_content
 
         name = name_content(self.head)
         known = "" if name == Form.RAW.value or name.startswith("text") else f": {name}"
@@ -128,8 +128,8 @@ def _urls(url: str | None) -> list[SerialUrl]:
 
 def _try_port(url: SerialUrl, seconds: float) -> tuple[bool, SerialUrl | None]:
     """Whether the port could be listened to, and the setting at which a meter was heard, if one was."""
-    from exporter.sources.port import open_port
-    from exporter.sources.port_trouble import PortError
+    from exporter.sources.serial.port import open_port
+    from exporter.sources.serial.port_trouble import PortError
 
     listened = False
     for line in _lines(url):

@@ -39,7 +39,7 @@ def _run(settings: Settings) -> int:
     from exporter.config import SettingsError
     from exporter.outbox.queue import OutboxError
     from exporter.service import Service
-    from exporter.sources import SourceError
+    from exporter.sources.contract import SourceError
     from exporter.sources.open import open_source
 
     try:

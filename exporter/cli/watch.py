@@ -24,7 +24,7 @@ from exporter.intake import Heard, Intake
 from exporter.live.state import Level, LiveState
 from exporter.live.view import Fuse, View
 from exporter.placing import Placed, Placer
-from exporter.sources import Chunk, Happened, Source, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Source, SourceError, SourceEvent
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

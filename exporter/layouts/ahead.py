@@ -20,7 +20,7 @@ from exporter.layouts.run import ReadAhead
 from exporter.placing import HOUR_MS, Placer, Run
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.reading import Zone
-from exporter.sources.capture_file import quick_line
+from exporter.sources.capture.reader import quick_line
 
 if TYPE_CHECKING:
     from exporter.deriving import Deriver

@@ -17,7 +17,7 @@ from exporter.placing import HOUR_MS, Placed
 from exporter.protocol.hdlc import Kind, Rejected
 from exporter.protocol.obis import describe
 from exporter.reading import Measurement
-from exporter.sources import Happened, SourceEvent
+from exporter.sources.contract import Happened, SourceEvent
 
 __all__ = ["HISTORY_MS", "PHASES", "Condition", "Level", "LiveState", "MeterState", "PhaseValues"]
 

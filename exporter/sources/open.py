@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from exporter.sources import Source, SourceError
+from exporter.sources.contract import Source, SourceError
 
 __all__ = ["open_source"]
 
@@ -17,7 +17,7 @@ _KNOWN: Final = "a port (/dev/ttyUSB0), socket://HOST:PORT, rfc2217://HOST:PORT,
 
 
 def _file(url: str, _: Mapping[str, Any]) -> Source:
-    from exporter.sources.file_source import FileSource
+    from exporter.sources.capture.file_source import FileSource
 
     return FileSource.from_url(url)
 
@@ -29,7 +29,7 @@ def _simulated(url: str, context: Mapping[str, Any]) -> Source:
 
 
 def _serial(url: str, _: Mapping[str, Any]) -> Source:
-    from exporter.sources.serial_port import SerialSource
+    from exporter.sources.serial.serial_port import SerialSource
 
     return SerialSource(url)
 
@@ -61,7 +61,7 @@ def open_source(url: str, **context: Any) -> Source:
 
 def _path(url: str, context: Mapping[str, Any]) -> Source:
     if _is_there(url) and Path(url).is_file():
-        from exporter.sources.file_source import FileSource
+        from exporter.sources.capture.file_source import FileSource
 
         return FileSource(url)  # taken as it is written: no query, no %20
     path = url.partition("?")[0]

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 from exporter.simulator.meter import MAKERS, NETS, OSLO, SimulatedMeter
-from exporter.sources import Chunk, Happened, Report, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Report, SourceError, SourceEvent
 
 DEFAULT_MAKER: Final = "kamstrup"
 

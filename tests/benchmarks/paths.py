@@ -17,7 +17,7 @@ from exporter.meters import OSLO, interpret
 from exporter.placing import Placed, Placer
 from exporter.protocol.dlms import DecodeError, decode
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.sources.capture_file import BLOCK
+from exporter.sources.capture.reader import BLOCK
 
 Way: TypeAlias = Callable[[Iterable[bytes]], Iterator[str]]
 """Octets of a stream in blocks -> the text of each."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.sources.capture_file import read_capture
+from exporter.sources.capture.reader import read_capture
 from tests.support.octets import frames_of
 
 COMMAND = str(Path(sys.executable).parent / "han-exporter")

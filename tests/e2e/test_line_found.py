@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from exporter.sources.serial_url import Line
+from exporter.sources.serial.serial_url import Line
 from tests.e2e.harness import HAN, Home, until
 from tests.e2e.made import power
 from tests.e2e.test_check import verdicts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.sources.port import MOST
+from exporter.sources.serial.port import MOST
 from tests.e2e.truth import HOUR, point
 from tests.faults.meter import KILLED, STOPPED, UNPLUGGED, Ledger, Sent, Session
 from tests.faults.verdict import EARLY_MS, LATE_MS, Verdict, judge

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from exporter.sources.port import MOST
+from exporter.sources.serial.port import MOST
 from tests.e2e.truth import HOUR, point
 from tests.faults.frames import NUMBERED, OF_REGISTER
 from tests.faults.meter import KILLED, STOPPED, UNPLUGGED, Ledger, Sent, Session

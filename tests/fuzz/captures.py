@@ -9,9 +9,9 @@ from typing import Final
 from exporter.deriving import Deriver
 from exporter.intake import Intake, Outcome
 from exporter.placing import Placer
-from exporter.sources import Chunk
-from exporter.sources.capture_file import BLOCK, CaptureParser
-from exporter.sources.capture_form import Form, NotACapture
+from exporter.sources.capture.forms import Form, NotACapture
+from exporter.sources.capture.reader import BLOCK, CaptureParser
+from exporter.sources.contract import Chunk
 from tests.fuzz.stream import SETTINGS, kept, slices
 
 _MOST_WAITING: Final = 1 << 17

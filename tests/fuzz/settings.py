@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from exporter.config import PREFIX, Settings, SettingsError, load
-from exporter.sources import SourceError
+from exporter.sources.contract import SourceError
 from exporter.sources.open import open_source
 
 _FOLDER: Final = tempfile.TemporaryDirectory(

@@ -15,7 +15,7 @@ import pytest
 from exporter.config import load
 from exporter.outbox.queue import Outbox
 from exporter.reader import Reader
-from exporter.sources import Chunk
+from exporter.sources.contract import Chunk
 from exporter.telemetry import Link
 from tests.e2e.captures import write_raw, write_stamped
 from tests.e2e.harness import Home

@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter.config import Settings
 from exporter.outbox.queue import Outbox
 from exporter.reader import Reader
-from exporter.sources import Chunk, Happened, Report, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 from exporter.telemetry import Link
 from tests.support.octets import frames_of
 

@@ -20,7 +20,7 @@ from exporter.outbox.queue import Outbox, OutboxError
 from exporter.placing import NAMELESS_WAIT_MS
 from exporter.reader import Reader
 from exporter.service import Service
-from exporter.sources import Chunk, Happened, Report, Source, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Report, Source, SourceError, SourceEvent
 from exporter.status_socket import NotRunning, StatusServer, ask, socket_path
 from exporter.telemetry import Link, LinkState, exporter_fields, faults
 from tests.e2e.made import power

@@ -6,9 +6,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.sources import Chunk
-from exporter.sources.capture_file import CaptureParser, Problem
-from exporter.sources.capture_form import NotACapture
+from exporter.sources.capture.forms import NotACapture
+from exporter.sources.capture.reader import CaptureParser, Problem
+from exporter.sources.contract import Chunk
 
 START = "2026-11-22T17:00:00.000Z 7EA0E2\n"
 """So that it is of this form whatever follows."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.sources.line_setting import FIRST, LINES, LineSetting
-from exporter.sources.serial_url import Line
+from exporter.sources.serial.line_setting import FIRST, LINES, LineSetting
+from exporter.sources.serial.serial_url import Line
 
 _LOOK = 1.0
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import serial
 from serial import rfc2217
 
-from exporter.sources.serial_url import Line
+from exporter.sources.serial.serial_url import Line
 from tests.support.uart import Receiver, heard
 
 

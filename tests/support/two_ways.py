@@ -23,8 +23,8 @@ from exporter.meters import OSLO
 from exporter.placing import Placed, Placer
 from exporter.protocol.hdlc import Rejected
 from exporter.reading import Zone
-from exporter.sources.capture_file import CaptureParser
-from exporter.sources.capture_form import Form
+from exporter.sources.capture.forms import Form
+from exporter.sources.capture.reader import CaptureParser
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SOURCE = "a capture"

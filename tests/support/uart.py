@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from exporter.sources.serial_url import Line
+from exporter.sources.serial.serial_url import Line
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from exporter.simulator.meter import SimulatedMeter
-from exporter.sources import Chunk, SourceEvent
-from exporter.sources.serial_port import SerialSource
-from exporter.sources.serial_url import Line
+from exporter.sources.contract import Chunk, SourceEvent
+from exporter.sources.serial.serial_port import SerialSource
+from exporter.sources.serial.serial_url import Line
 from tests.support.uart import RECEIVERS, Receiver, heard
 
 BEGIN = datetime(2026, 11, 22, 17, 0, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import SettingsError, load
-from exporter.sources import SourceError
+from exporter.sources.contract import SourceError
 from exporter.sources.open import open_source
 
 

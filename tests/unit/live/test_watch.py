@@ -26,7 +26,7 @@ from exporter.protocol.hdlc import Frame, Kind, Rejected
 from exporter.protocol.obis import ObisCode, describe
 from exporter.reading import Measurement, Meter, Reading
 from exporter.simulator.meter import SimulatedMeter
-from exporter.sources import Chunk, Happened, Report, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = to_ms(datetime(2026, 11, 22, 16, tzinfo=UTC))  # 17:00 in Oslo

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from exporter.intake import Intake
-from exporter.sources import Happened, SourceEvent
+from exporter.sources.contract import Happened, SourceEvent
 from exporter.telemetry import Link, LinkState, ReadingAges, exporter_fields, faults, resident_octets
 from tests.support.octets import all_frames, frame, frames_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exporter.marks import LineMarks, Mark, SourceMarks
-from exporter.sources import Happened, SourceEvent
+from exporter.sources.contract import Happened, SourceEvent
 from exporter.telemetry import Link
 from tests.support.octets import all_frames
 from tests.unit.pipeline.test_link import Time, hear

@@ -13,7 +13,7 @@ from exporter.meters import interpret
 from exporter.protocol.dlms import decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.protocol.obis import describe
-from exporter.sources import Chunk, Happened, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, Happened, SourceError, SourceEvent
 from exporter.sources.sim import Pace, SimSource
 
 NOW = datetime(2026, 11, 22, 16, 59, 55, tzinfo=UTC)

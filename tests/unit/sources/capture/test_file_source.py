@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.sources import Chunk, Happened, SourceError, SourceEvent
-from exporter.sources.capture_form import NotACapture
-from exporter.sources.file_source import FileSource
+from exporter.sources.capture.file_source import FileSource
+from exporter.sources.capture.forms import NotACapture
+from exporter.sources.contract import Chunk, Happened, SourceError, SourceEvent
 
 NOW = datetime(2026, 11, 22, 17, 0, 10, tzinfo=UTC)
 STAMP = datetime(2026, 11, 1, 12, 0, 0, tzinfo=UTC)

@@ -12,9 +12,9 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from exporter.sources import Chunk, SourceError
-from exporter.sources.capture_file import CaptureParser, CaptureWriter, Problem, read_capture
-from exporter.sources.capture_form import Form, NotACapture, identify, name_content
+from exporter.sources.capture.forms import Form, NotACapture, identify, name_content
+from exporter.sources.capture.reader import CaptureParser, CaptureWriter, Problem, read_capture
+from exporter.sources.contract import Chunk, SourceError
 from tests.support.octets import CAPTURES
 
 FRAME = bytes.fromhex(

@@ -10,8 +10,9 @@ import pytest
 import serial
 from serial.tools import list_ports
 
-from exporter.sources import Happened, adapters
-from exporter.sources.adapters import Whereabouts, serial_ports, stable_path
+from exporter.sources.contract import Happened
+from exporter.sources.serial import adapters
+from exporter.sources.serial.adapters import Whereabouts, serial_ports, stable_path
 from tests.unit.sources.serial.test_serial_port import World, gone
 
 ZERO, ONE, TWO = (f"/dev/ttyUSB{n}" for n in range(3))

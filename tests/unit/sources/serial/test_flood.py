@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.sources.flood import ALLOWED, RATE, Flood
+from exporter.sources.serial.flood import ALLOWED, RATE, Flood
 
 
 def rested(flood: Flood, chunk: int, count: int, *, frames: int = 0, now: float = 0.0) -> float:

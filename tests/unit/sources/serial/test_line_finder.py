@@ -8,11 +8,11 @@ import pytest
 
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator.meter import MAKERS, SimulatedMeter
-from exporter.sources import Happened
-from exporter.sources.flood import ALLOWED, RATE
-from exporter.sources.line_setting import PROVEN
-from exporter.sources.serial_port import SerialSource
-from exporter.sources.serial_url import Line
+from exporter.sources.contract import Happened
+from exporter.sources.serial.flood import ALLOWED, RATE
+from exporter.sources.serial.line_setting import PROVEN
+from exporter.sources.serial.serial_port import SerialSource
+from exporter.sources.serial.serial_url import Line
 from tests.support.octets import frames_of
 from tests.support.uart import RECEIVERS, Receiver, bits, heard
 from tests.support.wire import BEGIN, Burst, Wire, lists

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.sources.line_setting import FIRST, LINES, PROVEN, TRY, LineSetting, lines_to_try
-from exporter.sources.serial_url import Line, SerialUrl
+from exporter.sources.serial.line_setting import FIRST, LINES, PROVEN, TRY, LineSetting, lines_to_try
+from exporter.sources.serial.serial_url import Line, SerialUrl
 
 N, E = Line(), Line(parity="E")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporter.cli.capture import Gatherer
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator.meter import SimulatedMeter
-from exporter.sources.pacing import LONGEST, Pacing
+from exporter.sources.serial.pacing import LONGEST, Pacing
 
 OCTET = 10 / 2400
 START = datetime(2026, 11, 22, 17, tzinfo=UTC)

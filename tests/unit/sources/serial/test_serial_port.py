@@ -14,11 +14,11 @@ import pytest
 import serial
 from serial.tools import list_ports
 
-from exporter.sources import Chunk, Happened, SourceError, SourceEvent
-from exporter.sources import port_trouble as trouble
+from exporter.sources.contract import Chunk, Happened, SourceError, SourceEvent
 from exporter.sources.open import open_source
-from exporter.sources.serial_port import SerialSource
-from exporter.sources.serial_url import Line, SerialUrl
+from exporter.sources.serial import port_trouble as trouble
+from exporter.sources.serial.serial_port import SerialSource
+from exporter.sources.serial.serial_url import Line, SerialUrl
 
 START = datetime(2026, 11, 22, 17, 0, 10, tzinfo=UTC)
 

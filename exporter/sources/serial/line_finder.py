@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import Final
 
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.sources import Happened, Report, SourceError, SourceEvent
-from exporter.sources.flood import RATE, Flood
-from exporter.sources.line_setting import LineSetting, lines_to_try
-from exporter.sources.pacing import Pacing
-from exporter.sources.port import Port
-from exporter.sources.port_trouble import PortError, holders
-from exporter.sources.serial_url import Line, SerialUrl
+from exporter.sources.contract import Happened, Report, SourceError, SourceEvent
+from exporter.sources.serial.flood import RATE, Flood
+from exporter.sources.serial.line_setting import LineSetting, lines_to_try
+from exporter.sources.serial.pacing import Pacing
+from exporter.sources.serial.port import Port
+from exporter.sources.serial.port_trouble import PortError, holders
+from exporter.sources.serial.serial_url import Line, SerialUrl
 
 __all__ = ["LineFinder"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from exporter.sources import SourceError
+from exporter.sources.contract import SourceError
 
 __all__ = ["SILENCE", "Line", "SerialUrl"]
 

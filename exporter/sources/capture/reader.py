@@ -18,8 +18,7 @@ from string import hexdigits
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from exporter.sources import Chunk, SourceError
-from exporter.sources.capture_form import (
+from exporter.sources.capture.forms import (
     NO_OCTETS,
     Form,
     LineError,
@@ -30,6 +29,7 @@ from exporter.sources.capture_form import (
     shorten,
     split_stamp,
 )
+from exporter.sources.contract import Chunk, SourceError
 
 __all__ = ["BLOCK", "CaptureParser", "CaptureReader", "CaptureWriter", "Problem", "quick_line", "read_capture"]
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Self
 
 import serial
 
-from exporter.sources.port_trouble import cannot_open, cannot_set, check_kind, errno_of, lost
-from exporter.sources.serial_url import Line, SerialUrl
+from exporter.sources.serial.port_trouble import cannot_open, cannot_set, check_kind, errno_of, lost
+from exporter.sources.serial.serial_url import Line, SerialUrl
 
 __all__ = ["MOST", "Opener", "Port", "open_port"]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, Final
 from urllib.parse import unquote
 
-from exporter.sources import Chunk, Happened, Report, SourceError, SourceEvent
-from exporter.sources.capture_file import BLOCK, CaptureParser, Problem
-from exporter.sources.capture_form import NotACapture
+from exporter.sources.capture.forms import NotACapture
+from exporter.sources.capture.reader import BLOCK, CaptureParser, Problem
+from exporter.sources.contract import Chunk, Happened, Report, SourceError, SourceEvent
 
 __all__ = ["FileSource"]
 

@@ -11,12 +11,12 @@ from typing import Final
 import serial
 import tenacity
 
-from exporter.sources import Chunk, Happened, Report, SourceEvent
-from exporter.sources.adapters import Whereabouts, stable_path
-from exporter.sources.line_finder import LineFinder
-from exporter.sources.port import Opener, Port, open_port
-from exporter.sources.port_trouble import PortError, holders
-from exporter.sources.serial_url import SerialUrl
+from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
+from exporter.sources.serial.adapters import Whereabouts, stable_path
+from exporter.sources.serial.line_finder import LineFinder
+from exporter.sources.serial.port import Opener, Port, open_port
+from exporter.sources.serial.port_trouble import PortError, holders
+from exporter.sources.serial.serial_url import SerialUrl
 
 __all__ = ["SerialSource"]
 

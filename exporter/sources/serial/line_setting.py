@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
-from exporter.sources.serial_url import Line
+from exporter.sources.serial.serial_url import Line
 
 __all__ = ["FIRST", "LINES", "PROVEN", "TRY", "LineSetting", "lines_to_try"]
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from exporter.reading import LATEST
-from exporter.sources import SourceError
+from exporter.sources.contract import SourceError
 
 __all__ = [
     "NO_OCTETS",

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.sources import Happened, SourceError
-from exporter.sources.adapters import serial_ports
-from exporter.sources.serial_url import Line, SerialUrl
+from exporter.sources.contract import Happened, SourceError
+from exporter.sources.serial.adapters import serial_ports
+from exporter.sources.serial.serial_url import Line, SerialUrl
 
 __all__ = ["PortError", "cannot_open", "cannot_set", "check_kind", "errno_of", "holders", "lost", "ports_in_words"]
 

@@ -1,0 +1,1 @@
+"""Captures: recorded bytes, in the forms that programs write them."""

@@ -1,0 +1,1 @@
+"""A meter on a serial port, or behind a serial server."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
-from exporter.layouts import Lines, ReadAhead
+from exporter.pipeline.learned import Lines, ReadAhead
 from exporter.sources.capture.forms import Form
 from exporter.sources.capture.reader import CaptureParser
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from exporter.cli._readers import Readers
     from exporter.config import Settings
-    from exporter.reading import Zone
+    from exporter.model.reading import Zone
 
 __all__ = ["jobs_option", "lines_ahead", "readers_of"]
 

@@ -12,12 +12,12 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from exporter.layouts import Lines, ReadAhead
+from exporter.pipeline.learned import Lines, ReadAhead
 from exporter.sources.capture.forms import Form
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.reading import Zone
+    from exporter.model.reading import Zone
 
 __all__ = ["Readers"]
 
@@ -93,8 +93,8 @@ class _Reader:
 
 def _read_ahead(pipe: Connection, zone: Zone, settings: Settings | None) -> None:
     """What such a process does, until the other end of its pipe is closed."""
-    from exporter.deriving import Deriver
-    from exporter.layouts.ahead import Ahead
+    from exporter.derive.deriver import Deriver
+    from exporter.pipeline.learned.ahead import Ahead
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is told to the process that reads in order
     ahead = Ahead(zone, None if settings is None else Deriver(settings, lambda _: None, imported=True))

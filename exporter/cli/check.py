@@ -13,8 +13,8 @@ import click
 
 from exporter.cli._common import config_option, settings_options, settings_or_exit
 from exporter.few_settings import plain_outbox
-from exporter.status_socket import NotRunning, ask
-from exporter.telemetry import Link, LinkState, faults
+from exporter.pipeline.link import Link, LinkState, faults
+from exporter.service.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:
     from exporter.config import Settings
@@ -165,7 +165,7 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
 
 def _opened(settings: Settings) -> list[tuple[str, Source | SourceError]]:
     """Each source with the name that it has in `run`, or what is wrong with how it is written."""
-    from exporter.service import name_apart
+    from exporter.service.service import name_apart
     from exporter.sources.contract import SourceError
     from exporter.sources.open import open_source
 
@@ -199,7 +199,7 @@ def _heard(url: str, source: Source, link: Link, seconds: float, begins_with: st
 
 def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> None:
     """Listen until a frame was read or `seconds` are over."""
-    from exporter.intake import Intake
+    from exporter.pipeline.decoder import Intake
 
     stop = threading.Event()
     timer = threading.Timer(seconds, stop.set)
@@ -249,7 +249,7 @@ def _influx(settings: Settings, verdicts: Verdicts) -> None:
 
 
 def _clock(verdicts: Verdicts) -> None:
-    from exporter.host_clock import NOT_BEFORE, synchronised
+    from exporter.pipeline.host_clock import NOT_BEFORE, synchronised
 
     now = datetime.now(UTC)
     if now < NOT_BEFORE:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
-from exporter import points
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, naming_or_exit, say
 from exporter.cli._cores import jobs_option, lines_ahead, readers_of
+from exporter.derive import points
 from exporter.few_settings import Naming
-from exporter.intake import Heard, Intake, Outcome, Unread
-from exporter.layouts import Lines
-from exporter.placing import Placed, Placer
+from exporter.model.obis import describe
+from exporter.model.reading import Reading
+from exporter.pipeline.decoder import Heard, Intake, Outcome, Unread
+from exporter.pipeline.learned import Lines
+from exporter.pipeline.placing import Placed, Placer
 from exporter.protocol.hdlc import MAX_FRAME, Kind, Rejected
-from exporter.protocol.obis import describe
-from exporter.reading import Reading
 from exporter.sources.capture.forms import NotACapture
 from exporter.sources.capture.reader import BLOCK, CaptureParser, CaptureReader, read_capture
 

@@ -21,10 +21,10 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
-from exporter.forgetting import Forgotten, meters_of
-from exporter.forgetting import forget as forget_in
 from exporter.outbox.queue import Outbox, OutboxError, OutboxLockedError
-from exporter.status_socket import NotRunning, ask
+from exporter.service.forgetting import Forgotten, meters_of
+from exporter.service.forgetting import forget as forget_in
+from exporter.service.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:
     from exporter.config import Settings

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import click
 
-from exporter import points
 from exporter.cli._common import (
     EXIT_OK,
     EXIT_REJECTED,
@@ -25,11 +24,12 @@ from exporter.cli._common import (
 from exporter.cli._cores import jobs_option, readers_of
 from exporter.cli.decode import Tally, lines_of
 from exporter.cli.run import start_logging
-from exporter.deriving import Deriver
-from exporter.intake import Heard, Outcome
-from exporter.layouts import Lines
+from exporter.derive import points
+from exporter.derive.deriver import Deriver
 from exporter.outbox.queue import OutboxError
-from exporter.placing import Placed, Placer
+from exporter.pipeline.decoder import Heard, Outcome
+from exporter.pipeline.learned import Lines
+from exporter.pipeline.placing import Placed, Placer
 from exporter.sources.capture.forms import NotACapture
 from exporter.sources.capture.reader import CaptureParser
 

@@ -24,10 +24,11 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
-from exporter.outbox import rejected as rejects
 from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError, Rejected
+from exporter.outbox.rejected import as_text, from_text, ranges
+from exporter.outbox.rejected import retry as send_again
 from exporter.outbox.rows import Ranges
-from exporter.status_socket import NotRunning, ask
+from exporter.service.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:
     from exporter.config import Settings
@@ -89,7 +90,7 @@ def _wanted(ids: tuple[str, ...], retry: bool, drop: bool, everything: bool, as_
     if (retry or drop) and bool(ids) == everything:
         raise click.UsageError("Say which lines: their IDs, or --all.")
     try:
-        wanted = [one for said in ids for one in rejects.from_text(said)]
+        wanted = [one for said in ids for one in from_text(said)]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     for first, last in wanted:
@@ -151,9 +152,9 @@ def _alike(one: Rejected) -> str:
 
 
 def _text(group: _Group, zone: ZoneInfo) -> str:
-    ids = rejects.ranges(group.ids)
+    ids = ranges(group.ids)
     newest = sorted(ids, reverse=True)[:_SHOWN]
-    said = rejects.as_text(sorted(newest))
+    said = as_text(sorted(newest))
     of_when = _when(group.newest, zone)
     if len(group.ids) > 1:
         of_when = f"{_when(group.oldest, zone)} to {of_when}"
@@ -223,7 +224,7 @@ def _chosen(lines: Iterable[Rejected], wanted: Ranges, retry: bool) -> tuple[lis
             damaged += 1
         elif not wanted or any(first <= one.id <= last for first, last in wanted):
             ids.append(one.id)
-    return rejects.ranges(ids), damaged
+    return ranges(ids), damaged
 
 
 def _do(path: Path, chosen: list[tuple[int, int]], retry: bool) -> tuple[int, int]:
@@ -244,7 +245,7 @@ def _by_ourselves(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
         with closing(Outbox(path)) as outbox:
             if not retry:
                 return outbox.drop_rejected(chosen), 0
-            retried = rejects.retry(outbox, chosen)
+            retried = send_again(outbox, chosen)
             return retried.lines, retried.left
     except OutboxLockedError as error:
         give_up(f"{error}. A `han-exporter run` that starts or stops is over in some seconds: try again then.")
@@ -253,7 +254,7 @@ def _by_ourselves(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
 
 
 def _by_run(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
-    command = {"retry_rejected" if retry else "drop_rejected": rejects.as_text(chosen)}
+    command = {"retry_rejected" if retry else "drop_rejected": as_text(chosen)}
     try:
         answer: dict[str, Any] = ask(path, _RUN_TAKES_S, command)
     except NotRunning as error:

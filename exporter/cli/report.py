@@ -22,11 +22,11 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
-from exporter.derived import EnergySum, month_start, next_month, weekday_and_hour
-from exporter.points import ABOVE_STEPS
-from exporter.reading import Zone
-from exporter.report import MonthReport, Stored, build, clock_time, disagreements, local
-from exporter.report_forms import as_csv, as_object, as_text
+from exporter.derive.derived import EnergySum, month_start, next_month, weekday_and_hour
+from exporter.derive.points import ABOVE_STEPS
+from exporter.model.reading import Zone
+from exporter.report.forms import as_csv, as_object, as_text
+from exporter.report.month import MonthReport, Stored, build, clock_time, disagreements, local
 
 if TYPE_CHECKING:
     from exporter.config import Settings

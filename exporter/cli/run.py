@@ -38,7 +38,7 @@ def run(config: Path | None, **overrides: Any) -> None:
 def _run(settings: Settings) -> int:
     from exporter.config import SettingsError
     from exporter.outbox.queue import OutboxError
-    from exporter.service import Service
+    from exporter.service.service import Service
     from exporter.sources.contract import SourceError
     from exporter.sources.open import open_source
 

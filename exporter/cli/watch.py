@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, config_option, give_up, say, settings_or_exit
-from exporter.intake import Heard, Intake
 from exporter.live.state import Level, LiveState
 from exporter.live.view import Fuse, View
-from exporter.placing import Placed, Placer
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.placing import Placed, Placer
 from exporter.sources.contract import Chunk, Happened, Source, SourceError, SourceEvent
 
 if TYPE_CHECKING:

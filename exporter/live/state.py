@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from exporter.hour_so_far import HourSoFar
-from exporter.intake import Outcome, Unread
-from exporter.placing import HOUR_MS, Placed
+from exporter.derive.running_hour import HourSoFar
+from exporter.model.obis import describe
+from exporter.model.reading import Measurement
+from exporter.pipeline.decoder import Outcome, Unread
+from exporter.pipeline.placing import HOUR_MS, Placed
 from exporter.protocol.hdlc import Kind, Rejected
-from exporter.protocol.obis import describe
-from exporter.reading import Measurement
 from exporter.sources.contract import Happened, SourceEvent
 
 __all__ = ["HISTORY_MS", "PHASES", "Condition", "Level", "LiveState", "MeterState", "PhaseValues"]

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 from exporter.live.digits import big_number
 from exporter.live.state import HISTORY_MS, Condition, Level, LiveState, MeterState, PhaseValues
-from exporter.placing import HOUR_MS, Placed, from_ms
-from exporter.protocol.obis import describe
+from exporter.model.obis import describe
+from exporter.pipeline.placing import HOUR_MS, Placed, from_ms
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from exporter.meters.entries import Listing, clock_of, entries, names_of
+from exporter.model.reading import ClockHabit, Meter
 from exporter.protocol.dlms import Notification, Tag
-from exporter.reading import ClockHabit, Meter
 
 _LANDIS_GYR: Final = "Landis+Gyr"
 _MAKERS: Final = {"AIDON": "Aidon", "EMBRIQ": _LANDIS_GYR}

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from exporter.model.reading import ClockHabit
 from exporter.protocol.dlms import DateTime
-from exporter.reading import ClockHabit
 
 OSLO: Final = ZoneInfo("Europe/Oslo")
 

@@ -10,9 +10,9 @@ from typing import Final, TypeAlias
 from exporter.meters.clock import to_utc
 from exporter.meters.text import safe_text
 from exporter.meters.three_wire import without_unmeasured
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import ClockHabit, Measurement, Meter, Reading, Zone
 from exporter.protocol.dlms import DateTime, Notification, Tag, Value, parse_date_time
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import ClockHabit, Measurement, Meter, Reading, Zone
 
 # Units that are SI already (domain.md, "Units"); 255 is "no unit".
 _UNITS: Final = {

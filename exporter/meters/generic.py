@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from exporter.meters.entries import Listing, clock_of, entries, names_of
+from exporter.model.reading import ClockHabit, Meter
 from exporter.protocol.dlms import Notification
-from exporter.reading import ClockHabit, Meter
 
 
 def read(notification: Notification) -> Listing | None:

@@ -19,9 +19,9 @@ from exporter.meters.entries import (
     octets_of,
 )
 from exporter.meters.text import safe_text
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import ClockHabit, Meter
 from exporter.protocol.dlms import DecodeError, Notification, Tag, Value
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import ClockHabit, Meter
 
 MAKER: Final = "Kaifa"
 _LIST: Final = b"KFM_"

@@ -11,9 +11,9 @@ from typing import Final
 
 from exporter.meters.entries import Listing, Scaler, clock_of, entries, names_of, octets_of
 from exporter.meters.text import safe_text
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import ClockHabit, Meter
 from exporter.protocol.dlms import Notification, Tag
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import ClockHabit, Meter
 
 MAKER: Final = "Kamstrup"
 _SWEDISH: Final = re.compile(r".*09\d")

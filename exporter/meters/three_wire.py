@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.reading import Measurement
+from exporter.model.reading import Measurement
 
 U2: Final = (52, 7, 0)
 I2: Final = (51, 7, 0)

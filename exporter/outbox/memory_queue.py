@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from exporter.derive.points import is_replaced
 from exporter.outbox.queue import ROW_LINES, Outbox
-from exporter.points import is_replaced
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from exporter import points
+from exporter.derive import points
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.outbox.rows import Ranges
 

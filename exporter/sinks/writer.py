@@ -23,7 +23,7 @@ from typing import Protocol
 
 import tenacity
 
-from exporter import points
+from exporter.derive import points
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Batch, Outbox, OutboxError
 from exporter.sinks.backoff import Minute, OutboxTrouble, pause

@@ -18,12 +18,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from exporter import points
 from exporter.config import Settings
-from exporter.deriving import Deriver
-from exporter.intake import Heard, Intake
+from exporter.derive import points
+from exporter.derive.deriver import Deriver
 from exporter.outbox.queue import Outbox
-from exporter.placing import Placer
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.placing import Placer
 from exporter.simulator.meter import List, SimulatedMeter
 from exporter.sinks.influx.answers import Verdict
 from tests.support.influx_server import LocalInflux

@@ -26,8 +26,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from exporter.service.status_socket import NotRunning, ask
 from exporter.simulator.meter import SimulatedMeter
-from exporter.status_socket import NotRunning, ask
 from tests.support.influx_server import Influx, serve
 
 A_DAY: Final = 43_200

@@ -31,7 +31,16 @@ from tests.benchmarks import child
 from tests.benchmarks.figures import Effort, Figure, header, row
 from tests.support.influx_server import serve
 
-PARTS = ("sys", "sqlite3", "serial", "tenacity", "click", "pydantic_settings", "influxdb_client", "exporter.service")
+PARTS = (
+    "sys",
+    "sqlite3",
+    "serial",
+    "tenacity",
+    "click",
+    "pydantic_settings",
+    "influxdb_client",
+    "exporter.service.service",
+)
 _RESIDENT = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0])"
 _START_S: Final = 5.0
 """The start is not idling."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from exporter import points
-from exporter.intake import Heard, Outcome
-from exporter.layouts import Lines
+from exporter.derive import points
 from exporter.meters import OSLO, interpret
-from exporter.placing import Placed, Placer
+from exporter.pipeline.decoder import Heard, Outcome
+from exporter.pipeline.learned import Lines
+from exporter.pipeline.placing import Placed, Placer
 from exporter.protocol.dlms import DecodeError, decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.capture.reader import BLOCK

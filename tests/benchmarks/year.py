@@ -21,19 +21,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
-from exporter import points
 from exporter.config import Settings, load
-from exporter.derived import day_start, month_start, next_day, projected, thresholds, with_running
-from exporter.deriving import Deriver, backlog_threshold_lines
-from exporter.hour_so_far import HourSoFar
-from exporter.placing import HOUR_MS, Placed, from_ms, to_ms
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import Measurement, Meter, Reading, Zone
+from exporter.derive import points
+from exporter.derive.derived import day_start, month_start, next_day, projected, thresholds, with_running
+from exporter.derive.deriver import Deriver, backlog_threshold_lines
+from exporter.derive.running_hour import HourSoFar
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import Measurement, Meter, Reading, Zone
+from exporter.pipeline.link import Link, exporter_fields
+from exporter.pipeline.placing import HOUR_MS, Placed, from_ms, to_ms
 from exporter.simulator.household import Household
 from exporter.simulator.loads import noise
 from exporter.simulator.meter import MAKERS
 from exporter.simulator.sample import Sample
-from exporter.telemetry import Link, exporter_fields
 
 SLOT_MS: Final = 10_000
 HOURLY_MS: Final = MAKERS["kamstrup"].hourly

@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from exporter import points
 from exporter.config import Limits
-from exporter.derived import Capacity, Peak, Threshold, exporter_thresholds, month_start, thresholds
-from exporter.reading import Zone
+from exporter.derive import points
+from exporter.derive.derived import Capacity, Peak, Threshold, exporter_thresholds, month_start, thresholds
+from exporter.model.reading import Zone
 from tests.support.grafana_server import ROOT, GrafanaServer
 from tests.support.influx_server import Influx
 

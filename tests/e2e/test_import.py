@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from exporter.reading import Reading
+from exporter.model.reading import Reading
 from exporter.simulator.meter import SimulatedMeter
 from tests.benchmarks.capture import Capture
 from tests.e2e.captures import (

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exporter.meters import interpret
+from exporter.model.reading import Reading
 from exporter.protocol.dlms import decode
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.reading import Reading
 from tests.support.influx_server import Point
 from tests.support.octets import crc_x25, expected, frames_of
 

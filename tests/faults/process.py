@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from exporter.status_socket import NotRunning, ask
+from exporter.service.status_socket import NotRunning, ask
 from tests.e2e.harness import Home, Run, until
 from tests.faults.meter import KILLED, STOPPED, FaultyMeter
 from tests.support.influx_server import Influx

@@ -6,9 +6,9 @@ import random
 import zlib
 from typing import Final
 
-from exporter.deriving import Deriver
-from exporter.intake import Intake, Outcome
-from exporter.placing import Placer
+from exporter.derive.deriver import Deriver
+from exporter.pipeline.decoder import Intake, Outcome
+from exporter.pipeline.placing import Placer
 from exporter.sources.capture.forms import Form, NotACapture
 from exporter.sources.capture.reader import BLOCK, CaptureParser
 from exporter.sources.contract import Chunk

@@ -10,13 +10,13 @@ import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from exporter import points
 from exporter.config import Settings
-from exporter.deriving import Deriver
-from exporter.host_clock import HostTime
-from exporter.intake import Heard, Intake, Outcome, Unread
+from exporter.derive import points
+from exporter.derive.deriver import Deriver
 from exporter.meters import interpret
-from exporter.placing import Placer
+from exporter.pipeline.decoder import Heard, Intake, Outcome, Unread
+from exporter.pipeline.host_clock import HostTime
+from exporter.pipeline.placing import Placer
 from exporter.protocol.dlms import DecodeError, decode
 from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame, Rejected
 

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from exporter import points
-from exporter.derived import Threshold, capacity, capacity_step, month_start, with_running
+from exporter.derive import points
+from exporter.derive.derived import Threshold, capacity, capacity_step, month_start, with_running
 from grafana.dashboards import alerts
 from grafana.dashboards.rule_parts import Rule
 from tests.e2e.alerting import write

@@ -14,9 +14,9 @@ import pytest
 
 from exporter.config import load
 from exporter.outbox.queue import Outbox
-from exporter.reader import Reader
+from exporter.pipeline.link import Link
+from exporter.service.source_worker import Reader
 from exporter.sources.contract import Chunk
-from exporter.telemetry import Link
 from tests.e2e.captures import write_raw, write_stamped
 from tests.e2e.harness import Home
 from tests.support.influx_server import Influx, Point, Store

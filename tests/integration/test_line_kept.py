@@ -9,9 +9,9 @@ from pathlib import Path
 
 from exporter.config import Settings
 from exporter.outbox.queue import Outbox
-from exporter.reader import Reader
+from exporter.pipeline.link import Link
+from exporter.service.source_worker import Reader
 from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
-from exporter.telemetry import Link
 from tests.support.octets import frames_of
 
 

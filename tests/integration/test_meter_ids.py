@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from exporter import points
 from exporter.cli.run import _LocalTime
-from exporter.derived import Threshold
-from exporter.intake import Heard, Intake
+from exporter.derive import points
+from exporter.derive.derived import Threshold
 from exporter.meters import safe_text
-from exporter.placing import Placer
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.placing import Placer
 from tests.e2e.made import power
 from tests.support.influx_server import Store
 

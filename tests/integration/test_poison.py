@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter import points
-from exporter.derived import EnergySum
-from exporter.outbox import rejected as rejects
+from exporter.derive import points
+from exporter.derive.derived import EnergySum
+from exporter.outbox import rejected
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.client import Client, Http
 from exporter.sinks.writer import Writer, WriterState
@@ -113,7 +113,7 @@ def test_a_type_conflict_goes_in_when_it_is_mended(
     assert outbox.status().rejected_lines == 10
     assert "`han-exporter rejected` shows them" in caplog.text
     change(limited, f"DROP MEASUREMENT {name}")
-    assert rejects.retry(outbox, ALL).lines == 10
+    assert rejected.retry(outbox, ALL).lines == 10
     sent(outbox, limited.client())
     assert rows(limited, f"SELECT value FROM {name}") == [(NOW + n, float(n)) for n in range(10)]
     assert outbox.status().rejected_lines == 0
@@ -128,7 +128,7 @@ def test_what_is_out_of_retention_goes_in_when_more_is_kept(limited: Influx, out
     assert all("beyond retention policy" in said for said in words(outbox).values())
     limited.admin(f"ALTER RETENTION POLICY short ON {limited.bucket} DURATION 1d")
     try:
-        assert rejects.retry(outbox, ALL).lines == 7
+        assert rejected.retry(outbox, ALL).lines == 7
         sent(outbox, short)
         policy = f"{limited.bucket}.short.{name}"
         assert [row[1] for row in rows(limited, f"SELECT value FROM {policy}")] == [float(n) for n in range(8)]
@@ -146,7 +146,7 @@ def test_over_a_limit_goes_in_when_there_is_room(limited: Influx, outbox: Outbox
     assert all("max-values-per-tag limit exceeded" in said for said in words(outbox).values())
     assert count(limited, name) == LIMIT + 1
     change(limited, f"DROP SERIES FROM {name} WHERE house =~ /h[2-4]/")
-    assert rejects.retry(outbox, ALL).lines == 3
+    assert rejected.retry(outbox, ALL).lines == 3
     sent(outbox, limited.client())
     assert count(limited, name) == LIMIT + 1
     assert outbox.status().rejected_lines == 0
@@ -156,7 +156,7 @@ def test_what_is_not_mended_comes_back(limited: Influx, outbox: Outbox, name: st
     outbox.append(among("nonsense", name))
     sent(outbox, limited.client())
     (before,) = outbox.rejected()
-    assert rejects.retry(outbox, ALL).lines == 1
+    assert rejected.retry(outbox, ALL).lines == 1
     outbox.append([f"{name} value=1 {NOW + 100}"])
     sent(outbox, limited.client())
     (after,) = outbox.rejected()
@@ -177,10 +177,10 @@ def test_an_old_sum_does_not_come_back_over_a_newer_one(limited: Influx, outbox:
     assert outbox.status().rejected_lines == 2
     change(limited, "DROP MEASUREMENT day_energy")
     outbox.append([total(3)])
-    assert rejects.retry(outbox, ALL) == rejects.Retried(0, 2), "a newer one may wait"
+    assert rejected.retry(outbox, ALL) == rejected.Retried(0, 2), "a newer one may wait"
     sent(outbox, client)
     assert outbox.status().rejected_lines == 0, "it was overtaken"
-    assert rejects.retry(outbox, ALL) == rejects.Retried(0, 0)
+    assert rejected.retry(outbox, ALL) == rejected.Retried(0, 0)
     sent(outbox, client)
     assert rows(limited, "SELECT value, hours FROM day_energy") == [(day, 3.0, 3.0)]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from exporter.pipeline.link import resident_octets
 from exporter.sources.contract import Happened
 from exporter.sources.serial import port as port_module
 from exporter.sources.serial.line_setting import LINES
 from exporter.sources.serial.serial_url import Line
-from exporter.telemetry import resident_octets
 from tests.e2e.harness import until
 from tests.integration.test_serial_pty import FRAME, Listener, Pty, as_nobody, flooding, pty, server
 from tests.support.far_end import FarEnd, far_end

@@ -17,12 +17,12 @@ import pytest
 
 from exporter.config import Settings
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.placing import NAMELESS_WAIT_MS
-from exporter.reader import Reader
-from exporter.service import Service
+from exporter.pipeline.link import Link, LinkState, exporter_fields, faults
+from exporter.pipeline.placing import NAMELESS_WAIT_MS
+from exporter.service.service import Service
+from exporter.service.source_worker import Reader
+from exporter.service.status_socket import NotRunning, StatusServer, ask, socket_path
 from exporter.sources.contract import Chunk, Happened, Report, Source, SourceError, SourceEvent
-from exporter.status_socket import NotRunning, StatusServer, ask, socket_path
-from exporter.telemetry import Link, LinkState, exporter_fields, faults
 from tests.e2e.made import power
 from tests.e2e.truth import to_ms
 

@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from exporter import points
-from exporter.derived import day_start
+from exporter.derive import points
+from exporter.derive.derived import day_start
 from grafana.dashboards.dashboards import dashboards
 from tests.support.grafana_queries import filled, queries_of
 from tests.support.influx_server import Store

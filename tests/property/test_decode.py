@@ -7,10 +7,10 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import points
-from exporter.intake import Heard, Intake
+from exporter.derive import points
 from exporter.meters import interpret
-from exporter.placing import Placer
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.placing import Placer
 from exporter.protocol.dlms import DecodeError, decode
 from tests.support.octets import all_frames, frame, notification
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exporter.derived import (
+from exporter.derive.derived import (
     capacity,
     capacity_step,
     day_hours,
@@ -26,8 +26,8 @@ from exporter.derived import (
     weekday_and_hour,
     with_running,
 )
-from exporter.protocol.obis import ObisCode
-from exporter.reading import Measurement, Meter, Reading
+from exporter.model.obis import ObisCode
+from exporter.model.reading import Measurement, Meter, Reading
 from tests.support.phases import current_unbalance, fuse_load, power_factors
 
 OSLO = ZoneInfo("Europe/Oslo")

@@ -10,7 +10,7 @@ from typing import cast
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter import points
+from exporter.derive import points
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.answers import Outcome, Verdict
 from exporter.sinks.influx.client import Client

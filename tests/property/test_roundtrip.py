@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.meters import interpret
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import Reading
 from exporter.protocol.dlms import DateTime, Notification, Tag, Value, decode
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import Reading
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, encode_value, frame, information
 from exporter.simulator.sample import Flows, Identity, PerPhase, Sample

@@ -15,19 +15,20 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from exporter import __version__, points
+from exporter import __version__
 from exporter.config import Settings
-from exporter.deriving import Deriver, backlog_threshold_lines
-from exporter.intake import Heard, Intake
+from exporter.derive import points
+from exporter.derive.deriver import Deriver, backlog_threshold_lines
 from exporter.meters import OSLO
-from exporter.placing import Placer, to_ms
-from exporter.service import Service
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.link import Link
+from exporter.pipeline.placing import Placer, to_ms
+from exporter.service.service import Service
 from exporter.simulator import aidon
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.household import Household
 from exporter.simulator.meter import Frame, List, SimulatedMeter
 from exporter.sinks.influx.client import Outcome, Verdict
-from exporter.telemetry import Link
 from tests.support.influx_server import Influx
 
 NOW = datetime(2026, 11, 4, 11, 23, 40, tzinfo=UTC)

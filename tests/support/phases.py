@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exporter import derived
-from exporter.derived import Phases
-from exporter.reading import Reading
+from exporter.derive import derived
+from exporter.derive.derived import Phases
+from exporter.model.reading import Reading
 
 
 def current_unbalance(reading: Reading) -> float | None:

@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from exporter import points
 from exporter.config import Settings
-from exporter.derived import Capacity, EnergySum, Peak, Phases, exporter_thresholds, thresholds
-from exporter.placing import Placed
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import Measurement, Meter, Reading
-from exporter.service import Service
-from exporter.telemetry import Link
+from exporter.derive import points
+from exporter.derive.derived import Capacity, EnergySum, Peak, Phases, exporter_thresholds, thresholds
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import Measurement, Meter, Reading
+from exporter.pipeline.link import Link
+from exporter.pipeline.placing import Placed
+from exporter.service.service import Service
 
 OSLO = ZoneInfo("Europe/Oslo")
 METER = "m"

@@ -1,4 +1,4 @@
-"""The same octets by `exporter.layouts`, in order and read ahead, and by the slow way that defines what they say."""
+"""The same octets by the quick way, in order and read ahead, and by the slow way that defines what they say."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TypeAlias
 
 from fastcrc import crc16
 
-from exporter import points
 from exporter.cli._cores import lines_ahead
 from exporter.cli._readers import Readers
 from exporter.config import Settings
-from exporter.deriving import Deriver
-from exporter.intake import Heard, Intake, Outcome
-from exporter.layouts import Lines, ReadAhead
-from exporter.layouts.ahead import Ahead
+from exporter.derive import points
+from exporter.derive.deriver import Deriver
 from exporter.meters import OSLO
-from exporter.placing import Placed, Placer
+from exporter.model.reading import Zone
+from exporter.pipeline.decoder import Heard, Intake, Outcome
+from exporter.pipeline.learned import Lines, ReadAhead
+from exporter.pipeline.learned.ahead import Ahead
+from exporter.pipeline.placing import Placed, Placer
 from exporter.protocol.hdlc import Rejected
-from exporter.reading import Zone
 from exporter.sources.capture.forms import Form
 from exporter.sources.capture.reader import CaptureParser
 

@@ -13,11 +13,11 @@ from functools import cache
 from random import Random
 from zoneinfo import ZoneInfo
 
-from exporter import points
 from exporter.config import Settings
-from exporter.deriving import Deriver
-from exporter.intake import Heard, Intake
-from exporter.placing import Placed, Placer
+from exporter.derive import points
+from exporter.derive.deriver import Deriver
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.placing import Placed, Placer
 from exporter.protocol.dlms import DateTime
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import local_clock, standard_time

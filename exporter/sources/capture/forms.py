@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
-from exporter.reading import LATEST
+from exporter.model.reading import LATEST
 from exporter.sources.contract import SourceError
 
 __all__ = [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from exporter import points
 from exporter.config import Settings
-from exporter.deriving import Deriver
-from exporter.intake import Heard, Intake
-from exporter.placing import Placer, from_ms, to_ms
+from exporter.derive import points
+from exporter.derive.deriver import Deriver
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.placing import Placer, from_ms, to_ms
 from exporter.simulator.meter import OSLO, SimulatedMeter
 from tests.benchmarks.year import HOURLY_MS, LIST_OCTETS, Readings, RunningHour, Year
 

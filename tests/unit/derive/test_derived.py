@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.config import Limits
-from exporter.derived import (
+from exporter.derive.derived import (
     Capacity,
     EnergySum,
     Peak,
@@ -29,8 +29,8 @@ from exporter.derived import (
     weekday_and_hour,
     with_running,
 )
-from exporter.protocol.obis import ObisCode
-from exporter.reading import Measurement, Meter, Reading
+from exporter.model.obis import ObisCode
+from exporter.model.reading import Measurement, Meter, Reading
 from tests.support.phases import current_unbalance, fuse_load, power_factors, voltage_unbalance
 
 OSLO = ZoneInfo("Europe/Oslo")

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from exporter.config import load
-from exporter.deriving import Deriver, backlog_threshold_lines
-from exporter.placing import Placer
+from exporter.derive.deriver import Deriver, backlog_threshold_lines
+from exporter.pipeline.placing import Placer
 from exporter.simulator.meter import SimulatedMeter
 from tests.support.years import HOUR, HOUR_MS, METER, OSLO, Exporter, Meter, Sent, Written, expected_hours, ms
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
-from exporter.derived import Capacity, EnergySum, Peak, Phases, Threshold
-from exporter.placing import Placed
-from exporter.points import (
+from exporter.derive.derived import Capacity, EnergySum, Peak, Phases, Threshold
+from exporter.derive.points import (
     ABOVE_STEPS,
     REPLACED_MEASUREMENTS,
     capacity_lines,
@@ -20,8 +19,9 @@ from exporter.points import (
     running_hour_line,
     threshold_line,
 )
-from exporter.protocol.obis import ObisCode
-from exporter.reading import Measurement, Meter, Reading
+from exporter.model.obis import ObisCode
+from exporter.model.reading import Measurement, Meter, Reading
+from exporter.pipeline.placing import Placed
 
 OSLO = ZoneInfo("Europe/Oslo")
 NOW = 1_792_929_601_234

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from exporter.placing import Placer
+from exporter.pipeline.placing import Placer
 from tests.support.years import (
     HOUR,
     HOUR_MS,

@@ -16,15 +16,15 @@ from rich.console import Console
 
 from exporter.cli.watch import Watching, _Came, _fuse
 from exporter.config import MeterSettings, Settings
-from exporter.hour_so_far import HourSoFar
-from exporter.intake import Unread
+from exporter.derive.running_hour import HourSoFar
 from exporter.live.digits import big_number
 from exporter.live.state import Level, LiveState
 from exporter.live.view import Fuse, View, load_style, plain_line, sparkline
-from exporter.placing import HOUR_MS, Placed, to_ms
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import Measurement, Meter, Reading
+from exporter.pipeline.decoder import Unread
+from exporter.pipeline.placing import HOUR_MS, Placed, to_ms
 from exporter.protocol.hdlc import Frame, Kind, Rejected
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import Measurement, Meter, Reading
 from exporter.simulator.meter import SimulatedMeter
 from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 

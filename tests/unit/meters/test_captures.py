@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from exporter.intake import Heard, Intake
 from exporter.meters import interpret
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import Measurement, Reading
+from exporter.pipeline.decoder import Heard, Intake
 from exporter.protocol.dlms import decode
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import Measurement, Reading
 from tests.support.octets import all_frames, crc_x25, expected, frames_of, published_frame
 
 ROWS = [(name, n) for name, rows in expected().items() for n in range(len(rows))]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter import points
+from exporter.derive import points
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.sinks.writer import Writer

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from exporter import points
-from exporter.outbox import rejected as rejects
+from exporter.derive import points
+from exporter.outbox import rejected
 from exporter.outbox.queue import Outbox
 from tests.support.years import Exporter
 
 
 def test_ids_are_said_and_understood() -> None:
     ids = [9, 3, 4, 5, 4]
-    assert rejects.ranges(ids) == [(3, 5), (9, 9)]
-    assert rejects.as_text(rejects.ranges(ids)) == "3-5,9"
-    assert rejects.from_text("3-5, 9") == [(3, 5), (9, 9)]
+    assert rejected.ranges(ids) == [(3, 5), (9, 9)]
+    assert rejected.as_text(rejected.ranges(ids)) == "3-5,9"
+    assert rejected.from_text("3-5, 9") == [(3, 5), (9, 9)]
 
 
 @pytest.mark.parametrize("said", ["", "x", "1-", "-1", "1,,2", "1 OR 1=1", "٣"])
 def test_what_is_no_id_is_refused(said: str) -> None:
     with pytest.raises(ValueError, match="is no number of a line"):
-        rejects.from_text(said)
+        rejected.from_text(said)
 
 
 def test_the_service_answers_in_words(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_service_answers_in_words(tmp_path: Path) -> None:
     batch = outbox.take(2, newest=False)
     assert batch is not None
     outbox.delete(batch, rejected={0: "no", 1: "no"})
-    commands = rejects.commands(outbox)
+    commands = rejected.commands(outbox)
     assert commands["retry_rejected"]("1-1") == {"retried": {"lines": 1, "left": 0}}
     assert commands["drop_rejected"]("2") == {"dropped": 1}
     assert commands["retry_rejected"]("2") == {"retried": {"lines": 0, "left": 0}}
@@ -48,7 +48,7 @@ def test_many_thousand_lines_go_back_and_keep_their_order(tmp_path: Path) -> Non
     batch = outbox.take(5000, newest=False)
     assert batch is not None
     outbox.delete(batch, rejected=dict.fromkeys(range(3500), "no"))
-    assert rejects.retry(outbox, [(1, 10**6)]) == rejects.Retried(3500)
+    assert rejected.retry(outbox, [(1, 10**6)]) == rejected.Retried(3500)
     batch = outbox.take(5000, newest=False)
     assert batch is not None
     assert list(batch.lines) == lines
@@ -79,5 +79,5 @@ def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -
     outbox.delete(batch, replaces=points.is_replaced)
     assert [one.line for one in outbox.rejected()] == others[::-1]
     outbox.append(["day_energy,meter_id=A value=9 7200000"])
-    assert rejects.retry(outbox, [(1, 99)]) == rejects.Retried(1, 2), "a newer one waits"
+    assert rejected.retry(outbox, [(1, 99)]) == rejected.Retried(1, 2), "a newer one waits"
     outbox.close()

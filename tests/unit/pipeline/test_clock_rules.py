@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exporter.clock_rules import ClockRules
 from exporter.meters import OSLO
+from exporter.model.obis import ObisCode
+from exporter.model.reading import ClockHabit, Measurement, Meter, Reading
+from exporter.pipeline.clock_rules import ClockRules
 from exporter.protocol.dlms import DateTime
-from exporter.protocol.obis import ObisCode
-from exporter.reading import ClockHabit, Measurement, Meter, Reading
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

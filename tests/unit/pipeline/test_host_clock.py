@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exporter.host_clock import NOT_BEFORE, HostTime, synchronised
-from exporter.reading import LATEST, Meter, Reading
+from exporter.model.reading import LATEST, Meter, Reading
+from exporter.pipeline.host_clock import NOT_BEFORE, HostTime, synchronised
 
 NOW = NOT_BEFORE + timedelta(days=100)
 

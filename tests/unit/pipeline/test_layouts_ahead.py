@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from exporter.cli._readers import Readers
-from exporter.intake import Heard, Intake
-from exporter.layouts import Lines
-from exporter.layouts.ahead import Ahead
 from exporter.meters import OSLO
-from exporter.placing import Placer
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.learned import Lines
+from exporter.pipeline.learned.ahead import Ahead
+from exporter.pipeline.placing import Placer
 from tests.benchmarks.frames import CASES, START, Case, frames
 from tests.support.two_ways import SOURCE, Chunks, Source, ahead, file_of, same_ahead, slowly
 

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from exporter.layouts import Lines
 from exporter.meters import OSLO
+from exporter.pipeline.learned import Lines
 from exporter.protocol.dlms import Notification, Tag, Value
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, frame, information

@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from exporter.intake import Intake
+from exporter.pipeline.decoder import Intake
+from exporter.pipeline.link import Link, LinkState, ReadingAges, exporter_fields, faults, resident_octets
 from exporter.sources.contract import Happened, SourceEvent
-from exporter.telemetry import Link, LinkState, ReadingAges, exporter_fields, faults, resident_octets
 from tests.support.octets import all_frames, frame, frames_of
 
 

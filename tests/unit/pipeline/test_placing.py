@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exporter import points
+from exporter.derive import points
 from exporter.meters import to_utc
-from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer, from_ms, to_ms
+from exporter.model.obis import ObisCode
+from exporter.model.reading import ClockHabit, Measurement, Meter, Reading
+from exporter.pipeline.placing import NAMELESS_WAIT_MS, Placed, Placer, from_ms, to_ms
 from exporter.protocol.dlms import DateTime
-from exporter.protocol.obis import ObisCode
-from exporter.reading import ClockHabit, Measurement, Meter, Reading
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 POWER = Measurement(ObisCode(1, 0, 1, 7, 0), 100.0, "W")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from exporter.meters import OSLO
-from exporter.placing import Placer
-from exporter.protocol.obis import ObisCode
-from exporter.reading import Measurement, Meter, Reading
+from exporter.model.obis import ObisCode
+from exporter.model.reading import Measurement, Meter, Reading
+from exporter.pipeline.placing import Placer
 
 NAMELESS = Reading(Meter(), None, (Measurement(ObisCode.parse("1-0:1.7.0"), 1.0, "W"),))
 NAMED = Reading(Meter("m"), None, NAMELESS.measurements)

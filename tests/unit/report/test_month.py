@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from exporter.derived import EnergySum
-from exporter.report import MonthReport, Stored, build, clock_time, disagreements, kwh
-from exporter.report_forms import as_csv, as_object, as_text
+from exporter.derive.derived import EnergySum
+from exporter.report.forms import as_csv, as_object, as_text
+from exporter.report.month import MonthReport, Stored, build, clock_time, disagreements, kwh
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = 3_600_000

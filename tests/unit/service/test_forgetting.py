@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter import points
-from exporter.derived import Threshold
-from exporter.forgetting import Forgotten, forget, meter_of, meters_of, state_of
+from exporter.derive import points
+from exporter.derive.derived import Threshold
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
+from exporter.service.forgetting import Forgotten, forget, meter_of, meters_of, state_of
 from exporter.sinks.influx.answers import Outcome, Verdict
 from exporter.sinks.writer import Writer
 from tests.support.years import HOUR, HOUR_MS, METER, Exporter, Meter, expected_hours, ms

@@ -1,6 +1,6 @@
 """Lines that wait for a reading to go along with: when they are made, when they go, and that none goes twice."""
 
-from exporter.aboard import Aboard
+from exporter.service.piggyback import Aboard
 
 
 def test_they_are_made_a_little_before_their_time_and_once() -> None:

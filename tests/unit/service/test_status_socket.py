@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exporter.status_socket import NotRunning, StatusServer, ask, socket_path
+from exporter.service.status_socket import NotRunning, StatusServer, ask, socket_path
 
 
 def test_a_question_that_comes_as_it_stops_is_no_fault_to_report(

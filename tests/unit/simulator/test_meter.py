@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.meters import interpret
+from exporter.model.reading import Reading
 from exporter.protocol.dlms import DateTime, decode
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.reading import Reading
 from exporter.simulator.household import Household
 from exporter.simulator.meter import List, SimulatedMeter
 from exporter.simulator.serve import feed

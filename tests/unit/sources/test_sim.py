@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.meters import interpret
+from exporter.model.obis import describe
 from exporter.protocol.dlms import decode
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.protocol.obis import describe
 from exporter.sources.contract import Chunk, Happened, SourceError, SourceEvent
 from exporter.sources.sim import Pace, SimSource
 

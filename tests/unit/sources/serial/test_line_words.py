@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from exporter.intake import Intake
 from exporter.live.state import Level, LiveState
-from exporter.marks import Mark, SourceMarks
+from exporter.pipeline.decoder import Intake
+from exporter.pipeline.link import Link, LinkState, faults
+from exporter.service.events import Mark, SourceMarks
 from exporter.sources.contract import Happened, SourceEvent
-from exporter.telemetry import Link, LinkState, faults
 from tests.support.octets import all_frames
 from tests.unit.pipeline.test_link import Time, hear
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.placing import Run
+from exporter.pipeline.placing import Run
 
 __all__ = ["ReadAhead"]
 

@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from operator import getitem
 from typing import Final
 
-from exporter import points
-from exporter.derived import Phases
-from exporter.intake import Heard
-from exporter.layouts.figures import Figures
-from exporter.layouts.memory import Hours, Spend, Texts, Values
-from exporter.layouts.shape import Shape, Unlearnable, learn
+from exporter.derive import points
+from exporter.derive.derived import Phases
+from exporter.model.obis import describe
+from exporter.model.reading import ClockHabit, Zone
+from exporter.pipeline.decoder import Heard
+from exporter.pipeline.learned.figures import Figures
+from exporter.pipeline.learned.memory import Hours, Spend, Texts, Values
+from exporter.pipeline.learned.shape import Shape, Unlearnable, learn
 from exporter.protocol.hdlc import FLAG
-from exporter.protocol.obis import describe
-from exporter.reading import ClockHabit, Zone
 
 __all__ = ["Ready", "Table"]
 

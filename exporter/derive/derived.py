@@ -16,8 +16,8 @@ from math import fsum, hypot
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.protocol.obis import ObisCode, Quantity, describe
-from exporter.reading import Zone
+from exporter.model.obis import ObisCode, Quantity, describe
+from exporter.model.reading import Zone
 
 if TYPE_CHECKING:
     from exporter.config import Limits

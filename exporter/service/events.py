@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from exporter.telemetry import Link, LinkState
+from exporter.pipeline.link import Link, LinkState
 
 _LOST_AGAIN_S: Final = 300.0
 """A port that comes and goes is marked so often at most."""

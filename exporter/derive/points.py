@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from exporter.derived import (
+from exporter.derive.derived import (
     Capacity,
     EnergySum,
     Phases,
@@ -18,9 +18,9 @@ from exporter.derived import (
     capacity_step,
     weekday_and_hour,
 )
-from exporter.placing import Placed
-from exporter.protocol.obis import ObisCode, describe
-from exporter.reading import Measurement, Zone
+from exporter.model.obis import ObisCode, describe
+from exporter.model.reading import Measurement, Zone
+from exporter.pipeline.placing import Placed
 
 OTHER: Final = "other"
 """Measurement of values whose code the catalogue does not know, or whose unit is not the catalogue's."""

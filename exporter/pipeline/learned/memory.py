@@ -6,14 +6,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from exporter.clock_rules import local_ms
+from exporter.derive.points import escaped
 from exporter.meters import safe_text
 from exporter.meters.clock import local_time, to_utc
 from exporter.meters.entries import Entry, Listing, scaling_of
-from exporter.placing import to_ms
-from exporter.points import escaped
+from exporter.model.reading import LATEST, ClockHabit, Zone
+from exporter.pipeline.clock_rules import local_ms
+from exporter.pipeline.placing import to_ms
 from exporter.protocol.dlms import parse_date_time
-from exporter.reading import LATEST, ClockHabit, Zone
 
 __all__ = ["Hours", "Ids", "Texts", "Values"]
 

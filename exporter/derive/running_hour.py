@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from exporter.placing import HOUR_MS
+from exporter.pipeline.placing import HOUR_MS
 
 __all__ = ["HourSoFar"]
 

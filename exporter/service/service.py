@@ -20,23 +20,24 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter import __version__, points
-from exporter.aboard import Aboard
-from exporter.deriving import backlog_threshold_lines, last_heard, limit_lines
-from exporter.forgetting import forget
-from exporter.marks import LineMarks, SourceMarks
+from exporter import __version__
+from exporter.derive import points
+from exporter.derive.deriver import backlog_threshold_lines, last_heard, limit_lines
 from exporter.meters import safe_text
-from exporter.outbox import rejected as rejects
+from exporter.outbox import rejected
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError, Status
-from exporter.placing import to_ms
-from exporter.reader import Reader
+from exporter.pipeline.link import Link, ReadingAges, exporter_fields
+from exporter.pipeline.placing import to_ms
+from exporter.service.events import LineMarks, SourceMarks
+from exporter.service.forgetting import forget
+from exporter.service.piggyback import Aboard
+from exporter.service.source_worker import Reader
+from exporter.service.status_socket import StatusServer, socket_path
 from exporter.sinks.backoff import Minute
 from exporter.sinks.influx.client import Client
 from exporter.sinks.writer import Writer
 from exporter.sources.contract import Source
-from exporter.status_socket import StatusServer, socket_path
-from exporter.telemetry import Link, ReadingAges, exporter_fields
 
 if TYPE_CHECKING:
     from exporter.config import Settings
@@ -154,7 +155,7 @@ class Service:
             return
         first, self._listen_again = not self._listen_again, time.monotonic() + _LISTEN_AGAIN_S
         try:
-            commands = {"forget": self.forget} | rejects.commands(self._outbox)
+            commands = {"forget": self.forget} | rejected.commands(self._outbox)
             self._server = StatusServer(self._outbox.path, self.status, commands)
         except OSError as error:
             if first:

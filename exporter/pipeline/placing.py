@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from exporter.clock_rules import ClockRules, Rule
 from exporter.meters import OSLO, safe_text, to_utc
-from exporter.reading import Reading, Zone
+from exporter.model.reading import Reading, Zone
+from exporter.pipeline.clock_rules import ClockRules, Rule
 
 log = logging.getLogger(__name__)
 

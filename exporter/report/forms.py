@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from exporter.derived import EnergySum
-from exporter.placing import HOUR_MS
-from exporter.report import Day, MonthReport, clock_time, kwh, local
+from exporter.derive.derived import EnergySum
+from exporter.pipeline.placing import HOUR_MS
+from exporter.report.month import Day, MonthReport, clock_time, kwh, local
 
 __all__ = ["COLUMNS", "as_csv", "as_object", "as_text"]
 

@@ -15,9 +15,9 @@ from enum import Enum
 from typing import Final
 
 from exporter.meters.clock import by_habit, local_time, to_utc
+from exporter.model.obis import describe
+from exporter.model.reading import ClockHabit, Reading, Zone
 from exporter.protocol.dlms import DateTime
-from exporter.protocol.obis import describe
-from exporter.reading import ClockHabit, Reading, Zone
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from typing import Final
 from exporter.meters import listing_of
 from exporter.meters.entries import Entry, Listing, measurements_of, octets_of
 from exporter.meters.three_wire import I2, U2
+from exporter.model.reading import ClockHabit, Measurement, Reading
 from exporter.protocol.dlms import DecodeError, Span, Spans, Tag, decode_with_spans
 from exporter.protocol.hdlc import Frame, crc
-from exporter.reading import ClockHabit, Measurement, Reading
 
 __all__ = ["Shape", "Slot", "Unlearnable", "learn"]
 

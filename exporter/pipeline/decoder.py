@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from exporter.meters import OSLO, interpret, to_utc
+from exporter.model.reading import Reading, Zone
 from exporter.protocol.dlms import DecodeError, decode
 from exporter.protocol.hdlc import Deframer, Frame, Rejected
-from exporter.reading import Reading, Zone
 
 
 @dataclass(frozen=True, slots=True)

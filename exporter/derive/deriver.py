@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from exporter import points
-from exporter.derived import (
+from exporter.derive import points
+from exporter.derive.derived import (
     Phases,
     capacity,
     day_start,
@@ -26,10 +26,10 @@ from exporter.derived import (
     thresholds,
     with_running,
 )
-from exporter.hour_book import HourBook
-from exporter.hour_so_far import HourSoFar
-from exporter.placing import HOUR_MS, Placed
-from exporter.protocol.obis import describe
+from exporter.derive.hour_book import HourBook
+from exporter.derive.running_hour import HourSoFar
+from exporter.model.obis import describe
+from exporter.pipeline.placing import HOUR_MS, Placed
 
 if TYPE_CHECKING:
     from exporter.config import Settings

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
-from exporter import points
+from exporter.derive import points
 from exporter.outbox.queue import Outbox
 
 log = logging.getLogger(__name__)

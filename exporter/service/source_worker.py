@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from exporter import points
-from exporter.aboard import Aboard
-from exporter.deriving import Deriver
-from exporter.forgetting import state_of
-from exporter.host_clock import HostTime
-from exporter.intake import Heard, Intake
+from exporter.derive import points
+from exporter.derive.deriver import Deriver
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.placing import NAMELESS_WAIT_MS, Placed, Placer
+from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.host_clock import HostTime
+from exporter.pipeline.link import Link
+from exporter.pipeline.placing import NAMELESS_WAIT_MS, Placed, Placer
+from exporter.service.forgetting import state_of
+from exporter.service.piggyback import Aboard
 from exporter.sources.contract import Chunk, Happened, Learns, Source, SourceError, SourceEvent
-from exporter.telemetry import Link
 
 if TYPE_CHECKING:
     from exporter.config import Settings

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from operator import getitem
 from typing import Final
 
-from exporter.derived import Phases, fuse_load, unbalance
-from exporter.layouts.memory import Spend, Values
+from exporter.derive.derived import Phases, fuse_load, unbalance
+from exporter.pipeline.learned.memory import Spend, Values
 
 __all__ = ["Figures"]
 

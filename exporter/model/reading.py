@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo
 
+from exporter.model.obis import ObisCode
 from exporter.protocol.dlms import DateTime
-from exporter.protocol.obis import ObisCode
 
 __all__ = ["LATEST", "ClockHabit", "Measurement", "Meter", "Reading", "Zone"]
 

@@ -14,16 +14,16 @@ from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from exporter.intake import Heard, read_frame
-from exporter.layouts import Lines
-from exporter.layouts.run import ReadAhead
-from exporter.placing import HOUR_MS, Placer, Run
+from exporter.model.reading import Zone
+from exporter.pipeline.decoder import Heard, read_frame
+from exporter.pipeline.learned import Lines
+from exporter.pipeline.learned.run import ReadAhead
+from exporter.pipeline.placing import HOUR_MS, Placer, Run
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.reading import Zone
 from exporter.sources.capture.reader import quick_line
 
 if TYPE_CHECKING:
-    from exporter.deriving import Deriver
+    from exporter.derive.deriver import Deriver
 
 __all__ = ["Ahead"]
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Final
 
 from fastcrc import crc16
 
-from exporter.intake import Heard, Outcome, read_frame
-from exporter.layouts.memory import Ids
-from exporter.layouts.run import ReadAhead
-from exporter.layouts.table import Ready, Table
-from exporter.placing import EPOCH, Placer, to_ms
-from exporter.points import escaped
+from exporter.derive.points import escaped
+from exporter.model.reading import Zone
+from exporter.pipeline.decoder import Heard, Outcome, read_frame
+from exporter.pipeline.learned.memory import Ids
+from exporter.pipeline.learned.run import ReadAhead
+from exporter.pipeline.learned.table import Ready, Table
+from exporter.pipeline.placing import EPOCH, Placer, to_ms
 from exporter.protocol.hdlc import FLAG, Deframer, Frame
-from exporter.reading import Zone
 
 if TYPE_CHECKING:
-    from exporter.deriving import Deriver
+    from exporter.derive.deriver import Deriver
 
 __all__ = ["Lines", "ReadAhead"]
 

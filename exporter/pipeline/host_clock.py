@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from exporter.reading import LATEST, Reading
+from exporter.model.reading import LATEST, Reading
 
 log = logging.getLogger(__name__)
 

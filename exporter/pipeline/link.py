@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from exporter.intake import Heard, Outcome, Unread
+from exporter.pipeline.decoder import Heard, Outcome, Unread
 from exporter.protocol.hdlc import Kind, Rejected
 from exporter.sources.contract import Happened, SourceEvent
 

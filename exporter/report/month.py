@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from exporter.derived import (
+from exporter.derive.derived import (
     Capacity,
     EnergySum,
     capacity,
@@ -24,8 +24,8 @@ from exporter.derived import (
     month_sums,
     next_month,
 )
-from exporter.placing import HOUR_MS
-from exporter.reading import Zone
+from exporter.model.reading import Zone
+from exporter.pipeline.placing import HOUR_MS
 
 __all__ = ["DUE_MS", "Day", "Hour", "MonthReport", "Stored", "build", "clock_time", "disagreements", "kwh", "local"]
 

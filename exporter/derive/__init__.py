@@ -1,0 +1,1 @@
+"""What is derived from readings: pure calculations, and the state that they need."""

@@ -1,0 +1,1 @@
+"""The one way from a chunk of bytes to points and state."""

@@ -1,0 +1,1 @@
+"""Hours, days and the month beside the bill."""

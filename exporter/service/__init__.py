@@ -1,0 +1,1 @@
+"""What `run` is: threads, signals, the order of stopping, own metrics, status."""

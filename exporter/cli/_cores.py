@@ -126,4 +126,4 @@ def _piece(stream: BinaryIO, form: Form) -> bytes:
 def _feed(octets: bytes, parser: CaptureParser, lines: Lines) -> Iterator[list[str]]:
     if octets:
         for chunk in parser.feed(octets):
-            yield lines.feed(chunk.octets, chunk.received)
+            yield lines.feed(chunk.data, chunk.received)

@@ -45,15 +45,15 @@ class Gatherer:
         self._last: datetime | None = None
         self.frames = 0
 
-    def add(self, octets: bytes, received: datetime, octet_seconds: float) -> list[Chunk]:
+    def add(self, octets: bytes, received: datetime, byte_seconds: float) -> list[Chunk]:
         """The chunks that are complete with these octets."""
-        began = received - timedelta(seconds=len(octets) * octet_seconds)
+        began = received - timedelta(seconds=len(octets) * byte_seconds)
         done = self.rest() if self._last is not None and began - self._last > _QUIET else []
         start = self._deframer.fed
         for end in self._frame_ends(octets):
             cut = end - start
             if cut > 0:
-                behind = timedelta(seconds=(len(octets) - cut) * octet_seconds)
+                behind = timedelta(seconds=(len(octets) - cut) * byte_seconds)
                 self._waiting += octets[:cut]
                 self._last = received - behind
                 done += self.rest()
@@ -93,7 +93,7 @@ class _Recording:
     def take(self, chunk: Chunk) -> None:
         if chunk.received is None:
             raise SourceError("the source has no time stamps, so there is nothing to add to it; copy the file instead")
-        for gathered in self.gatherer.add(chunk.octets, chunk.received, chunk.octet_seconds):
+        for gathered in self.gatherer.add(chunk.data, chunk.received, chunk.byte_seconds):
             self.writer.append(gathered)
         self._progress()
 

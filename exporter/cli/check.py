@@ -208,7 +208,7 @@ def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> N
     intake = Intake(settings.zone)
     try:
         for chunk in source.chunks(stop, link.happened):
-            link.heard(len(chunk.octets), intake.feed(chunk.octets, chunk.received))
+            link.heard(len(chunk.data), intake.feed(chunk.data, chunk.received))
             if link.state is LinkState.OK or stop.is_set():
                 break
     finally:

@@ -102,8 +102,8 @@ class Tally:
         if outcome.kind is Kind.FILL:
             return
         self.rejected += 1
-        self.damaged_frames += outcome.kind in _A_FRAME_IT_WAS and outcome.octets >= _HEADER_OCTETS
-        cut_start = outcome.offset == 0 and outcome.kind is Kind.NOISE and outcome.octets < MAX_FRAME - 1
+        self.damaged_frames += outcome.kind in _A_FRAME_IT_WAS and outcome.size >= _HEADER_OCTETS
+        cut_start = outcome.offset == 0 and outcome.kind is Kind.NOISE and outcome.size < MAX_FRAME - 1
         if not cut_start and outcome.kind is not Kind.INCOMPLETE:
             self._held += 1
 
@@ -150,7 +150,7 @@ def outcomes_of(reader: CaptureReader, naming: Naming, tally: Tally) -> Iterator
     intake = Intake(naming.zone)
     told = 0
     for chunk in reader:
-        for outcome in intake.feed(chunk.octets, chunk.received):
+        for outcome in intake.feed(chunk.data, chunk.received):
             tally.count(outcome)
             yield outcome
         told = _tell_problems(reader, told)
@@ -188,7 +188,7 @@ def lines_of(
         yield texts
         told = _tell_problems(parser, told)
     for chunk in parser.end():
-        yield lines.feed(chunk.octets, chunk.received)
+        yield lines.feed(chunk.data, chunk.received)
     yield lines.end()
     _tell_problems(parser, told)
     tally.frames += lines.frames
@@ -202,7 +202,7 @@ def _in_order(stream: BinaryIO, parser: CaptureParser, lines: Lines, until: int 
     read = getattr(stream, "read1", stream.read)  # a pipe hands over what is there; a file, a block
     while (until is None or not lines.examples or parser.fed < until) and (data := read(BLOCK)):
         for chunk in parser.feed(data):
-            yield lines.feed(chunk.octets, chunk.received)
+            yield lines.feed(chunk.data, chunk.received)
 
 
 def _line_protocol(outcome: Outcome, placer: Placer, tally: Tally) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _line_protocol(outcome: Outcome, placer: Placer, tally: Tally) -> Iterator[s
     elif isinstance(outcome, Unread):
         say(f"octet {outcome.frame.offset}: {outcome.words}")
     elif outcome.kind is not Kind.FILL:
-        say(f"octet {outcome.offset}: {outcome.octets} octets rejected: {outcome.reason}")
+        say(f"octet {outcome.offset}: {outcome.size} octets rejected: {outcome.reason}")
 
 
 def _placed_lines(placed: Placed, tally: Tally) -> Iterator[str]:
@@ -223,8 +223,8 @@ def _placed_lines(placed: Placed, tally: Tally) -> Iterator[str]:
 
 def _json_line(outcome: Outcome) -> str:
     if isinstance(outcome, Rejected):
-        return json.dumps({"offset": outcome.offset, "octets": outcome.octets, "rejected": outcome.reason})
-    where = {"offset": outcome.frame.offset, "octets": outcome.frame.octets}
+        return json.dumps({"offset": outcome.offset, "octets": outcome.size, "rejected": outcome.reason})
+    where = {"offset": outcome.frame.offset, "octets": outcome.frame.size}
     if isinstance(outcome, Unread):
         return json.dumps(where | {"rejected": outcome.words})
     reading = outcome.reading
@@ -251,10 +251,10 @@ def _clock(reading: Reading) -> str | None:
 
 def _text(outcome: Outcome) -> str:
     if isinstance(outcome, Rejected):
-        return f"octet {outcome.offset}: {outcome.octets} octets rejected: {outcome.reason}"
+        return f"octet {outcome.offset}: {outcome.size} octets rejected: {outcome.reason}"
     frame = outcome.frame
     if isinstance(outcome, Unread):
-        return f"octet {frame.offset}: frame of {frame.octets} octets not readable: {outcome.words}"
+        return f"octet {frame.offset}: frame of {frame.size} octets not readable: {outcome.words}"
     reading = outcome.reading
     meter = reading.meter
     head = [
@@ -263,7 +263,7 @@ def _text(outcome: Outcome) -> str:
         f"meter {meter.id}" if meter.id else "meter not named",
         f"clock {_clock(reading)}" if reading.clock else "no clock",
     ]
-    rows = [f"octet {frame.offset}: {frame.octets} octets, {', '.join(head)}"]
+    rows = [f"octet {frame.offset}: {frame.size} octets, {', '.join(head)}"]
     for m in reading.measurements:
         quantity = describe(m.obis)
         title = quantity.title if quantity else "(not in the catalogue)"

@@ -76,9 +76,9 @@ class Watching:
             return self._end(time.monotonic()) if item.what is Happened.LOST else []
         chunk = item.chunk
         if not item.recalled:
-            self.state.hear(len(chunk.octets), item.at)
+            self.state.hear(len(chunk.data), item.at)
         placed = []
-        for outcome in self._intake.feed(chunk.octets, chunk.received, chunk.octet_seconds):
+        for outcome in self._intake.feed(chunk.data, chunk.received, chunk.byte_seconds):
             if not item.recalled:
                 self.state.count(outcome, item.at)
             if isinstance(outcome, Heard):

@@ -47,7 +47,7 @@ class Intake:
         """Octets fed so far."""
         return self._deframer.fed
 
-    def feed(self, octets: bytes, received: datetime | None = None, octet_seconds: float = 0.0) -> list[Outcome]:
+    def feed(self, octets: bytes, received: datetime | None = None, byte_seconds: float = 0.0) -> list[Outcome]:
         """Take one chunk. `received` (UTC) is when its last octet was here; see `sources.Chunk`.
 
         A reading carries when its closing flag came: `received` less the wire time of the octets behind it, but not
@@ -64,7 +64,7 @@ class Intake:
                 continue
             moment, behind = received, fed - item.end
             if received is not None:
-                moment = received - timedelta(seconds=behind * octet_seconds)
+                moment = received - timedelta(seconds=behind * byte_seconds)
                 if before is not None and moment < before <= received and behind < len(octets):
                     moment = before
             outcomes.append(read_frame(item, moment, self._zone))

@@ -223,7 +223,7 @@ class Link:
         self.rejects[rejected.kind] += 1
         if rejected.kind is Kind.FILL or (rejected.offset == 0 and rejected.kind is Kind.NOISE):
             return  # flags between frames, and the rest of the frame we came in the middle of
-        self._say("rejected", f"{rejected.octets} octets from {self.name} are no frame: {rejected.reason}")
+        self._say("rejected", f"{rejected.size} octets from {self.name} are no frame: {rejected.reason}")
 
     def _become(self, state: LinkState, words: str, *, news: bool = False) -> None:
         quiet = state in (LinkState.OK, LinkState.NO_FRAMES) and not news

@@ -49,7 +49,7 @@ class Frame:
     """
 
     offset: int
-    octets: int
+    size: int
     destination: bytes
     source: bytes
     control: int
@@ -59,7 +59,7 @@ class Frame:
     @property
     def end(self) -> int:
         """Offset of the first octet behind the closing flag."""
-        return self.offset + self.octets
+        return self.offset + self.size
 
     def wire(self) -> bytes:
         """The frame as it was sent, both flags, but for its FCS, which is 00 00 here."""
@@ -88,7 +88,7 @@ class Rejected:
     """Octets of the stream that belong to no frame, and why, in words."""
 
     offset: int
-    octets: int
+    size: int
     kind: Kind
     reason: str
 
@@ -310,7 +310,7 @@ class Deframer:
         self._out.append(
             Frame(
                 offset=self._settled,
-                octets=start.end + 1 - self._settled,
+                size=start.end + 1 - self._settled,
                 destination=addresses[:split],
                 source=addresses[split:],
                 control=octets[start.information - self._base - 3],

@@ -108,8 +108,8 @@ class Reader:
     def take(self, chunk: Chunk) -> None:
         """Bring one chunk into the outbox."""
         with self._lock:
-            outcomes = self._intake.feed(chunk.octets, chunk.received, chunk.octet_seconds)
-            self.link.heard(len(chunk.octets), outcomes)
+            outcomes = self._intake.feed(chunk.data, chunk.received, chunk.byte_seconds)
+            self.link.heard(len(chunk.data), outcomes)
             age = None if chunk.received is None else datetime.now(UTC) - chunk.received
             ours = self.source.live and age is not None and abs(age) < _PAST  # stamped by this computer's clock
             placed = []

@@ -19,13 +19,13 @@ class Chunk:
     """Octets as they came in one piece.
 
     `received` is UTC: when the last octet of the chunk was here; None in a capture without time stamps.
-    `octet_seconds` is the wire time of one octet on a serial port (10/2400 s at 2400 baud), so that the closing flag
+    `byte_seconds` is the wire time of one octet on a serial port (10/2400 s at 2400 baud), so that the closing flag
     of a frame can be placed before the octets that follow it in the chunk; 0 where that says nothing.
     """
 
-    octets: bytes
+    data: bytes
     received: datetime | None
-    octet_seconds: float = 0.0
+    byte_seconds: float = 0.0
 
 
 class Happened(Enum):

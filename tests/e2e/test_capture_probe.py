@@ -104,7 +104,7 @@ def wait_for_lines(file: Path, count: int) -> None:
 
 def frames_in(file: Path) -> int:
     with file.open("rb") as stream:
-        octets = b"".join(chunk.octets for chunk in read_capture(stream))
+        octets = b"".join(chunk.data for chunk in read_capture(stream))
     return sum(isinstance(found, Frame) for found in Deframer().feed(octets))
 
 

@@ -26,7 +26,7 @@ def run(content: bytes) -> None:
     outcomes: list[Outcome] = []
     intake = Intake(SETTINGS.zone)
     for chunk in whole:
-        outcomes += intake.feed(chunk.octets, chunk.received)
+        outcomes += intake.feed(chunk.data, chunk.received)
     outcomes += intake.end()
     kept(outcomes, Placer("fuzz", zone=SETTINGS.zone), Deriver(SETTINGS, lambda _: None, imported=True))
 
@@ -49,8 +49,8 @@ def parsed(pieces: list[bytes]) -> list[Chunk]:
     for problem in parser.problems:
         assert problem.line >= 1
         assert str(problem).isprintable(), str(problem)
-    assert sum(len(chunk.octets) for chunk in chunks) <= length
-    assert all(chunk.octets for chunk in chunks)
+    assert sum(len(chunk.data) for chunk in chunks) <= length
+    assert all(chunk.data for chunk in chunks)
     if parser.form is Form.STAMPED:
         assert all(chunk.received is not None for chunk in chunks)
     return chunks

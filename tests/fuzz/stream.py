@@ -64,7 +64,7 @@ def deframed(octets: bytes) -> list[Frame | Rejected]:
         found += deframer.feed(piece)
         fed += len(piece)
         assert deframer.fed == fed
-        given_out = found[-1].offset + found[-1].octets if found else 0
+        given_out = found[-1].offset + found[-1].size if found else 0
         assert given_out + deframer.waiting == fed
         assert deframer.waiting <= MOST_WAITING
         held = len(deframer._octets), len(deframer._starts), len(deframer._pending), len(deframer._ends)
@@ -73,8 +73,8 @@ def deframed(octets: bytes) -> list[Frame | Rejected]:
     offset = 0
     for item in found:
         assert item.offset == offset
-        assert item.octets > 0
-        offset += item.octets
+        assert item.size > 0
+        offset += item.size
     assert offset == len(octets)
     at_once = Deframer()
     assert found == [*at_once.feed(octets), *at_once.end()]

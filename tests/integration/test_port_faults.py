@@ -225,6 +225,6 @@ def test_another_speed_is_found_on_a_port(pty: Pty) -> None:
         assert (
             f"check with 9600 8N1: write HAN_SOURCE={pty.path}?baud=9600 so that every command starts with it" in words
         )
-        until(lambda: listener.chunks[-1].octet_seconds == 10 / 9600)
+        until(lambda: listener.chunks[-1].byte_seconds == 10 / 9600)
         done.set()
         meter.join(5)

@@ -67,7 +67,7 @@ class Listener:
         for chunk in self.source.chunks(self.stop, self.events.put):
             with self._more:
                 self.chunks.append(chunk)
-                self._octets += chunk.octets
+                self._octets += chunk.data
                 self._more.notify_all()
 
 
@@ -127,7 +127,7 @@ def test_octets_arrive_soon_and_whole(pty: Pty) -> None:
             late.append((received - sent).total_seconds())
         assert listener.octets(410) == FRAME * 10
         assert sorted(late)[5] < 0.05
-        assert {chunk.octet_seconds for chunk in listener.chunks} == {10 / 2400}
+        assert {chunk.byte_seconds for chunk in listener.chunks} == {10 / 2400}
         assert listener.end() < 2
 
 
@@ -251,7 +251,7 @@ def test_a_flood_is_read_in_pieces_slowly_and_stopping_still_works(pty: Pty) -> 
         assert seconds > 1.5
         assert (time.process_time() - used) / seconds < 0.5
         assert listener.end() < 2
-        assert max(len(chunk.octets) for chunk in listener.chunks) <= 4096
+        assert max(len(chunk.data) for chunk in listener.chunks) <= 4096
         assert listener.events.empty()
 
 
@@ -287,7 +287,7 @@ def test_a_tcp_port_that_hangs_up_is_called_again() -> None:
                 if n == 1:
                     assert "cut the connection" in listener.expect(Happened.LOST)
             listener.expect(Happened.OPENED)
-            assert {chunk.octet_seconds for chunk in listener.chunks} == {0.0}
+            assert {chunk.byte_seconds for chunk in listener.chunks} == {0.0}
             assert len(listener.chunks) < 20  # not octet by octet
 
 

@@ -128,4 +128,4 @@ def test_the_usual_line_does_go_the_quick_way() -> None:
 
     text = START + "2026-11-22T17:00:10.123Z 7ea0e2\r\n"
     chunks = read(Quickly(), [text.encode()])[0]
-    assert [chunk.octets for chunk in chunks] == [bytes.fromhex("7EA0E2")] * 2
+    assert [chunk.data for chunk in chunks] == [bytes.fromhex("7EA0E2")] * 2

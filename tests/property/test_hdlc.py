@@ -52,7 +52,7 @@ def fed(octets: bytes, cuts: list[int]) -> list[Frame | Rejected]:
     bounds = [0, *sorted(cut % (len(octets) + 1) for cut in cuts), len(octets)]
     for start, stop in pairwise(bounds):
         found += deframer.feed(octets[start:stop])
-        assert sum(item.octets for item in found) + deframer.waiting == stop == deframer.fed
+        assert sum(item.size for item in found) + deframer.waiting == stop == deframer.fed
     return found + list(deframer.end())
 
 
@@ -90,8 +90,8 @@ def test_conserves_octets_and_any_slicing_is_the_same(octets: bytes, cuts: list[
     offset = 0
     for item in at_once:
         assert item.offset == offset
-        assert item.octets > 0
-        offset += item.octets
+        assert item.size > 0
+        offset += item.size
     assert offset == len(octets)
     assert fed(octets, cuts) == at_once
 
@@ -120,4 +120,4 @@ def test_finds_what_the_reference_finds(octets: bytes) -> None:
 @given(st.binary(max_size=3000))
 def test_any_octets(octets: bytes) -> None:
     found = fed(octets, [100, 1000])
-    assert sum(item.octets for item in found) == len(octets)
+    assert sum(item.size for item in found) == len(octets)

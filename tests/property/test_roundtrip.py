@@ -27,7 +27,7 @@ CURRENTS, VOLTAGES = ("31.7.0", "51.7.0", "71.7.0"), ("32.7.0", "52.7.0", "72.7.
 def deframed(octets: bytes) -> Notification:
     (found,) = Deframer().feed(octets)
     assert isinstance(found, Frame)
-    assert found.octets == len(octets)
+    assert found.size == len(octets)
     return decode(found.information)
 
 

@@ -149,7 +149,7 @@ def ahead(file: bytes, form: Form, source: Source) -> tuple[Told, int]:
 
     def feed(octets: bytes) -> None:
         for chunk in parser.feed(octets):
-            texts.extend(way.feed(chunk.octets, chunk.received))
+            texts.extend(way.feed(chunk.data, chunk.received))
 
     while stream.tell() < len(file) // 3:
         feed(stream.read())
@@ -158,7 +158,7 @@ def ahead(file: bytes, form: Form, source: Source) -> tuple[Told, int]:
     while octets := stream.read():
         feed(octets)
     for chunk in parser.end():
-        texts += way.feed(chunk.octets, chunk.received)
+        texts += way.feed(chunk.data, chunk.received)
     texts += way.end()
     assert parser.fed == len(file)
     lines = [line for text in texts for line in text.split("\n")]

@@ -25,7 +25,7 @@ def lists(maker: str, line: Line, seconds: float, after: float = 0.0) -> Iterato
     """What a meter sends from BEGIN on, `after` seconds later; the closing flags come as they do at 2400 baud."""
     begin = BEGIN + timedelta(seconds=after)
     for complete, octets in SimulatedMeter(maker).frames(begin, begin + timedelta(seconds=seconds)):
-        yield (complete - begin).total_seconds() - len(octets) * line.octet_seconds, octets
+        yield (complete - begin).total_seconds() - len(octets) * line.byte_seconds, octets
 
 
 class Wire:
@@ -137,7 +137,7 @@ class WirePort:
             if begin < wire.time and not self._coming:
                 continue
             come = heard(octets, wire.line, self._line, wire.receiver)
-            seconds = len(octets) * wire.line.octet_seconds
+            seconds = len(octets) * wire.line.byte_seconds
             size = -(-len(come) // _PIECES) or 1
             for n, at in enumerate(range(0, len(come), size), 1):
                 self._coming.append((begin + seconds * n / _PIECES, come[at : at + size]))

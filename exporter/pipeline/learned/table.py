@@ -163,12 +163,12 @@ class Table:
         try:
             self._add(learn(heard.frame, heard.reading))
         except Unlearnable as reason:
-            log.debug("no shape for %s of %d octets: %s", heard.reading.list_id, heard.frame.octets, reason)
+            log.debug("no shape for %s of %d octets: %s", heard.reading.list_id, heard.frame.size, reason)
 
     def missed(self, heard: Heard) -> None:
         """A frame went the slow way. Of a kind that comes again, its shape is learned: at the 2nd, 4th, 8th... miss."""
         reading = heard.reading
-        kind = (heard.frame.octets, reading.list_id, reading.meter.type, len(reading.measurements))
+        kind = (heard.frame.size, reading.list_id, reading.meter.type, len(reading.measurements))
         if len(self._missed) >= _KINDS:
             self._missed.clear()
         count = self._missed[kind] = self._missed.get(kind, 0) + 1

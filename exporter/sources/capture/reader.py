@@ -317,18 +317,18 @@ class CaptureWriter:
         """Write one chunk; its `received` must be known."""
         if chunk.received is None:
             raise ValueError("a chunk without a time cannot be recorded")
-        if not chunk.octets:
+        if not chunk.data:
             return
         stamp = chunk.received.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         # Behind a half line, a line's end first: then that one is a damaged line, and this one is whole.
-        line = ("\n" if self._torn else "") + f"{stamp} {chunk.octets.hex().upper()}\n"
+        line = ("\n" if self._torn else "") + f"{stamp} {chunk.data.hex().upper()}\n"
         self._torn = True
         written = os.write(self._file, line.encode())
         if written < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self._torn = False
         self.lines += 1
-        self.octets += len(chunk.octets)
+        self.octets += len(chunk.data)
         if self._monotonic() - self._synced >= _SYNC_EVERY:
             self._sync()
 

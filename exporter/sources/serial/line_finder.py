@@ -34,7 +34,7 @@ class LineFinder:
         self._deframer = Deframer()
         self._flood = Flood()
         self._pacing = Pacing()
-        self._has_wire = url.octet_seconds > 0
+        self._has_wire = url.byte_seconds > 0
 
     @property
     def line(self) -> Line:
@@ -42,9 +42,9 @@ class LineFinder:
         return self._setting.line
 
     @property
-    def octet_seconds(self) -> float:
+    def byte_seconds(self) -> float:
         """Wire time of an octet on the line in use, 0 where their spacing says nothing."""
-        return self.line.octet_seconds if self._has_wire else 0.0
+        return self.line.byte_seconds if self._has_wire else 0.0
 
     @property
     def learnt(self) -> str:
@@ -75,7 +75,7 @@ class LineFinder:
         if rest and not self._flood.told:
             self._flood.told = True
             report(SourceEvent(Happened.NO_FRAMES, self._flooded(now)))
-        return rest or self._pacing.heard(octets, self._deframer.waiting, self.octet_seconds)
+        return rest or self._pacing.heard(octets, self._deframer.waiting, self.byte_seconds)
 
     def look(self, port: Port, now: float, report: Report) -> None:
         """Change the port's line when it is time. To be called after octets, and every second without.

@@ -29,15 +29,15 @@ class Pacing:
         self._rested = 0.0
         self._quicker = False
 
-    def heard(self, octets: bytes, waiting: int, octet_seconds: float) -> float:
+    def heard(self, octets: bytes, waiting: int, byte_seconds: float) -> float:
         """Take a chunk; gives the seconds to rest before the next.
 
-        `waiting` is Deframer.waiting behind it, `octet_seconds` the time of an octet on the wire, 0 if there is none.
+        `waiting` is Deframer.waiting behind it, `byte_seconds` the time of an octet on the wire, 0 if there is none.
         """
         rested, self._rested = self._rested, 0.0
-        if self._quicker or not octet_seconds:
+        if self._quicker or not byte_seconds:
             return 0.0
-        if rested and len(octets) > rested / octet_seconds + _AT_ONCE:
+        if rested and len(octets) > rested / byte_seconds + _AT_ONCE:
             self._quicker = True  # a virtual port: nothing is paced by the speed that it was set to
             return 0.0
         if waiting <= len(octets):
@@ -45,7 +45,7 @@ class Pacing:
         elif len(self._head) < 3:
             self._head = (self._head + octets)[:3]
         before_the_end = _whole(self._head) - waiting - 1
-        self._rested = max(0.0, min(LONGEST, before_the_end * octet_seconds - _HELD_BACK))
+        self._rested = max(0.0, min(LONGEST, before_the_end * byte_seconds - _HELD_BACK))
         return self._rested
 
 

@@ -176,7 +176,7 @@ class SerialSource:
         return None
 
     def _chunk(self, octets: bytes) -> Chunk:
-        return Chunk(octets, self._now(), self._finder.octet_seconds)
+        return Chunk(octets, self._now(), self._finder.byte_seconds)
 
     def _wait(self, stop: threading.Event, seconds: float) -> None:
         self._pause(stop, seconds)

@@ -39,7 +39,7 @@ class Line:
         return f"{self.baud} {self.bits}{self.parity}{self.stop:g}"
 
     @property
-    def octet_seconds(self) -> float:
+    def byte_seconds(self) -> float:
         """Seconds that one octet takes on the wire: start bit, data bits, parity bit, stop bits."""
         return (1 + self.bits + (self.parity != "N") + self.stop) / self.baud
 
@@ -152,9 +152,9 @@ class SerialUrl:
         return self.scheme not in ("socket", "loop")
 
     @property
-    def octet_seconds(self) -> float:
+    def byte_seconds(self) -> float:
         """Wire time of an octet, 0 where octets come over a network and their spacing says nothing."""
-        return 0.0 if self.scheme in _WITHOUT_WIRE else self.line.octet_seconds
+        return 0.0 if self.scheme in _WITHOUT_WIRE else self.line.byte_seconds
 
     @property
     def path(self) -> str | None:

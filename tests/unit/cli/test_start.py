@@ -14,7 +14,7 @@ from exporter.cli import COMMANDS
 from exporter.config import SettingsError, load
 from exporter.few_settings import FewSettings, few_settings, plain_outbox
 
-CAPTURE = Path(__file__).parents[3] / "captures" / "kamstrup-1phase-norway.hex"
+CAPTURE = Path(__file__).parents[2] / "captures" / "kamstrup-1phase-norway.hex"
 HEAVY = frozenset(
     {"asyncio", "influxdb_client", "pydantic", "pydantic_settings", "rich", "serial", "tenacity", "urllib3"}
 )

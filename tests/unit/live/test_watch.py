@@ -415,7 +415,7 @@ def test_what_was_recalled_is_shown_and_not_counted() -> None:
 def test_half_a_frame_before_the_port_was_lost_is_a_reject_of_its_own() -> None:
     watching = Watching(FakeSource(), Settings())
     one, two = list(frames("kamstrup", 20))[:2]
-    watching.take(_Came(Chunk(one.octets[:100], one.received), 1.0))
+    watching.take(_Came(Chunk(one.data[:100], one.received), 1.0))
     watching.take(SourceEvent(Happened.LOST, "gone"))
     assert watching.state.rejects == 1
     assert len(watching.take(_Came(two, 2.0))) == 1

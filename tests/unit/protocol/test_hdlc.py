@@ -18,7 +18,7 @@ def parts(*pieces: bytes) -> list[Frame | Rejected]:
 
 
 def short(items: list[Frame | Rejected]) -> list[tuple[int, int, str]]:
-    return [(i.offset, i.octets, i.reason if isinstance(i, Rejected) else i.information[3:].decode()) for i in items]
+    return [(i.offset, i.size, i.reason if isinstance(i, Rejected) else i.information[3:].decode()) for i in items]
 
 
 def test_crc_is_x25() -> None:
@@ -76,7 +76,7 @@ def test_wrong_header_in_words() -> None:
     assert isinstance(rejected, Rejected)
     assert rejected.kind is Kind.HEADER
     assert rejected.reason.startswith("HCS ")
-    assert rejected.octets == len(A)
+    assert rejected.size == len(A)
     assert isinstance(good, Frame)
 
 
@@ -93,7 +93,7 @@ def test_false_start_inside_a_frame() -> None:
     start += crc_x25(start[1:])
     inside = frame(b"\xe6\xe7\x00" + start + b"rest")
     found = parts(inside + B)
-    assert [item.octets for item in found] == [len(inside), len(B)]
+    assert [item.size for item in found] == [len(inside), len(B)]
     assert all(isinstance(item, Frame) for item in found)
 
 
@@ -128,7 +128,7 @@ def test_after_end_it_goes_on() -> None:
     deframer.feed(A[:10])
     deframer.end()
     (found,) = deframer.feed(B)
-    assert (found.offset, found.octets) == (10, 25)
+    assert (found.offset, found.size) == (10, 25)
 
 
 def test_memory_is_bounded() -> None:
@@ -146,4 +146,4 @@ def test_memory_is_bounded() -> None:
 
 def test_all_captures_are_all_frames() -> None:
     found = parts(b"".join(all_frames()))
-    assert [item.octets for item in found if isinstance(item, Frame)] == [len(octets) for octets in all_frames()]
+    assert [item.size for item in found if isinstance(item, Frame)] == [len(octets) for octets in all_frames()]

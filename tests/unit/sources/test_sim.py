@@ -109,7 +109,7 @@ def test_frames_come_when_they_are_due() -> None:
         assert chunk.received is not None
         assert abs(time.now - chunk.received) < timedelta(milliseconds=1)
         seen.append(chunk)
-        (frame,) = Deframer().feed(chunk.octets)
+        (frame,) = Deframer().feed(chunk.data)
         assert isinstance(frame, Frame)
     gaps = [round((b - a).total_seconds()) for a, b in pairwise(received(seen))]
     assert gaps == [5, 5, *[10] * 9]  # xx:00:00, the hourly list at xx:00:05, xx:00:10, ...
@@ -190,7 +190,7 @@ def currents(found: list[Chunk]) -> dict[str, list[tuple[float, float]]]:
     told: dict[str, list[tuple[float, float]]] = {"L1": [], "L2": [], "L3": []}
     for chunk in found:
         assert chunk.received is not None
-        (frame,) = Deframer().feed(chunk.octets)
+        (frame,) = Deframer().feed(chunk.data)
         assert isinstance(frame, Frame)
         for measured in interpret(decode(frame.information)).measurements:
             quantity = describe(measured.obis)

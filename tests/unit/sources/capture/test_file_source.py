@@ -129,7 +129,7 @@ def test_urls(path: Path) -> None:
 def test_pace_waits_as_long_as_it_took(path: Path) -> None:
     path.write_text(line("01") + line("02", 10) + line("03", 10.5) + line("04", 3600))
     pauses = Pauses(*[lambda: None] * 3)
-    assert [chunk.octets for chunk in run(path, pauses, pace=True)[0]] == [b"\x01", b"\x02", b"\x03", b"\x04"]
+    assert [chunk.data for chunk in run(path, pauses, pace=True)[0]] == [b"\x01", b"\x02", b"\x03", b"\x04"]
     assert pauses.waits == [10.0, 0.5, 3589.5]
 
 
@@ -190,7 +190,7 @@ def test_follow_waits_for_an_empty_file_to_be_written(path: Path) -> None:
 def test_follow_survives_truncation(path: Path) -> None:
     path.write_text(line("01") + line("02", 1))
     pauses = Pauses(lambda: path.write_text(line("03", 2)), lambda: None)
-    assert [chunk.octets for chunk in run(path, pauses, follow=True)[0]] == [b"\x01", b"\x02", b"\x03"]
+    assert [chunk.data for chunk in run(path, pauses, follow=True)[0]] == [b"\x01", b"\x02", b"\x03"]
 
 
 def test_follow_survives_rotation_and_reads_the_old_file_to_its_end(path: Path) -> None:
@@ -206,7 +206,7 @@ def test_follow_survives_rotation_and_reads_the_old_file_to_its_end(path: Path) 
         path.write_text(line("04", 3))
 
     chunks, events = run(path, Pauses(renamed, new_one, lambda: None), follow=True)
-    assert [chunk.octets for chunk in chunks] == [b"\x01", b"\x02", b"\x03", b"\x04"]
+    assert [chunk.data for chunk in chunks] == [b"\x01", b"\x02", b"\x03", b"\x04"]
     assert [event.what for event in events] == [Happened.OPENED, Happened.OPENED]
 
 

@@ -28,7 +28,7 @@ WHEN = datetime(2026, 11, 22, 17, 0, 10, 123000, UTC)
 def read(content: bytes) -> tuple[bytes, list[Chunk], list[Problem]]:
     reader = read_capture(io.BytesIO(content))
     chunks = list(reader)
-    return b"".join(chunk.octets for chunk in chunks), chunks, reader.problems
+    return b"".join(chunk.data for chunk in chunks), chunks, reader.problems
 
 
 # --- the three forms
@@ -93,7 +93,7 @@ def test_any_slicing_of_the_file_gives_the_same(form: bytes) -> None:
     for size in (1, 2, 3, 7, 50):
         parser = CaptureParser()
         got = [c for i in range(0, len(form), size) for c in parser.feed(form[i : i + size])] + parser.end()
-        assert b"".join(c.octets for c in got) == whole
+        assert b"".join(c.data for c in got) == whole
         if chunks[0].received is not None:
             assert got == chunks
 
@@ -202,7 +202,7 @@ def test_memory_stays_flat(unit: bytes) -> None:
     tracemalloc.start()
     try:
         count = sum(
-            len(c.octets) for c in read_capture(cast(BinaryIO, Repeated(unit, len(unit) * (8_000_000 // len(unit)))))
+            len(c.data) for c in read_capture(cast(BinaryIO, Repeated(unit, len(unit) * (8_000_000 // len(unit)))))
         )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -363,7 +363,7 @@ def test_hex_text_may_be_broken_in_the_middle_of_an_octet() -> None:
     for width in (33, 7, 32):
         folded = "\n".join(digits[i : i + width] for i in range(0, len(digits), width)) + "\n"
         reader = read_capture(io.BytesIO(folded.encode()))
-        assert b"".join(chunk.octets for chunk in reader) == FRAME * 3
+        assert b"".join(chunk.data for chunk in reader) == FRAME * 3
         assert reader.damaged == 0
 
 
@@ -371,7 +371,7 @@ def test_a_bad_digit_in_a_line_of_many_frames_costs_one_of_them() -> None:
     digits = FRAME.hex()
     line = f"{digits}{digits[:20]}XX{digits[22:]}{digits}\n"
     reader = read_capture(io.BytesIO(line.encode()))
-    octets = b"".join(chunk.octets for chunk in reader)
+    octets = b"".join(chunk.data for chunk in reader)
     assert octets == FRAME + FRAME[:10] + FRAME[11:] + FRAME
     assert [str(problem) for problem in reader.problems] == [
         f"line 1: no hex: '{digits[:40]}…'; what can be read of it is used"

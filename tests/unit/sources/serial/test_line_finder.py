@@ -28,7 +28,7 @@ def frames(
     """When frames came that check, as a reader of the source sees it; `most` of them are enough."""
     deframer, came = Deframer(), []
     for at, chunk in wire.run(setting, until, learnt):
-        came += [at for found in deframer.feed(chunk.octets) if isinstance(found, Frame)]
+        came += [at for found in deframer.feed(chunk.data) if isinstance(found, Frame)]
         if len(came) >= most:
             break
     return came
@@ -114,7 +114,7 @@ def test_after_it_was_found_no_frame_is_lost() -> None:
 
 def test_the_wire_time_of_an_octet_is_that_of_the_line_in_use() -> None:
     wire = Wire(lists("kaifa", E, 60), E)
-    last = [chunk.octet_seconds for _, chunk in wire.run(until=59)][-1]
+    last = [chunk.byte_seconds for _, chunk in wire.run(until=59)][-1]
     assert last == 11 / 2400
 
 
@@ -204,7 +204,7 @@ def test_the_far_end_of_a_socket_sets_its_own_line() -> None:
 def test_a_flood_is_read_slowly_and_told_once() -> None:
     wire = Wire([(1 + n / 10, NOISE * 1000) for n in range(600)], N)
     wire.line = Line(4_000_000)
-    octets = [(at, len(chunk.octets)) for at, chunk in wire.run("/dev/none/ttyUSB0?baud=4000000&parity=N", until=60)]
+    octets = [(at, len(chunk.data)) for at, chunk in wire.run("/dev/none/ttyUSB0?baud=4000000&parity=N", until=60)]
     assert sum(size for _, size in octets) < ALLOWED + 61 * RATE + 4096
     assert sum(size for at, size in octets if at > 30) > 25 * RATE * 0.9
     assert max(size for _, size in octets) <= 4096

@@ -17,12 +17,12 @@ START = datetime(2026, 11, 22, 17, tzinfo=UTC)
 FRAMES = [octets for _, octets in islice(SimulatedMeter("kamstrup").frames(START, None), 3)]
 
 
-def played(octets: bytes, group: int, octet_seconds: float = OCTET) -> tuple[list[tuple[float, bytes]], float]:
+def played(octets: bytes, group: int, byte_seconds: float = OCTET) -> tuple[list[tuple[float, bytes]], float]:
     """Read a wire that hands over `group` octets at a time, as SerialSource does: (when, chunk), and how late a frame.
 
     A frame is late by the time between its closing flag's group and the chunk that had it.
     """
-    comes = [((n + group) * octet_seconds, octets[n : n + group]) for n in range(0, len(octets), group)]
+    comes = [((n + group) * byte_seconds, octets[n : n + group]) for n in range(0, len(octets), group)]
     pacing, deframer, now, late = Pacing(), Deframer(), 0.0, 0.0
     chunks = []
     while comes:
@@ -35,7 +35,7 @@ def played(octets: bytes, group: int, octet_seconds: float = OCTET) -> tuple[lis
         frames = [found for found in deframer.feed(chunk) if isinstance(found, Frame)]
         if frames and deframer.waiting == 0:
             late = max(late, now - last)
-        now += pacing.heard(chunk, deframer.waiting, octet_seconds)
+        now += pacing.heard(chunk, deframer.waiting, byte_seconds)
     return chunks, late
 
 
@@ -83,4 +83,4 @@ def test_capture_writes_a_frame_on_one_line_though_it_is_read_in_pieces() -> Non
     lines = []
     for at, chunk in played(FRAMES[0], 1)[0]:
         lines += gatherer.add(chunk, START + timedelta(seconds=at), OCTET)
-    assert [line.octets for line in lines] == [FRAMES[0]]
+    assert [line.data for line in lines] == [FRAMES[0]]

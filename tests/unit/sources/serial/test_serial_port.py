@@ -182,12 +182,12 @@ def test_names(setting: str, name: str) -> None:
 
 
 def test_wire_time_of_an_octet() -> None:
-    assert SerialUrl.parse("/dev/ttyUSB0").octet_seconds == 10 / 2400
-    assert SerialUrl.parse("/dev/ttyUSB0?parity=E").octet_seconds == 11 / 2400
-    assert SerialUrl.parse("/dev/ttyUSB0?baud=9600&parity=O&stop=2&bits=7").octet_seconds == 11 / 9600
-    assert SerialUrl.parse("socket://a:1").octet_seconds == 0
-    assert SerialUrl.parse("rfc2217://a:1").octet_seconds == 0
-    assert SerialUrl.parse("loop://").octet_seconds == 0
+    assert SerialUrl.parse("/dev/ttyUSB0").byte_seconds == 10 / 2400
+    assert SerialUrl.parse("/dev/ttyUSB0?parity=E").byte_seconds == 11 / 2400
+    assert SerialUrl.parse("/dev/ttyUSB0?baud=9600&parity=O&stop=2&bits=7").byte_seconds == 11 / 9600
+    assert SerialUrl.parse("socket://a:1").byte_seconds == 0
+    assert SerialUrl.parse("rfc2217://a:1").byte_seconds == 0
+    assert SerialUrl.parse("loop://").byte_seconds == 0
 
 
 # --- reading
@@ -209,7 +209,7 @@ def test_the_port_is_opened_with_its_line_and_for_us_alone() -> None:
 
 def test_chunks_carry_the_time_at_which_they_came() -> None:
     world = World([b"abc", 9.0, b"def"])
-    assert [(c.octets, c.received) for c in world.run()] == [(b"abc", START), (b"def", START + timedelta(seconds=9))]
+    assert [(c.data, c.received) for c in world.run()] == [(b"abc", START), (b"def", START + timedelta(seconds=9))]
     assert world.told == [Happened.OPENED]
     assert world.waits == []
 
@@ -217,8 +217,8 @@ def test_chunks_carry_the_time_at_which_they_came() -> None:
 def test_a_flood_is_taken_in_pieces() -> None:
     flood = bytes(range(256)) * 40
     chunks = World([flood]).run()
-    assert b"".join(c.octets for c in chunks) == flood
-    assert max(len(c.octets) for c in chunks) == 4096
+    assert b"".join(c.data for c in chunks) == flood
+    assert max(len(c.data) for c in chunks) == 4096
 
 
 def test_what_the_kernel_holds_is_still_given_when_stopping() -> None:
@@ -226,7 +226,7 @@ def test_what_the_kernel_holds_is_still_given_when_stopping() -> None:
     source = SerialSource("/dev/none/ttyUSB0", opener=world.open, monotonic=lambda: world.time, pause=world.pause)
     got = []
     for chunk in source.chunks(world.stop, world.events.append):
-        got.append(chunk.octets)
+        got.append(chunk.data)
         if len(got) == 2:
             world.stop.set()
     assert b"".join(got) == b"first" + b"x" * 5000
@@ -236,7 +236,7 @@ def test_what_the_kernel_holds_is_still_given_when_stopping() -> None:
 def test_giving_up_the_iterator_closes_the_port() -> None:
     world = World([b"first", b"second"])
     chunks = SerialSource("/dev/none/ttyUSB0", opener=world.open).chunks(world.stop, world.events.append)
-    assert next(iter(chunks)).octets == b"first"
+    assert next(iter(chunks)).data == b"first"
     assert world.open_now == 1
     chunks.close()  # type: ignore[attr-defined]
     assert world.open_now == 0

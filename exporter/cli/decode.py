@@ -16,10 +16,10 @@ from exporter.cli._cores import jobs_option, lines_ahead, readers_of
 from exporter.derive import points
 from exporter.few_settings import Naming
 from exporter.model.obis import describe
-from exporter.model.reading import Reading
+from exporter.model.reading import Placed, Reading
 from exporter.pipeline.decoder import Heard, Intake, Outcome, Unread
 from exporter.pipeline.learned import Lines
-from exporter.pipeline.placing import Placed, Placer
+from exporter.pipeline.placing import Placer
 from exporter.protocol.hdlc import MAX_FRAME, Kind, Rejected
 from exporter.sources.capture.forms import NotACapture
 from exporter.sources.capture.reader import BLOCK, CaptureParser, CaptureReader, read_capture

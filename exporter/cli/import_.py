@@ -26,10 +26,11 @@ from exporter.cli.decode import Tally, lines_of
 from exporter.cli.run import start_logging
 from exporter.derive import points
 from exporter.derive.deriver import Deriver
+from exporter.model.reading import Placed
 from exporter.outbox.queue import OutboxError
 from exporter.pipeline.decoder import Heard, Outcome
 from exporter.pipeline.learned import Lines
-from exporter.pipeline.placing import Placed, Placer
+from exporter.pipeline.placing import Placer
 from exporter.sources.capture.forms import NotACapture
 from exporter.sources.capture.reader import CaptureParser
 

@@ -22,8 +22,9 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
-from exporter.derive.derived import EnergySum, month_start, next_month, weekday_and_hour
+from exporter.derive.derived import EnergySum
 from exporter.derive.points import ABOVE_STEPS
+from exporter.model.calendar import month_start, next_month, weekday_and_hour
 from exporter.model.reading import Zone
 from exporter.report.forms import as_csv, as_object, as_text
 from exporter.report.month import MonthReport, Stored, build, clock_time, disagreements, local

@@ -22,8 +22,9 @@ import click
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, config_option, give_up, say, settings_or_exit
 from exporter.live.state import Level, LiveState
 from exporter.live.view import Fuse, View
+from exporter.model.reading import Placed
 from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placed, Placer
+from exporter.pipeline.placing import Placer
 from exporter.sources.contract import Chunk, Happened, Source, SourceError, SourceEvent
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import groupby
 from math import fsum, hypot
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from exporter.model.calendar import HOUR_MS, day_start, month_start, next_month
 from exporter.model.obis import ObisCode, Quantity, describe
 from exporter.model.reading import Zone
 
@@ -30,23 +30,16 @@ __all__ = [
     "Threshold",
     "capacity",
     "capacity_step",
-    "day_hours",
-    "day_start",
     "day_sums",
     "exporter_thresholds",
     "fuse_load",
-    "month_start",
     "month_sums",
-    "next_day",
-    "next_month",
     "projected",
     "thresholds",
     "unbalance",
-    "weekday_and_hour",
     "with_running",
 ]
 
-_HOUR_MS: Final = 3_600_000
 _FEWEST_AMPERES: Final = 1.0
 """Below this mean the currents are a router and a clock radio, and their unbalance means nothing."""
 _MOST_UNKNOWN_MS: Final = 5 * 60_000
@@ -210,55 +203,6 @@ def exporter_thresholds(limit_backlog_s: float) -> tuple[Threshold, ...]:
     return (Threshold("backlog_age", "max", limit_backlog_s),)
 
 
-# The local calendar
-
-
-def day_start(ms: int, zone: Zone) -> int:
-    """Start of the local day that a moment lies in."""
-    local = _local(ms, zone)
-    return _midnight(local.year, local.month, local.day, zone)
-
-
-def next_day(ms: int, zone: Zone) -> int:
-    """Start of the local day after the one that a moment lies in: 23, 24 or 25 hours after its start."""
-    following = _local(ms, zone).date() + timedelta(days=1)
-    return _midnight(following.year, following.month, following.day, zone)
-
-
-def day_hours(ms: int, zone: Zone) -> range:
-    """The starts of the hours, 23, 24 or 25, of the local day that a moment lies in."""
-    return range(day_start(ms, zone), next_day(ms, zone), _HOUR_MS)
-
-
-def month_start(ms: int, zone: Zone) -> int:
-    """Start of the local month that a moment lies in."""
-    local = _local(ms, zone)
-    return _midnight(local.year, local.month, 1, zone)
-
-
-def next_month(ms: int, zone: Zone) -> int:
-    """Start of the local month after the one that a moment lies in."""
-    local = _local(ms, zone)
-    following = date(local.year + local.month // 12, local.month % 12 + 1, 1)
-    return _midnight(following.year, following.month, 1, zone)
-
-
-def weekday_and_hour(ms: int, zone: Zone) -> tuple[int, int]:
-    """Local weekday, 1 (Monday) to 7, and hour, 0 to 23. The 25th hour of a day has the number of the hour before."""
-    local = _local(ms, zone)
-    return local.isoweekday(), local.hour
-
-
-def _local(ms: int, zone: Zone) -> datetime:
-    return datetime.fromtimestamp(ms // 1000, zone)
-
-
-@lru_cache(maxsize=8192)
-def _midnight(year: int, month: int, day: int, zone: Zone) -> int:
-    # Where midnight comes twice this is the first; where it is skipped, it is the moment of the change.
-    return int(datetime(year, month, day, tzinfo=zone).timestamp()) * 1000
-
-
 # Hours
 
 
@@ -295,7 +239,7 @@ def projected(so_far_wh: float, power_w: float, ms_left: int, unknown_ms: int = 
     """
     if unknown_ms > _MOST_UNKNOWN_MS:
         return None
-    return so_far_wh + power_w * max(ms_left, 0) / _HOUR_MS
+    return so_far_wh + power_w * max(ms_left, 0) / HOUR_MS
 
 
 # The capacity charge

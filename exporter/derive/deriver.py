@@ -15,21 +15,18 @@ from exporter.derive import points
 from exporter.derive.derived import (
     Phases,
     capacity,
-    day_start,
     day_sums,
     exporter_thresholds,
-    month_start,
     month_sums,
-    next_day,
-    next_month,
     projected,
     thresholds,
     with_running,
 )
 from exporter.derive.hour_book import HourBook
 from exporter.derive.running_hour import HourSoFar
+from exporter.model.calendar import HOUR_MS, day_start, month_start, next_day, next_month
 from exporter.model.obis import describe
-from exporter.pipeline.placing import HOUR_MS, Placed
+from exporter.model.reading import Placed
 
 if TYPE_CHECKING:
     from exporter.config import Settings

@@ -10,17 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from exporter.derive.derived import (
-    Capacity,
-    EnergySum,
-    Phases,
-    Threshold,
-    capacity_step,
-    weekday_and_hour,
-)
+from exporter.derive.derived import Capacity, EnergySum, Phases, Threshold, capacity_step
+from exporter.model.calendar import weekday_and_hour
 from exporter.model.obis import ObisCode, describe
-from exporter.model.reading import Measurement, Zone
-from exporter.pipeline.placing import Placed
+from exporter.model.reading import Measurement, Placed, Zone
 
 OTHER: Final = "other"
 """Measurement of values whose code the catalogue does not know, or whose unit is not the catalogue's."""

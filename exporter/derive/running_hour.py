@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from exporter.pipeline.placing import HOUR_MS
+from exporter.model.calendar import HOUR_MS
 
 __all__ = ["HourSoFar"]
 

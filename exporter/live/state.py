@@ -12,10 +12,10 @@ from enum import Enum
 from typing import Final
 
 from exporter.derive.running_hour import HourSoFar
+from exporter.model.calendar import HOUR_MS
 from exporter.model.obis import describe
-from exporter.model.reading import Measurement
+from exporter.model.reading import Measurement, Placed
 from exporter.pipeline.decoder import Outcome, Unread
-from exporter.pipeline.placing import HOUR_MS, Placed
 from exporter.protocol.hdlc import Kind, Rejected
 from exporter.sources.contract import Happened, SourceEvent
 

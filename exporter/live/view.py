@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo
 
 from exporter.live.digits import big_number
 from exporter.live.state import HISTORY_MS, Condition, Level, LiveState, MeterState, PhaseValues
+from exporter.model.calendar import HOUR_MS, from_ms
 from exporter.model.obis import describe
-from exporter.pipeline.placing import HOUR_MS, Placed, from_ms
+from exporter.model.reading import Placed
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from exporter.model.reading import ClockHabit
-from exporter.protocol.dlms import DateTime
+from exporter.model.reading import ClockHabit, MeterClock
 
 OSLO: Final = ZoneInfo("Europe/Oslo")
 
 
-def local_time(clock: DateTime) -> datetime | None:
+def local_time(clock: MeterClock) -> datetime | None:
     """The date and time that the meter shows, without a zone; None when it is no date (month 13, hour unknown).
 
     Seconds and hundredths that are not specified are 0.
@@ -35,7 +34,9 @@ def local_time(clock: DateTime) -> datetime | None:
         return None
 
 
-def to_utc(clock: DateTime, habit: ClockHabit, zone: ZoneInfo = OSLO, near: datetime | None = None) -> datetime | None:
+def to_utc(
+    clock: MeterClock, habit: ClockHabit, zone: ZoneInfo = OSLO, near: datetime | None = None
+) -> datetime | None:
     """Read a meter's clock by a rule; None when it is no date.
 
     A deviation east of Greenwich (below 0) is believed: Swedish Kaifa send UTC+1, truly. 0 and +60 are not: Aidon sends

@@ -11,8 +11,8 @@ from exporter.meters.clock import to_utc
 from exporter.meters.text import safe_text
 from exporter.meters.three_wire import without_unmeasured
 from exporter.model.obis import ObisCode, describe
-from exporter.model.reading import ClockHabit, Measurement, Meter, Reading, Zone
-from exporter.protocol.dlms import DateTime, Notification, Tag, Value, parse_date_time
+from exporter.model.reading import ClockHabit, Measurement, Meter, MeterClock, Reading, Zone
+from exporter.protocol.dlms import Notification, Tag, Value, parse_date_time
 
 # Units that are SI already (domain.md, "Units"); 255 is "no unit".
 _UNITS: Final = {
@@ -193,9 +193,9 @@ def clock_of(found: Iterable[Entry]) -> Value | None:
     return None
 
 
-def date_time_of(value: Value) -> DateTime | None:
+def date_time_of(value: Value) -> MeterClock | None:
     """A date-time, sent as such or as an octet-string of 12; None for any other value."""
-    if isinstance(value.content, DateTime):
+    if isinstance(value.content, MeterClock):
         return value.content
     octets = octets_of(value)
     return parse_date_time(octets) if octets is not None and len(octets) == 12 else None

@@ -9,9 +9,8 @@ from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo
 
 from exporter.model.obis import ObisCode
-from exporter.protocol.dlms import DateTime
 
-__all__ = ["LATEST", "ClockHabit", "Measurement", "Meter", "Reading", "Zone"]
+__all__ = ["LATEST", "ClockHabit", "Measurement", "Meter", "MeterClock", "Placed", "Reading", "Zone"]
 
 LATEST: Final = datetime(2262, 1, 1, tzinfo=UTC)
 """No reading is of a later moment: InfluxDB, which counts nanoseconds from 1970 in 64 bits, could not hold it."""
@@ -28,6 +27,26 @@ class ClockHabit(Enum):
     CIVIL = "civil time"
     """Local time as people keep it, daylight saving included: Kaifa."""
     UTC = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class MeterClock:
+    """A COSEM date-time as sent, field by field; None where the meter says "not specified".
+
+    `deviation` is minutes with UTC = local + deviation; bit 7 of `status` tells that daylight saving is active.
+    The fields are not checked against a calendar: a meter can send month 13.
+    """
+
+    year: int | None
+    month: int | None
+    day: int | None
+    weekday: int | None
+    hour: int | None
+    minute: int | None
+    second: int | None
+    hundredths: int | None
+    deviation: int | None
+    status: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +80,26 @@ class Reading:
     meter: Meter
     list_id: str | None
     measurements: tuple[Measurement, ...]
-    meter_clock: DateTime | None = None
+    meter_clock: MeterClock | None = None
     clock: datetime | None = None
     habit: ClockHabit = ClockHabit.STANDARD
     list_clock: bool = False
     received: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A reading with its meter and its time.
+
+    `time` is what instantaneous values carry, `register_time` what energy registers carry: the full hour that they
+    were taken at (`is_hour`: they are its first, and no repeat), or `time`. Both None where nothing told the time (a
+    capture without time stamps, a list without a clock). `clock_offset` is the meter's clock less `received`, s, or
+    None without either.
+    """
+
+    reading: Reading
+    meter_id: str
+    time: int | None
+    register_time: int | None
+    is_hour: bool = False
+    clock_offset: float | None = None

@@ -16,8 +16,7 @@ from typing import Final
 
 from exporter.meters.clock import by_habit, local_time, to_utc
 from exporter.model.obis import describe
-from exporter.model.reading import ClockHabit, Reading, Zone
-from exporter.protocol.dlms import DateTime
+from exporter.model.reading import ClockHabit, MeterClock, Reading, Zone
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ _WORDS: Final = {
 }
 
 
-def read_clock(clock: DateTime, rule: Rule, habit: ClockHabit, zone: Zone, near: datetime | None) -> datetime | None:
+def read_clock(clock: MeterClock, rule: Rule, habit: ClockHabit, zone: Zone, near: datetime | None) -> datetime | None:
     """A meter's clock in UTC by a rule; None when it is no date. A deviation counts under the habit only."""
     if rule is Rule.HABIT:
         return to_utc(clock, habit, zone, near)

@@ -14,47 +14,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from exporter.meters import OSLO, safe_text, to_utc
-from exporter.model.reading import Reading, Zone
+from exporter.model.calendar import from_ms, to_ms
+from exporter.model.reading import Placed, Reading, Zone
 from exporter.pipeline.clock_rules import ClockRules, Rule
 
 log = logging.getLogger(__name__)
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-HOUR_MS: Final = 3_600_000
 NAMELESS_WAIT_MS: Final = 60_000
 _ALTERNATING_MS: Final = 10 * 60_000
 _MOST_WAITING: Final = 1000
 """Lists without a name that wait for one, where no time tells how long they do: some 40 minutes of Aidon's list 1."""
 _REMEMBERED_LISTS: Final = 4096
 _REMEMBERED_IDS: Final = 16
-
-
-def to_ms(moment: datetime) -> int:
-    """UTC -> whole milliseconds since 1970, rounded down."""
-    return (moment - EPOCH) // timedelta(milliseconds=1)
-
-
-def from_ms(ms: int) -> datetime:
-    """Milliseconds since 1970 -> UTC."""
-    return EPOCH + timedelta(milliseconds=ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A reading with its meter and its time.
-
-    `time` is what instantaneous values carry, `register_time` what energy registers carry: the full hour that they
-    were taken at (`is_hour`: they are its first, and no repeat), or `time`. Both None where nothing told the time (a
-    capture without time stamps, a list without a clock). `clock_offset` is the meter's clock less `received`, s, or
-    None without either.
-    """
-
-    reading: Reading
-    meter_id: str
-    time: int | None
-    register_time: int | None
-    is_hour: bool = False
-    clock_offset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NoReturn, TypeAlias
 
+from exporter.model.reading import MeterClock
+
 LLC: Final = b"\xe6\xe7\x00"
 DATA_NOTIFICATION: Final = 0x0F
 MAX_DEPTH: Final = 8
@@ -71,27 +73,7 @@ class Tag(IntEnum):
     TIME = 0x1B
 
 
-@dataclass(frozen=True, slots=True)
-class DateTime:
-    """A COSEM date-time as sent, field by field; None where the meter says "not specified".
-
-    `deviation` is minutes with UTC = local + deviation; bit 7 of `status` tells that daylight saving is active.
-    The fields are not checked against a calendar: a meter can send month 13.
-    """
-
-    year: int | None
-    month: int | None
-    day: int | None
-    weekday: int | None
-    hour: int | None
-    minute: int | None
-    second: int | None
-    hundredths: int | None
-    deviation: int | None
-    status: int | None
-
-
-Content: TypeAlias = "int | float | bool | bytes | DateTime | tuple[Value, ...] | None"
+Content: TypeAlias = "int | float | bool | bytes | MeterClock | tuple[Value, ...] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +89,7 @@ class Notification:
     """A Data-Notification: long-invoke-id-and-priority, the date-time of its header, and the list."""
 
     invoke_id: int
-    date_time: DateTime | None
+    date_time: MeterClock | None
     value: Value
 
 
@@ -176,12 +158,12 @@ def _notification(reader: _Reader) -> Notification:
     return Notification(invoke_id, date_time, value)
 
 
-def parse_date_time(octets: bytes) -> DateTime:
+def parse_date_time(octets: bytes) -> MeterClock:
     """Read the 12 octets of a COSEM date-time. Raises ValueError for any other length."""
     if len(octets) != _DATE_TIME_OCTETS:
         raise ValueError(f"a date-time has 12 octets, not {len(octets)}")
     year, month, day, weekday, hour, minute, second, hundredths, deviation, status = _DATE_TIME.unpack(octets)
-    return DateTime(
+    return MeterClock(
         None if year == 0xFFFF else year,
         _specified(month),
         _specified(day),
@@ -240,7 +222,7 @@ class _Reader:
             self.fail(f"expected the length of {what} at octet {self.at - 1}, found {first:02X}", self.at - 1)
         return self.unsigned(count, f"the length of {what}")
 
-    def header_date_time(self) -> DateTime | None:
+    def header_date_time(self) -> MeterClock | None:
         """Length 00; 0C and 12 octets; or 09 0C and 12 octets (Kaifa, Kamstrup before document 3.0)."""
         at = self.at
         length = self.octet("the header's date-time")
@@ -292,7 +274,7 @@ class _SpanReader(_Reader):
         self.found: list[tuple[Value, Span]] = []
         self.header_end = 0
 
-    def header_date_time(self) -> DateTime | None:
+    def header_date_time(self) -> MeterClock | None:
         date_time = super().header_date_time()
         self.header_end = self.at
         return date_time

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from exporter.derive.derived import EnergySum
-from exporter.pipeline.placing import HOUR_MS
+from exporter.model.calendar import HOUR_MS
 from exporter.report.month import Day, MonthReport, clock_time, kwh, local
 
 __all__ = ["COLUMNS", "as_csv", "as_object", "as_text"]

@@ -13,19 +13,9 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from exporter.derive.derived import (
-    Capacity,
-    EnergySum,
-    capacity,
-    capacity_step,
-    day_start,
-    day_sums,
-    month_start,
-    month_sums,
-    next_month,
-)
+from exporter.derive.derived import Capacity, EnergySum, capacity, capacity_step, day_sums, month_sums
+from exporter.model.calendar import HOUR_MS, day_start, month_start, next_month
 from exporter.model.reading import Zone
-from exporter.pipeline.placing import HOUR_MS
 
 __all__ = ["DUE_MS", "Day", "Hour", "MonthReport", "Stored", "build", "clock_time", "disagreements", "kwh", "local"]
 

@@ -24,11 +24,11 @@ from exporter import __version__
 from exporter.derive import points
 from exporter.derive.deriver import backlog_threshold_lines, last_heard, limit_lines
 from exporter.meters import safe_text
+from exporter.model.calendar import to_ms
 from exporter.outbox import rejected
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError, Status
 from exporter.pipeline.link import Link, ReadingAges, exporter_fields
-from exporter.pipeline.placing import to_ms
 from exporter.service.events import LineMarks, SourceMarks
 from exporter.service.forgetting import forget
 from exporter.service.piggyback import Aboard

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.derive import points
 from exporter.derive.deriver import Deriver
+from exporter.model.reading import Placed
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.pipeline.decoder import Heard, Intake
 from exporter.pipeline.host_clock import HostTime
 from exporter.pipeline.link import Link
-from exporter.pipeline.placing import NAMELESS_WAIT_MS, Placed, Placer
+from exporter.pipeline.placing import NAMELESS_WAIT_MS, Placer
 from exporter.service.forgetting import state_of
 from exporter.service.piggyback import Aboard
 from exporter.sources.contract import Chunk, Happened, Learns, Source, SourceError, SourceEvent

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from exporter.protocol.dlms import DateTime, Notification, Tag, Value
+from exporter.model.reading import MeterClock
+from exporter.protocol.dlms import Notification, Tag, Value
 from exporter.simulator.encoder import (
     Addresses,
     frame,
@@ -41,7 +42,7 @@ E350: Final = Form(b"EMBRIQ_V1_1", 2)
 """Landis+Gyr E350 of Norwegian nets; it pads its meter id with NULs to 16 octets."""
 
 
-def clock(moment: datetime, zone: ZoneInfo) -> DateTime:
+def clock(moment: datetime, zone: ZoneInfo) -> MeterClock:
     """Give the clock of list 3: the full hour in local standard time, deviation 0, Sunday 0 (captures)."""
     hour = standard_time(moment, zone).replace(minute=0, second=0)
     return local_clock(hour, deviation=0, sunday=0)
@@ -60,7 +61,7 @@ def list2(meter: Identity, sample: Sample, form: Form = AIDON) -> bytes:
     return _frame(_list2(meter, sample, form))
 
 
-def list3(meter: Identity, sample: Sample, clock: DateTime, form: Form = AIDON) -> bytes:
+def list3(meter: Identity, sample: Sample, clock: MeterClock, form: Form = AIDON) -> bytes:
     """Give the frame of the hourly list: list 2, clock, registers in full 10 Wh.
 
     Raises ValueError when a value does not fit or the sample has no registers.
@@ -71,7 +72,7 @@ def list3(meter: Identity, sample: Sample, clock: DateTime, form: Form = AIDON) 
     return _frame(elements)
 
 
-def swedish(sample: Sample, clock: DateTime) -> bytes:
+def swedish(sample: Sample, clock: MeterClock) -> bytes:
     """Give the frame of the Swedish 27-element list: no meter id, power of each phase, registers in Wh.
 
     Raises ValueError when a value does not fit, or phase powers or registers are missing.

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from exporter.protocol.dlms import DATA_NOTIFICATION, LLC, DateTime, Notification, Tag, Value
+from exporter.model.reading import MeterClock
+from exporter.protocol.dlms import DATA_NOTIFICATION, LLC, Notification, Tag, Value
 from exporter.protocol.hdlc import FLAG, crc
 
 __all__ = [
@@ -69,7 +70,7 @@ def number(tag: Tag, value: float, per_unit: float = 1) -> Value:
     return Value(tag, round(value * per_unit))
 
 
-def stamp(clock: DateTime) -> Value:
+def stamp(clock: MeterClock) -> Value:
     """Give the clock of a list: an octet-string of 12 octets."""
     return Value(Tag.OCTET_STRING, date_time(clock))
 
@@ -80,10 +81,10 @@ def standard_time(moment: datetime, zone: ZoneInfo) -> datetime:
     return local.replace(tzinfo=None) - (local.dst() or timedelta())
 
 
-def local_clock(local: datetime, *, deviation: int | None, sunday: int = 7) -> DateTime:
+def local_clock(local: datetime, *, deviation: int | None, sunday: int = 7) -> MeterClock:
     """Write local wall time as a meter's clock. `sunday` is what it sends as that day's number: 7, or 0 (Aidon)."""
     weekday = local.isoweekday()
-    return DateTime(
+    return MeterClock(
         year=local.year,
         month=local.month,
         day=local.day,
@@ -97,7 +98,7 @@ def local_clock(local: datetime, *, deviation: int | None, sunday: int = 7) -> D
     )
 
 
-def date_time(clock: DateTime) -> bytes:
+def date_time(clock: MeterClock) -> bytes:
     """Give the 12 octets of a COSEM date-time. Raises ValueError when a field does not fit."""
     fields = (clock.month, clock.day, clock.weekday, clock.hour, clock.minute, clock.second, clock.hundredths)
     try:
@@ -131,7 +132,7 @@ def _content(tag: Tag, content: object) -> bytes:
         return b""
     if isinstance(content, tuple) and tag in (Tag.ARRAY, Tag.STRUCTURE):
         return _length(len(content)) + b"".join(encode_value(element) for element in content)
-    if isinstance(content, DateTime) and tag is Tag.DATE_TIME:
+    if isinstance(content, MeterClock) and tag is Tag.DATE_TIME:
         return date_time(content)
     if not isinstance(content, bytes):
         raise TypeError(f"not what a {tag.name} holds")

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from exporter.protocol.dlms import DateTime, Notification, Tag, Value
+from exporter.model.reading import MeterClock
+from exporter.protocol.dlms import Notification, Tag, Value
 from exporter.simulator.encoder import Addresses, frame, information, local_clock, number, stamp, text
 from exporter.simulator.sample import Flows, Identity, Sample
 
@@ -22,17 +23,17 @@ _PER_AMPERE: Final = 1000
 _PER_VOLT: Final = 10
 
 
-def clock(moment: datetime, zone: ZoneInfo) -> DateTime:
+def clock(moment: datetime, zone: ZoneInfo) -> MeterClock:
     """Give the meter's clock: civil time, deviation not specified, no daylight saving bit (captures of summer)."""
     return local_clock(moment.astimezone(zone), deviation=None)
 
 
-def list1(sample: Sample, clock: DateTime) -> bytes:
+def list1(sample: Sample, clock: MeterClock) -> bytes:
     """Give the frame of the 2 s list: P+ alone."""
     return _frame(clock, [number(Tag.UINT32, sample.power.active_import)])
 
 
-def list2(meter: Identity, sample: Sample, clock: DateTime) -> bytes:
+def list2(meter: Identity, sample: Sample, clock: MeterClock) -> bytes:
     """Give the frame of the 10 s list.
 
     A sample without L3 makes the short list of a 1-phase meter; else a current or voltage that is None is sent as
@@ -41,7 +42,7 @@ def list2(meter: Identity, sample: Sample, clock: DateTime) -> bytes:
     return _frame(clock, _list2(meter, sample))
 
 
-def list3(meter: Identity, sample: Sample, clock: DateTime) -> bytes:
+def list3(meter: Identity, sample: Sample, clock: MeterClock) -> bytes:
     """Give the frame of the hourly list: list 2, clock, registers in Wh.
 
     Raises ValueError when a value does not fit or the sample has no registers.
@@ -49,7 +50,7 @@ def list3(meter: Identity, sample: Sample, clock: DateTime) -> bytes:
     return _frame(clock, [*_list2(meter, sample), stamp(clock), *_energies(sample)])
 
 
-def pairs(meter: Identity, sample: Sample, clock: DateTime) -> bytes:
+def pairs(meter: Identity, sample: Sample, clock: MeterClock) -> bytes:
     """Give the frame of MA304H4PSE (Sweden): list 2, or list 3 if the sample has registers, as OBIS and value pairs.
 
     The list id stands at 1-0:0.2.129, meter id and type where Aidon has them; no scalers. What is None is left out.
@@ -97,6 +98,6 @@ def _pair(code: tuple[int, ...], value: Value) -> tuple[Value, Value]:
     return Value(Tag.OCTET_STRING, bytes((*code, 255))), value
 
 
-def _frame(clock: DateTime, elements: list[Value]) -> bytes:
+def _frame(clock: MeterClock, elements: list[Value]) -> bytes:
     notification = Notification(_INVOKE_ID, clock, Value(Tag.STRUCTURE, tuple(elements)))
     return frame(ADDRESSES, information(notification, tagged_clock=True))

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from exporter.protocol.dlms import DateTime, Notification, Tag, Value
+from exporter.model.reading import MeterClock
+from exporter.protocol.dlms import Notification, Tag, Value
 from exporter.simulator.encoder import (
     Addresses,
     frame,
@@ -42,12 +43,14 @@ _VOLTAGE: Final = _codes((32, 52, 72), 7)
 _ENERGY: Final = _codes((1, 2, 3, 4), 8)
 
 
-def clock(moment: datetime, zone: ZoneInfo) -> DateTime:
+def clock(moment: datetime, zone: ZoneInfo) -> MeterClock:
     """Give the meter's clock: local standard time all year, deviation not specified (domain.md, "Clocks")."""
     return local_clock(standard_time(moment, zone), deviation=None)
 
 
-def list1(meter: Identity, sample: Sample, clock: DateTime, *, tagged_clock: bool = False, nulls: bool = True) -> bytes:
+def list1(
+    meter: Identity, sample: Sample, clock: MeterClock, *, tagged_clock: bool = False, nulls: bool = True
+) -> bytes:
     """Give the frame of the 10 s list.
 
     A phase that is None becomes two nulls in place of the pair, or with `nulls` False nothing. Currents are sent in
@@ -57,7 +60,7 @@ def list1(meter: Identity, sample: Sample, clock: DateTime, *, tagged_clock: boo
 
 
 def hourly(
-    meter: Identity, sample: Sample, clock: DateTime, *, tagged_clock: bool = False, nulls: bool = True
+    meter: Identity, sample: Sample, clock: MeterClock, *, tagged_clock: bool = False, nulls: bool = True
 ) -> bytes:
     """Give the frame of the hourly list: list 1, clock, registers.
 
@@ -98,6 +101,6 @@ def _energies(registers: Flows, step: int) -> Iterable[Value]:
         yield from (code, Value(Tag.UINT32, int(value // step)))
 
 
-def _frame(clock: DateTime, elements: list[Value], tagged_clock: bool) -> bytes:
+def _frame(clock: MeterClock, elements: list[Value], tagged_clock: bool) -> bytes:
     notification = Notification(0, clock, Value(Tag.STRUCTURE, tuple(elements)))
     return frame(ADDRESSES, information(notification, tagged_clock=tagged_clock))

@@ -13,7 +13,8 @@ from functools import lru_cache
 from itertools import cycle, islice
 from typing import Final, NamedTuple
 
-from exporter.protocol.dlms import DateTime, Tag, Value, decode
+from exporter.model.reading import MeterClock
+from exporter.protocol.dlms import Tag, Value, decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, date_time, frame, information, local_clock, standard_time
@@ -195,7 +196,7 @@ def _varied(value: Value, turn: int) -> Value:
     return value
 
 
-def _later(clock: DateTime, turn: int) -> DateTime:
+def _later(clock: MeterClock, turn: int) -> MeterClock:
     fields = (clock.year, clock.month, clock.day, clock.hour, clock.minute, clock.second)
     moment = datetime(*(field or 0 for field in fields)) + turn * _EVERY[False]  # type: ignore[arg-type]  # noqa: DTZ001
     weekday = moment.isoweekday() if turn else clock.weekday

@@ -24,7 +24,7 @@ from typing import Any, Final
 import yaml
 
 from exporter.config import Settings, load
-from exporter.pipeline.placing import from_ms, to_ms
+from exporter.model.calendar import from_ms, to_ms
 from exporter.sinks.influx.client import Http
 from tests.support.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of, rule_queries
 

@@ -12,9 +12,10 @@ from typing import Final, TypeAlias
 
 from exporter.derive import points
 from exporter.meters import OSLO, interpret
+from exporter.model.reading import Placed
 from exporter.pipeline.decoder import Heard, Outcome
 from exporter.pipeline.learned import Lines
-from exporter.pipeline.placing import Placed, Placer
+from exporter.pipeline.placing import Placer
 from exporter.protocol.dlms import DecodeError, decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.capture.reader import BLOCK

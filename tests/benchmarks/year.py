@@ -23,13 +23,13 @@ from urllib.parse import urlencode
 
 from exporter.config import Settings, load
 from exporter.derive import points
-from exporter.derive.derived import day_start, month_start, next_day, projected, thresholds, with_running
+from exporter.derive.derived import projected, thresholds, with_running
 from exporter.derive.deriver import Deriver, backlog_threshold_lines
 from exporter.derive.running_hour import HourSoFar
+from exporter.model.calendar import HOUR_MS, day_start, from_ms, month_start, next_day, to_ms
 from exporter.model.obis import ObisCode, describe
-from exporter.model.reading import Measurement, Meter, Reading, Zone
+from exporter.model.reading import Measurement, Meter, Placed, Reading, Zone
 from exporter.pipeline.link import Link, exporter_fields
-from exporter.pipeline.placing import HOUR_MS, Placed, from_ms, to_ms
 from exporter.simulator.household import Household
 from exporter.simulator.loads import noise
 from exporter.simulator.meter import MAKERS

@@ -18,7 +18,8 @@ import yaml
 
 from exporter.config import Limits
 from exporter.derive import points
-from exporter.derive.derived import Capacity, Peak, Threshold, exporter_thresholds, month_start, thresholds
+from exporter.derive.derived import Capacity, Peak, Threshold, exporter_thresholds, thresholds
+from exporter.model.calendar import month_start
 from exporter.model.reading import Zone
 from tests.support.grafana_server import ROOT, GrafanaServer
 from tests.support.influx_server import Influx

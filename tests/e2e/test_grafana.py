@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from exporter.pipeline.placing import to_ms
+from exporter.model.calendar import to_ms
 from tests.e2e.alerting import StartedGrafana
 from tests.support.dashboards import FOLDER, NAMES
 from tests.support.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of

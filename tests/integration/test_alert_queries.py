@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.derive import points
-from exporter.derive.derived import Threshold, capacity, capacity_step, month_start, with_running
+from exporter.derive.derived import Threshold, capacity, capacity_step, with_running
+from exporter.model.calendar import month_start
 from grafana.dashboards import alerts
 from grafana.dashboards.rule_parts import Rule
 from tests.e2e.alerting import write

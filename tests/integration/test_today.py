@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.derive import points
-from exporter.derive.derived import day_start
+from exporter.model.calendar import day_start
 from grafana.dashboards.dashboards import dashboards
 from tests.support.grafana_queries import filled, queries_of
 from tests.support.influx_server import Store

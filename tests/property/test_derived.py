@@ -11,21 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exporter.derive.derived import (
-    capacity,
-    capacity_step,
-    day_hours,
-    day_start,
-    day_sums,
-    month_start,
-    month_sums,
-    next_day,
-    next_month,
-    projected,
-    unbalance,
-    weekday_and_hour,
-    with_running,
-)
+from exporter.derive.derived import capacity, capacity_step, day_sums, month_sums, projected, unbalance, with_running
+from exporter.model.calendar import day_hours, day_start, month_start, next_day, next_month, weekday_and_hour
 from exporter.model.obis import ObisCode
 from exporter.model.reading import Measurement, Meter, Reading
 from tests.support.phases import current_unbalance, fuse_load, power_factors

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.meters import OSLO
-from exporter.protocol.dlms import DateTime, Notification, Tag, Value
+from exporter.model.reading import MeterClock
+from exporter.protocol.dlms import Notification, Tag, Value
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, date_time, frame, information
 from exporter.simulator.sample import Flows, Identity, Sample
@@ -206,7 +207,7 @@ def test_meters_and_what_they_measure(
 def twelve(local: datetime, hundredths: int | None = None, deviation: int | None = None) -> bytes:
     """A clock's octets."""
     day = (local.year, local.month, local.day, None, local.hour, local.minute, local.second)
-    return date_time(DateTime(*day, hundredths, deviation, 0))
+    return date_time(MeterClock(*day, hundredths, deviation, 0))
 
 
 # What a meter may show around them, and it knows no zone: UTC stands for none.
@@ -337,7 +338,7 @@ def unheard_of(draw: st.DrawFn) -> list[bytes]:
     flat = [octet_string(text) for text in start] + [value for entry in found for value in entry]
     nested = [Value(Tag.STRUCTURE, tuple(entry)) for entry in found]
     listed = draw(st.sampled_from([Value(Tag.STRUCTURE, tuple(flat)), Value(Tag.ARRAY, tuple(nested))]))
-    clock = draw(st.sampled_from([None, DateTime(2024, 1, 1, None, 12, 5, 0, None, None, 0)]))
+    clock = draw(st.sampled_from([None, MeterClock(2024, 1, 1, None, 12, 5, 0, None, None, 0)]))
     made = [listed] * 3 + [varied(listed, draw) for _ in range(4)] + [listed]
     to = Addresses(b"\x41", b"\x08\x83", 0x13)
     return [frame(to, information(Notification(turn, clock, value))) for turn, value in enumerate(made)]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from exporter.meters import interpret
 from exporter.model.obis import ObisCode, describe
-from exporter.model.reading import Reading
-from exporter.protocol.dlms import DateTime, Notification, Tag, Value, decode
+from exporter.model.reading import MeterClock, Reading
+from exporter.protocol.dlms import Notification, Tag, Value, decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, encode_value, frame, information
@@ -253,7 +253,7 @@ def test_kaifa_by_obis(sample: Sample, meter_id: bytes, at: datetime, hourly: bo
 
 octet = st.one_of(st.none(), st.integers(0, 254))
 date_times = st.builds(
-    DateTime,
+    MeterClock,
     st.one_of(st.none(), st.integers(0, 0xFFFE)),
     *[octet] * 7,
     st.one_of(st.none(), st.integers(-32767, 32767)),
@@ -332,9 +332,9 @@ def test_any_frame(destination: bytes, source: bytes, control: int, inside: byte
         lambda: encode_value(Value(Tag.STRUCTURE, None)),
         lambda: frame(kaifa.ADDRESSES, bytes(2040)),
         lambda: aidon.list1(Sample(Flows(-1, 0, 0, 0))),
-        lambda: aidon.list3(Identity(b"1", b"6534"), Sample(Flows(0, 0, 0, 0)), DateTime(*[1] * 10)),
-        lambda: kamstrup.hourly(Identity(b"1", b"6"), Sample(Flows(0, 0, 0, 0)), DateTime(*[1] * 10)),
-        lambda: kaifa.list1(Sample(Flows(0, 0, 0, 0)), DateTime(70_000, *[1] * 9)),
+        lambda: aidon.list3(Identity(b"1", b"6534"), Sample(Flows(0, 0, 0, 0)), MeterClock(*[1] * 10)),
+        lambda: kamstrup.hourly(Identity(b"1", b"6"), Sample(Flows(0, 0, 0, 0)), MeterClock(*[1] * 10)),
+        lambda: kaifa.list1(Sample(Flows(0, 0, 0, 0)), MeterClock(70_000, *[1] * 9)),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong: Callable[[], Iterable[int]]) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from exporter.pipeline.placing import to_ms
+from exporter.model.calendar import to_ms
 from exporter.sinks.influx.client import Client, Series
 from tests.support.grafana_queries import Kind, PanelQuery, filled, other_queries_of, queries_of
 from tests.support.houses import NOW, House

@@ -20,9 +20,10 @@ from exporter.config import Settings
 from exporter.derive import points
 from exporter.derive.deriver import Deriver, backlog_threshold_lines
 from exporter.meters import OSLO
+from exporter.model.calendar import to_ms
 from exporter.pipeline.decoder import Heard, Intake
 from exporter.pipeline.link import Link
-from exporter.pipeline.placing import Placer, to_ms
+from exporter.pipeline.placing import Placer
 from exporter.service.service import Service
 from exporter.simulator import aidon
 from exporter.simulator.encoder import local_clock, standard_time

@@ -18,9 +18,8 @@ from exporter.config import Settings
 from exporter.derive import points
 from exporter.derive.derived import Capacity, EnergySum, Peak, Phases, exporter_thresholds, thresholds
 from exporter.model.obis import ObisCode, describe
-from exporter.model.reading import Measurement, Meter, Reading
+from exporter.model.reading import Measurement, Meter, Placed, Reading
 from exporter.pipeline.link import Link
-from exporter.pipeline.placing import Placed
 from exporter.service.service import Service
 
 OSLO = ZoneInfo("Europe/Oslo")

@@ -17,11 +17,11 @@ from exporter.config import Settings
 from exporter.derive import points
 from exporter.derive.deriver import Deriver
 from exporter.meters import OSLO
-from exporter.model.reading import Zone
+from exporter.model.reading import Placed, Zone
 from exporter.pipeline.decoder import Heard, Intake, Outcome
 from exporter.pipeline.learned import Lines, ReadAhead
 from exporter.pipeline.learned.ahead import Ahead
-from exporter.pipeline.placing import Placed, Placer
+from exporter.pipeline.placing import Placer
 from exporter.protocol.hdlc import Rejected
 from exporter.sources.capture.forms import Form
 from exporter.sources.capture.reader import CaptureParser

@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 from exporter.config import Settings
 from exporter.derive import points
 from exporter.derive.deriver import Deriver
+from exporter.model.reading import MeterClock, Placed
 from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placed, Placer
-from exporter.protocol.dlms import DateTime
+from exporter.pipeline.placing import Placer
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.household import Household
@@ -121,7 +121,7 @@ class Meter:
             return kaifa.list3(identity, sample, clock)
         return aidon.list3(identity, sample, clock) if self.maker == "aidon" else aidon.swedish(sample, clock)
 
-    def clock(self, moment: datetime) -> DateTime:
+    def clock(self, moment: datetime) -> MeterClock:
         """What the meter shows at a moment."""
         own = moment + self.off
         shows = self.shows or ("civil" if self.maker == "kaifa" else "standard")

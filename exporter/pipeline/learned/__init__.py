@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final
 from fastcrc import crc16
 
 from exporter.derive.points import escaped
+from exporter.model.calendar import EPOCH, to_ms
 from exporter.model.reading import Zone
 from exporter.pipeline.decoder import Heard, Outcome, read_frame
 from exporter.pipeline.learned.memory import Ids
 from exporter.pipeline.learned.run import ReadAhead
 from exporter.pipeline.learned.table import Ready, Table
-from exporter.pipeline.placing import EPOCH, Placer, to_ms
+from exporter.pipeline.placing import Placer
 from exporter.protocol.hdlc import FLAG, Deframer, Frame
 
 if TYPE_CHECKING:

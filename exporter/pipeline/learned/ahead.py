@@ -14,11 +14,12 @@ from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
+from exporter.model.calendar import HOUR_MS
 from exporter.model.reading import Zone
 from exporter.pipeline.decoder import Heard, read_frame
 from exporter.pipeline.learned import Lines
 from exporter.pipeline.learned.run import ReadAhead
-from exporter.pipeline.placing import HOUR_MS, Placer, Run
+from exporter.pipeline.placing import Placer, Run
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.capture.reader import quick_line
 

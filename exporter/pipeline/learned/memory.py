@@ -10,9 +10,9 @@ from exporter.derive.points import escaped
 from exporter.meters import safe_text
 from exporter.meters.clock import local_time, to_utc
 from exporter.meters.entries import Entry, Listing, scaling_of
+from exporter.model.calendar import to_ms
 from exporter.model.reading import LATEST, ClockHabit, Zone
 from exporter.pipeline.clock_rules import local_ms
-from exporter.pipeline.placing import to_ms
 from exporter.protocol.dlms import parse_date_time
 
 __all__ = ["Hours", "Ids", "Texts", "Values"]

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from exporter.config import Settings
 from exporter.derive import points
 from exporter.derive.deriver import Deriver
+from exporter.model.calendar import from_ms, to_ms
 from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placer, from_ms, to_ms
+from exporter.pipeline.placing import Placer
 from exporter.simulator.meter import OSLO, SimulatedMeter
 from tests.benchmarks.year import HOURLY_MS, LIST_OCTETS, Readings, RunningHour, Year
 

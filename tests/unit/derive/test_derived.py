@@ -15,20 +15,15 @@ from exporter.derive.derived import (
     Threshold,
     capacity,
     capacity_step,
-    day_hours,
-    day_start,
     day_sums,
     exporter_thresholds,
-    month_start,
     month_sums,
-    next_day,
-    next_month,
     projected,
     thresholds,
     unbalance,
-    weekday_and_hour,
     with_running,
 )
+from exporter.model.calendar import day_hours, day_start, month_start, next_day, next_month, weekday_and_hour
 from exporter.model.obis import ObisCode
 from exporter.model.reading import Measurement, Meter, Reading
 from tests.support.phases import current_unbalance, fuse_load, power_factors, voltage_unbalance

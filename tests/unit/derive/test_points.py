@@ -20,8 +20,7 @@ from exporter.derive.points import (
     threshold_line,
 )
 from exporter.model.obis import ObisCode
-from exporter.model.reading import Measurement, Meter, Reading
-from exporter.pipeline.placing import Placed
+from exporter.model.reading import Measurement, Meter, Placed, Reading
 
 OSLO = ZoneInfo("Europe/Oslo")
 NOW = 1_792_929_601_234

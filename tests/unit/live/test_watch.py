@@ -20,10 +20,10 @@ from exporter.derive.running_hour import HourSoFar
 from exporter.live.digits import big_number
 from exporter.live.state import Level, LiveState
 from exporter.live.view import Fuse, View, load_style, plain_line, sparkline
+from exporter.model.calendar import HOUR_MS, to_ms
 from exporter.model.obis import ObisCode, describe
-from exporter.model.reading import Measurement, Meter, Reading
+from exporter.model.reading import Measurement, Meter, Placed, Reading
 from exporter.pipeline.decoder import Unread
-from exporter.pipeline.placing import HOUR_MS, Placed, to_ms
 from exporter.protocol.hdlc import Frame, Kind, Rejected
 from exporter.simulator.meter import SimulatedMeter
 from exporter.sources.contract import Chunk, Happened, Report, SourceEvent

@@ -10,9 +10,8 @@ import pytest
 
 from exporter.meters import OSLO
 from exporter.model.obis import ObisCode
-from exporter.model.reading import ClockHabit, Measurement, Meter, Reading
+from exporter.model.reading import ClockHabit, Measurement, Meter, MeterClock, Reading
 from exporter.pipeline.clock_rules import ClockRules
-from exporter.protocol.dlms import DateTime
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -27,7 +26,9 @@ def hourly(
     received: datetime, shown: datetime, register: float, *, meter_id: str | None = "A", habit: ClockHabit | None = None
 ) -> Reading:
     """A list received at a moment, whose own clock shows `shown` (written as if it were UTC)."""
-    clock = DateTime(shown.year, shown.month, shown.day, None, shown.hour, shown.minute, shown.second, None, None, None)
+    clock = MeterClock(
+        shown.year, shown.month, shown.day, None, shown.hour, shown.minute, shown.second, None, None, None
+    )
     return Reading(
         Meter(meter_id, None, None),
         None,

@@ -8,10 +8,10 @@ import pytest
 
 from exporter.derive import points
 from exporter.meters import to_utc
+from exporter.model.calendar import from_ms, to_ms
 from exporter.model.obis import ObisCode
-from exporter.model.reading import ClockHabit, Measurement, Meter, Reading
-from exporter.pipeline.placing import NAMELESS_WAIT_MS, Placed, Placer, from_ms, to_ms
-from exporter.protocol.dlms import DateTime
+from exporter.model.reading import ClockHabit, Measurement, Meter, MeterClock, Placed, Reading
+from exporter.pipeline.placing import NAMELESS_WAIT_MS, Placer
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 POWER = Measurement(ObisCode(1, 0, 1, 7, 0), 100.0, "W")
@@ -21,10 +21,12 @@ def energy(value: float) -> Measurement:
     return Measurement(ObisCode(1, 0, 1, 8, 0), value, "Wh")
 
 
-def shown(moment: datetime) -> DateTime:
+def shown(moment: datetime) -> MeterClock:
     """A clock in standard time (UTC+1) that shows `moment`."""
     local = moment + timedelta(hours=1)
-    return DateTime(local.year, local.month, local.day, None, local.hour, local.minute, local.second, None, None, None)
+    return MeterClock(
+        local.year, local.month, local.day, None, local.hour, local.minute, local.second, None, None, None
+    )
 
 
 def reading(

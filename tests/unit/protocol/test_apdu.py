@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from exporter.protocol.dlms import DateTime, DecodeError, Tag, Value, decode, parse_date_time
+from exporter.model.reading import MeterClock
+from exporter.protocol.dlms import DecodeError, Tag, Value, decode, parse_date_time
 from tests.support.octets import clock, notification
 
 
@@ -44,7 +45,7 @@ def test_each_type(octets: bytes, tag: Tag, content: object) -> None:
 
 
 def test_date_time_type() -> None:
-    assert value(b"\x19" + clock(2019, 1, 31, 13, 36, 10)).content == DateTime(
+    assert value(b"\x19" + clock(2019, 1, 31, 13, 36, 10)).content == MeterClock(
         2019, 1, 31, None, 13, 36, 10, None, None, 0
     )
 
@@ -60,7 +61,7 @@ def test_containers_and_long_lengths() -> None:
 @pytest.mark.parametrize("form", [b"\x0c", b"\x09\x0c"])
 def test_header_date_time(form: bytes) -> None:
     told = decode(notification(b"\x00", form + clock(2021, 7, 1, 12, 0, 5, "ff ffc4 80")))
-    assert told.date_time == DateTime(2021, 7, 1, None, 12, 0, 5, None, -60, 0x80)
+    assert told.date_time == MeterClock(2021, 7, 1, None, 12, 0, 5, None, -60, 0x80)
     assert told.invoke_id == 0x40000000
 
 
@@ -70,7 +71,7 @@ def test_header_without_date_time(form: bytes) -> None:
 
 
 def test_unspecified_fields() -> None:
-    assert parse_date_time(bytes.fromhex("ffffffffffffffffff8000ff")) == DateTime(*[None] * 10)
+    assert parse_date_time(bytes.fromhex("ffffffffffffffffff8000ff")) == MeterClock(*[None] * 10)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.protocol.dlms import DateTime
+from exporter.model.reading import MeterClock
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.sample import Flows, Identity, Sample
 
@@ -80,10 +80,10 @@ AIDON_LIST_2 = (
 )
 
 
-def clock(*fields: int, deviation: int | None = None, status: int | None = 0) -> DateTime:
+def clock(*fields: int, deviation: int | None = None, status: int | None = 0) -> MeterClock:
     """Year, month, day, weekday, hour, minute, second."""
     year, month, day, weekday, hour, minute, second = fields
-    return DateTime(year, month, day, weekday, hour, minute, second, None, deviation, status)
+    return MeterClock(year, month, day, weekday, hour, minute, second, None, deviation, status)
 
 
 OMNIPOWER = Identity(b"5706567271533207", b"6861111BN242101040")

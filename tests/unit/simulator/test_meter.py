@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.meters import interpret
-from exporter.model.reading import Reading
-from exporter.protocol.dlms import DateTime, decode
+from exporter.model.reading import MeterClock, Reading
+from exporter.protocol.dlms import decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator.household import Household
 from exporter.simulator.meter import List, SimulatedMeter
@@ -88,7 +88,7 @@ def test_hourly_registers_are_those_of_the_full_hour(kind: str) -> None:
         assert measured[f"{n}.8.0"] == register // step * step
 
 
-def clock(kind: str, hour: datetime) -> DateTime:
+def clock(kind: str, hour: datetime) -> MeterClock:
     found = hourly(SimulatedMeter(kind), hour).meter_clock
     assert found is not None
     return found

@@ -20,7 +20,8 @@ from exporter.model.reading import Placed, Reading
 from exporter.pipeline.decoder import Heard, Intake, Outcome, Unread
 from exporter.pipeline.learned import Lines
 from exporter.pipeline.placing import Placer
-from exporter.protocol.hdlc import MAX_FRAME, Kind, Rejected
+from exporter.protocol.framing import Kind, Rejected
+from exporter.protocol.hdlc import MAX_FRAME
 from exporter.sources.capture.forms import NotACapture
 from exporter.sources.capture.reader import BLOCK, CaptureParser, CaptureReader, read_capture
 

@@ -55,13 +55,14 @@ def listen(take: Callable[[float], bytes], seconds: float, now: Callable[[], flo
         for found in deframer.feed(octets):
             if isinstance(found, Frame):
                 heard.frames += 1
-                heard.sender = _sender(found.information)
+                heard.sender = _sender(found.content)
     return heard
 
 
 def _sender(information: bytes) -> str:
     from exporter.meters import interpret
-    from exporter.protocol.dlms import DecodeError, decode
+    from exporter.protocol.apdu import decode
+    from exporter.protocol.axdr import DecodeError
 
     try:
         reading = interpret(decode(information))

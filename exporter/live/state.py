@@ -16,7 +16,7 @@ from exporter.model.calendar import HOUR_MS
 from exporter.model.obis import describe
 from exporter.model.reading import Measurement, Placed
 from exporter.pipeline.decoder import Outcome, Unread
-from exporter.protocol.hdlc import Kind, Rejected
+from exporter.protocol.framing import Kind, Rejected
 from exporter.sources.contract import Happened, SourceEvent
 
 __all__ = ["HISTORY_MS", "PHASES", "Condition", "Level", "LiveState", "MeterState", "PhaseValues"]

@@ -13,7 +13,8 @@ from exporter.meters.clock import OSLO, to_utc
 from exporter.meters.entries import Listing, octets_of, reading_of
 from exporter.meters.text import safe_text
 from exporter.model.reading import Reading, Zone
-from exporter.protocol.dlms import DecodeError, Notification
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import DecodeError
 
 __all__ = ["OSLO", "interpret", "listing_of", "safe_text", "to_utc"]
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from exporter.meters.entries import Listing, clock_of, entries, names_of
 from exporter.model.reading import ClockHabit, Meter
-from exporter.protocol.dlms import Notification, Tag
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import Tag
 
 _LANDIS_GYR: Final = "Landis+Gyr"
 _MAKERS: Final = {"AIDON": "Aidon", "EMBRIQ": _LANDIS_GYR}

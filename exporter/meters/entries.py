@@ -12,7 +12,8 @@ from exporter.meters.text import safe_text
 from exporter.meters.three_wire import without_unmeasured
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import ClockHabit, Measurement, Meter, MeterClock, Reading, Zone
-from exporter.protocol.dlms import Notification, Tag, Value, parse_date_time
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import Tag, Value, parse_date_time
 
 # Units that are SI already (domain.md, "Units"); 255 is "no unit".
 _UNITS: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.meters.entries import Listing, clock_of, entries, names_of
 from exporter.model.reading import ClockHabit, Meter
-from exporter.protocol.dlms import Notification
+from exporter.protocol.apdu import Notification
 
 
 def read(notification: Notification) -> Listing | None:

@@ -21,7 +21,8 @@ from exporter.meters.entries import (
 from exporter.meters.text import safe_text
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import ClockHabit, Meter
-from exporter.protocol.dlms import DecodeError, Notification, Tag, Value
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import DecodeError, Tag, Value
 
 MAKER: Final = "Kaifa"
 _LIST: Final = b"KFM_"

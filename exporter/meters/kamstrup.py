@@ -13,7 +13,8 @@ from exporter.meters.entries import Listing, Scaler, clock_of, entries, names_of
 from exporter.meters.text import safe_text
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import ClockHabit, Meter
-from exporter.protocol.dlms import Notification, Tag
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import Tag
 
 MAKER: Final = "Kamstrup"
 _SWEDISH: Final = re.compile(r".*09\d")

@@ -11,8 +11,10 @@ from typing import TypeAlias
 
 from exporter.meters import OSLO, interpret, to_utc
 from exporter.model.reading import Reading, Zone
-from exporter.protocol.dlms import DecodeError, decode
-from exporter.protocol.hdlc import Deframer, Frame, Rejected
+from exporter.protocol.apdu import decode
+from exporter.protocol.axdr import DecodeError
+from exporter.protocol.framing import Rejected
+from exporter.protocol.hdlc import Deframer, Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def read_frame(frame: Frame, received: datetime | None, zone: Zone) -> Heard | U
     try:
         if frame.segmented:
             raise DecodeError(0, "one segment of a longer message; not supported yet")
-        reading = interpret(decode(frame.information), zone)
+        reading = interpret(decode(frame.content), zone)
     except DecodeError as error:
         return Unread(frame, str(error))
     if received is not None:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from exporter.pipeline.decoder import Heard, Outcome, Unread
-from exporter.protocol.hdlc import Kind, Rejected
+from exporter.protocol.framing import Kind, Rejected
 from exporter.sources.contract import Happened, SourceEvent
 
 log = logging.getLogger(__name__)

@@ -20,11 +20,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
 from heapq import heappop, heappush
 from typing import Final
 
 from fastcrc import crc16
+
+from exporter.protocol.message import Kind, Message, Rejected
 
 FLAG: Final = 0x7E
 MAX_FRAME: Final = 2047 + 2
@@ -41,56 +42,23 @@ def crc(octets: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame whose HCS, FCS and closing flag are right.
+class Frame(Message):
+    """A frame whose HCS, FCS and closing flag are right; `content` is its information field.
 
-    `offset` counts from the first octet ever fed, `octets` is how many octets of the stream are this frame's: both
-    flags, but for an opening flag that closed the frame before. Addresses are as sent. `segmented` is bit S.
+    An opening flag that closed the frame before counts with that one. Addresses are as sent. `segmented` is bit S.
     """
 
-    offset: int
-    size: int
     destination: bytes
     source: bytes
     control: int
     segmented: bool
-    information: bytes
-
-    @property
-    def end(self) -> int:
-        """Offset of the first octet behind the closing flag."""
-        return self.offset + self.size
 
     def wire(self) -> bytes:
         """The frame as it was sent, both flags, but for its FCS, which is 00 00 here."""
         addresses = self.destination + self.source
-        length = 2 + len(addresses) + 1 + 2 + len(self.information) + 2
+        length = 2 + len(addresses) + 1 + 2 + len(self.content) + 2
         header = (0xA000 | self.segmented << 11 | length).to_bytes(2, "big") + addresses + bytes([self.control])
-        return b"\x7e%b%b%b\0\0\x7e" % (header, crc(header).to_bytes(2, "little"), self.information)
-
-
-class Kind(Enum):
-    """Why octets are no frame; the value is the name of the counter."""
-
-    NOISE = "noise"
-    FILL = "fill"
-    """Nothing but flags, which HDLC allows between frames."""
-    HEADER = "hcs"
-    FCS = "fcs"
-    CLOSING_FLAG = "closing_flag"
-    BROKEN_OFF = "broken_off"
-    INCOMPLETE = "incomplete"
-    """The stream ended inside a frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Octets of the stream that belong to no frame, and why, in words."""
-
-    offset: int
-    size: int
-    kind: Kind
-    reason: str
+        return b"\x7e%b%b%b\0\0\x7e" % (header, crc(header).to_bytes(2, "little"), self.content)
 
 
 @dataclass(slots=True)
@@ -315,7 +283,7 @@ class Deframer:
                 source=addresses[split:],
                 control=octets[start.information - self._base - 3],
                 segmented=bool(octets[i + 1] & 0x08),
-                information=bytes(octets[start.information - self._base : end - 2]),
+                content=bytes(octets[start.information - self._base : end - 2]),
             )
         )
         self._settled = start.end + 1

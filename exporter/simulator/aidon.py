@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from exporter.model.reading import MeterClock
-from exporter.protocol.dlms import Notification, Tag, Value
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import Tag, Value
 from exporter.simulator.encoder import (
     Addresses,
     frame,

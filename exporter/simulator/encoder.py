@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from exporter.model.reading import MeterClock
-from exporter.protocol.dlms import DATA_NOTIFICATION, LLC, Notification, Tag, Value
+from exporter.protocol.apdu import DATA_NOTIFICATION, LLC, Notification
+from exporter.protocol.axdr import Tag, Value
 from exporter.protocol.hdlc import FLAG, crc
 
 __all__ = [

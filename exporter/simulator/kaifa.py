@@ -11,7 +11,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from exporter.model.reading import MeterClock
-from exporter.protocol.dlms import Notification, Tag, Value
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import Tag, Value
 from exporter.simulator.encoder import Addresses, frame, information, local_clock, number, stamp, text
 from exporter.simulator.sample import Flows, Identity, Sample
 

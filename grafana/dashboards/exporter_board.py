@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from grafana_foundation_sdk.models import dashboard as model
 
 from exporter.pipeline.link import LinkState
-from exporter.protocol.hdlc import Kind
+from exporter.protocol.framing import Kind
 from grafana.dashboards.frame import Page, Row
 from grafana.dashboards.influxql import INSTANCE, Target, course, latest, tag
 from grafana.dashboards.now import last_reading

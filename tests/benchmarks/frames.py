@@ -14,7 +14,8 @@ from itertools import cycle, islice
 from typing import Final, NamedTuple
 
 from exporter.model.reading import MeterClock
-from exporter.protocol.dlms import Tag, Value, decode
+from exporter.protocol.apdu import decode
+from exporter.protocol.axdr import Tag, Value
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, date_time, frame, information, local_clock, standard_time
@@ -172,11 +173,11 @@ def capture_frames(name: str, count: int) -> Sequence[bytes]:
 
 def again(heard: Frame, turn: int) -> bytes:
     """A frame with its numbers a little different and its clocks `turn` times 10 s later; with 0 as it was."""
-    said = decode(heard.information)
+    said = decode(heard.content)
     later = replace(said, value=_varied(said.value, turn))
     if said.date_time is not None:
         later = replace(later, date_time=_later(said.date_time, turn))
-    tagged = heard.information[8] == Tag.OCTET_STRING
+    tagged = heard.content[8] == Tag.OCTET_STRING
     addresses = Addresses(heard.destination, heard.source, heard.control)
     return frame(addresses, information(later, tagged_clock=tagged))
 
@@ -216,4 +217,4 @@ def informations(octets: Sequence[bytes]) -> Iterator[bytes]:
     """The information fields of frames."""
     for item in Deframer().feed(b"".join(octets)):
         if isinstance(item, Frame):
-            yield item.information
+            yield item.content

@@ -16,7 +16,8 @@ from exporter.model.reading import Placed
 from exporter.pipeline.decoder import Heard, Outcome
 from exporter.pipeline.learned import Lines
 from exporter.pipeline.placing import Placer
-from exporter.protocol.dlms import DecodeError, decode
+from exporter.protocol.apdu import decode
+from exporter.protocol.axdr import DecodeError
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.capture.reader import BLOCK
 
@@ -39,7 +40,7 @@ def slowly(blocks: Iterable[bytes]) -> Iterator[str]:
 
 def _read(frame: Frame, placer: Placer) -> list[Placed]:
     try:
-        return placer.place(interpret(decode(frame.information), OSLO))
+        return placer.place(interpret(decode(frame.content), OSLO))
     except DecodeError:
         return []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter.meters import interpret
 from exporter.model.reading import Reading
-from exporter.protocol.dlms import decode
+from exporter.protocol.apdu import decode
 from exporter.protocol.hdlc import Deframer, Frame
 from tests.support.influx_server import Point
 from tests.support.octets import crc_x25, expected, frames_of
@@ -121,7 +121,7 @@ def read(octets: bytes) -> Reading:
     """What one whole frame says."""
     (frame,) = Deframer().feed(octets)
     assert isinstance(frame, Frame)
-    return interpret(decode(frame.information))
+    return interpret(decode(frame.content))
 
 
 def reading_points(reading: Reading, meter_id: str, time: int, hours: set[int]) -> set[Point]:

@@ -80,7 +80,7 @@ def test_what_is_no_frame_gives_none() -> None:
     damaged += [garble(lists.any().octets) for garble in (frames.framing_errors, frames.parity_as_bit_7)]
     damaged += [frames.noise(kind, 20_000, chance) for kind in frames.NOISES]
     found = [item for item in Deframer().feed(b"".join(one + whole for one in damaged)) if isinstance(item, Frame)]
-    assert [item.information for item in found] == [found[-1].information] * len(damaged)
+    assert [item.content for item in found] == [found[-1].content] * len(damaged)
 
 
 # --- the meter --------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Reader:
         self._stop.set()
         self._thread.join()
         os.close(self._port)
-        return [item.information for item in Deframer().feed(bytes(self.octets)) if isinstance(item, Frame)]
+        return [item.content for item in Deframer().feed(bytes(self.octets)) if isinstance(item, Frame)]
 
 
 def test_it_knows_who_listens_and_what_was_taken(meter: FaultyMeter) -> None:

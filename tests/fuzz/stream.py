@@ -17,8 +17,10 @@ from exporter.meters import interpret
 from exporter.pipeline.decoder import Heard, Intake, Outcome, Unread
 from exporter.pipeline.host_clock import HostTime
 from exporter.pipeline.placing import Placer
-from exporter.protocol.dlms import DecodeError, decode
-from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame, Rejected
+from exporter.protocol.apdu import decode
+from exporter.protocol.axdr import DecodeError
+from exporter.protocol.framing import Rejected
+from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame
 
 SETTINGS: Final = Settings(_file={})  # type: ignore[call-arg]
 RECEIVED: Final = datetime(2026, 11, 22, 17, 0, 10, tzinfo=UTC)
@@ -51,7 +53,7 @@ def run(octets: bytes) -> None:
     began = time.thread_time()
     for item in deframed(octets):
         if isinstance(item, Frame):
-            decoded(item.information)
+            decoded(item.content)
     lines_of(octets)
     took = time.thread_time() - began
     assert took < _SLACK_S + SECONDS_AN_OCTET * len(octets), f"{took:.2f} s for {len(octets)} octets"

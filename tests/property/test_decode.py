@@ -11,7 +11,8 @@ from exporter.derive import points
 from exporter.meters import interpret
 from exporter.pipeline.decoder import Heard, Intake
 from exporter.pipeline.placing import Placer
-from exporter.protocol.dlms import DecodeError, decode
+from exporter.protocol.apdu import decode
+from exporter.protocol.axdr import DecodeError
 from tests.support.octets import all_frames, frame, notification
 
 INFORMATION = [octets[octets.index(b"\xe6\xe7\x00") : -3] for octets in all_frames()]

@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.protocol.hdlc import Deframer, Frame, Rejected
+from exporter.protocol.framing import Rejected
+from exporter.protocol.hdlc import Deframer, Frame
 from tests.support.octets import all_frames, crc_x25, frame
 
 SHORT = [octets for octets in all_frames() if len(octets) < 200]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from exporter.meters import OSLO
 from exporter.model.reading import MeterClock
-from exporter.protocol.dlms import Notification, Tag, Value
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import Tag, Value
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, date_time, frame, information
 from exporter.simulator.sample import Flows, Identity, Sample

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from exporter.meters import interpret
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import MeterClock, Reading
-from exporter.protocol.dlms import Notification, Tag, Value, decode
+from exporter.protocol.apdu import Notification, decode
+from exporter.protocol.axdr import Tag, Value
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, encode_value, frame, information
@@ -28,7 +29,7 @@ def deframed(octets: bytes) -> Notification:
     (found,) = Deframer().feed(octets)
     assert isinstance(found, Frame)
     assert found.size == len(octets)
-    return decode(found.information)
+    return decode(found.content)
 
 
 def read(octets: bytes, zone: ZoneInfo) -> Reading:
@@ -319,7 +320,7 @@ def test_any_frame(destination: bytes, source: bytes, control: int, inside: byte
     (found,) = Deframer().feed(octets)
     assert isinstance(found, Frame)
     assert (found.destination, found.source, found.control) == (destination, source, control)
-    assert (found.information, found.segmented) == (inside, False)
+    assert (found.content, found.segmented) == (inside, False)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from exporter.pipeline.decoder import Heard, Intake, Outcome
 from exporter.pipeline.learned import Lines, ReadAhead
 from exporter.pipeline.learned.ahead import Ahead
 from exporter.pipeline.placing import Placer
-from exporter.protocol.hdlc import Rejected
+from exporter.protocol.framing import Rejected
 from exporter.sources.capture.forms import Form
 from exporter.sources.capture.reader import CaptureParser
 

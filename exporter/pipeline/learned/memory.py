@@ -13,7 +13,7 @@ from exporter.meters.entries import Entry, Listing, scaling_of
 from exporter.model.calendar import to_ms
 from exporter.model.reading import LATEST, ClockHabit, Zone
 from exporter.pipeline.clock_rules import local_ms
-from exporter.protocol.dlms import parse_date_time
+from exporter.protocol.axdr import parse_date_time
 
 __all__ = ["Hours", "Ids", "Texts", "Values"]
 

@@ -17,7 +17,8 @@ from exporter.meters import listing_of
 from exporter.meters.entries import Entry, Listing, measurements_of, octets_of
 from exporter.meters.three_wire import I2, U2
 from exporter.model.reading import ClockHabit, Measurement, Reading
-from exporter.protocol.dlms import DecodeError, Span, Spans, Tag, decode_with_spans
+from exporter.protocol.apdu import Spans, decode_with_spans
+from exporter.protocol.axdr import DecodeError, Span, Tag
 from exporter.protocol.hdlc import Frame, crc
 
 __all__ = ["Shape", "Slot", "Unlearnable", "learn"]
@@ -105,12 +106,12 @@ class Shape:
 def learn(frame: Frame, reading: Reading) -> Shape:
     """Learn the shape of a frame that the slow way has read. Raises Unlearnable."""
     try:
-        spans = decode_with_spans(frame.information)
+        spans = decode_with_spans(frame.content)
     except DecodeError as error:
         raise Unlearnable(str(error)) from error
     listing = listing_of(spans.notification)
     wire = frame.wire()
-    start = len(wire) - _FCS_AND_FLAG - len(frame.information)
+    start = len(wire) - _FCS_AND_FLAG - len(frame.content)
     slots, not_zero = _slots(spans, listing, reading, start)
     id_at = _id_span(spans, listing)
     clock_at, free = _clock_spans(spans, listing, reading)

@@ -66,7 +66,7 @@ def test_a_capture_grows_by_frames_that_check_and_its_clock_goes_on(tmp_path: Pa
     capture.grow_to(BLOCK_FRAMES + 10)
     octets = capture.path.read_bytes()
     heard = Deframer().feed(octets)
-    clocks = [item.information[9:21] for item in heard if isinstance(item, Frame)]
+    clocks = [item.content[9:21] for item in heard if isinstance(item, Frame)]
     assert octets.startswith(first)
     assert len(clocks) == len(heard) == BLOCK_FRAMES + 10
     assert [clock[:4] for clock in (clocks[0], clocks[-1])] == [bytes((7, 0xE6, 1, 1)), bytes((7, 0xE6, 1, 3))]

@@ -24,7 +24,8 @@ from exporter.model.calendar import HOUR_MS, to_ms
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import Measurement, Meter, Placed, Reading
 from exporter.pipeline.decoder import Unread
-from exporter.protocol.hdlc import Frame, Kind, Rejected
+from exporter.protocol.framing import Kind, Rejected
+from exporter.protocol.hdlc import Frame
 from exporter.simulator.meter import SimulatedMeter
 from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 
@@ -32,7 +33,7 @@ OSLO = ZoneInfo("Europe/Oslo")
 HOUR = to_ms(datetime(2026, 11, 22, 16, tzinfo=UTC))  # 17:00 in Oslo
 KAMSTRUP = Meter("5706", "Kamstrup", "6841121BN243101040")
 FORTY = Fuse(40)
-FRAME = Frame(0, 100, b"", b"", 0x13, False, b"")
+FRAME = Frame(0, 100, b"", b"", b"", 0x13, False)
 
 P, EXPORT, Q = "1-1:1.7.0", "1-1:2.7.0", "1-1:3.7.0"
 I1, I2, I3 = "1-1:31.7.0", "1-1:51.7.0", "1-1:71.7.0"

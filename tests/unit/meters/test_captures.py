@@ -10,7 +10,7 @@ from exporter.meters import interpret
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import Measurement, Reading
 from exporter.pipeline.decoder import Heard, Intake
-from exporter.protocol.dlms import decode
+from exporter.protocol.apdu import decode
 from exporter.protocol.hdlc import Deframer, Frame
 from tests.support.octets import all_frames, crc_x25, expected, frames_of, published_frame
 
@@ -20,7 +20,7 @@ ROWS = [(name, n) for name, rows in expected().items() for n in range(len(rows))
 def read(octets: bytes) -> Reading:
     (frame,) = Deframer().feed(octets)
     assert isinstance(frame, Frame)
-    return interpret(decode(frame.information))
+    return interpret(decode(frame.content))
 
 
 def key_of(measurement: Measurement) -> str:
@@ -142,7 +142,7 @@ def test_garbage_before_between_and_after(garbage: bytes) -> None:
 
 def frames_in(octets: bytes) -> list[bytes]:
     """The information fields of the frames that come out; equal ones decode to equal readings."""
-    return [item.information for item in Deframer().feed(octets) if isinstance(item, Frame)]
+    return [item.content for item in Deframer().feed(octets) if isinstance(item, Frame)]
 
 
 @pytest.mark.parametrize("damaged", range(len(READINGS)))

@@ -9,7 +9,8 @@ import pytest
 from exporter.meters import interpret, safe_text, to_utc
 from exporter.meters.clock import OSLO
 from exporter.model.reading import ClockHabit, Reading
-from exporter.protocol.dlms import DecodeError, decode, parse_date_time
+from exporter.protocol.apdu import decode
+from exporter.protocol.axdr import DecodeError, parse_date_time
 from tests.support.octets import array, clock, notification, obis, octet_string, structure, u16, u32, visible
 
 NULL = b"\x00"

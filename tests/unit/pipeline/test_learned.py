@@ -11,7 +11,8 @@ import pytest
 
 from exporter.meters import OSLO
 from exporter.pipeline.learned import Lines
-from exporter.protocol.dlms import Notification, Tag, Value
+from exporter.protocol.apdu import Notification
+from exporter.protocol.axdr import Tag, Value
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, frame, information
 from exporter.simulator.sample import Flows, Identity, Sample

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from exporter.model.reading import MeterClock
-from exporter.protocol.dlms import DecodeError, Tag, Value, decode, parse_date_time
+from exporter.protocol.apdu import decode
+from exporter.protocol.axdr import DecodeError, Tag, Value, parse_date_time
 from tests.support.octets import clock, notification
 
 
@@ -78,19 +79,19 @@ def test_unspecified_fields() -> None:
     ("information", "offset", "words"),
     [
         (b"", 0, "without an information field"),
-        (b"\x01\x02\x03\x04", 0, "expected LLC E6 E7 00 at octet 0, found 01 02 03"),
+        (b"\x01\x02\x03\x04", 0, "expected LLC E6 E7 00 at byte 0, found 01 02 03"),
         (b"\xe6\xe7\x00", 3, "expected an APDU tag"),
         (b"\xe6\xe7\x00\xdb\x08", 3, "encrypted; not supported yet"),
         (b"\xe6\xe7\x00\xdd\x08", 3, "encrypted; not supported yet"),
         (b"\xe6\xe7\x00\xe0\x08", 3, "sent in blocks"),
         (b"\xe0\x40\x00\x02", 0, "sent in blocks"),
-        (b"\xe6\xe7\x00\x10\x08", 3, "expected a Data-Notification (0F) at octet 3, found 10"),
-        (notification(b"\x00\x00"), 10, "expected the end of the list at octet 10, found 1 more"),
-        (notification(b"\x06\x00\x00"), 10, "expected UINT32 (4 octets) at octet 10, found 2 left"),
-        (notification(b"\x07\x00"), 9, "expected a value's tag at octet 9, found 07"),
+        (b"\xe6\xe7\x00\x10\x08", 3, "expected a Data-Notification (0F) at byte 3, found 10"),
+        (notification(b"\x00\x00"), 10, "expected the end of the list at byte 10, found 1 more"),
+        (notification(b"\x06\x00\x00"), 10, "expected UINT32 (4 bytes) at byte 10, found 2 left"),
+        (notification(b"\x07\x00"), 9, "expected a value's tag at byte 9, found 07"),
         (notification(b"\x02\x05\x00"), 10, "expected 5 elements"),
-        (notification(b"\x09\x85\x01"), 10, "expected the length of a string at octet 10, found 85"),
-        (notification(b"", b"\x0b" + bytes(11)), 8, "expected a date-time of 0 or 12 octets at octet 8, found 11"),
+        (notification(b"\x09\x85\x01"), 10, "expected the length of a string at byte 10, found 85"),
+        (notification(b"", b"\x0b" + bytes(11)), 8, "expected a date-time of 0 or 12 bytes at byte 8, found 11"),
     ],
 )
 def test_what_is_wrong_in_words(information: bytes, offset: int, words: str) -> None:

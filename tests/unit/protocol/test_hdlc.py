@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
-from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame, Kind, Rejected, crc
+from exporter.protocol.framing import Kind, Rejected
+from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame, crc
 from tests.support.octets import all_frames, crc_x25, frame
 
 A = frame(b"\xe6\xe7\x00first")
@@ -18,7 +19,7 @@ def parts(*pieces: bytes) -> list[Frame | Rejected]:
 
 
 def short(items: list[Frame | Rejected]) -> list[tuple[int, int, str]]:
-    return [(i.offset, i.size, i.reason if isinstance(i, Rejected) else i.information[3:].decode()) for i in items]
+    return [(i.offset, i.size, i.reason if isinstance(i, Rejected) else i.content[3:].decode()) for i in items]
 
 
 def test_crc_is_x25() -> None:
@@ -28,7 +29,7 @@ def test_crc_is_x25() -> None:
 
 def test_a_frame_and_its_parts() -> None:
     (found,) = parts(frame(b"\xe6\xe7\x00x", addresses=b"\x02\x03\x21", control=0x10))
-    assert found == Frame(0, 16, b"\x02\x03", b"\x21", 0x10, False, b"\xe6\xe7\x00x")
+    assert found == Frame(0, 16, b"\xe6\xe7\x00x", b"\x02\x03", b"\x21", 0x10, False)
     assert isinstance(found, Frame)
     assert found.end == 16
 
@@ -42,7 +43,7 @@ def test_segmentation_bit() -> None:
 def test_a_frame_without_information() -> None:
     (found,) = parts(frame(b""))
     assert isinstance(found, Frame)
-    assert found.information == b""
+    assert found.content == b""
 
 
 def test_one_flag_closes_and_opens() -> None:

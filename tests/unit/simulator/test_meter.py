@@ -11,7 +11,7 @@ import pytest
 
 from exporter.meters import interpret
 from exporter.model.reading import MeterClock, Reading
-from exporter.protocol.dlms import decode
+from exporter.protocol.apdu import decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.simulator.household import Household
 from exporter.simulator.meter import List, SimulatedMeter
@@ -25,7 +25,7 @@ MAKERS = ["kamstrup", "aidon", "kaifa"]
 def reading(octets: bytes) -> Reading:
     (frame,) = Deframer().feed(octets)
     assert isinstance(frame, Frame)
-    return interpret(decode(frame.information))
+    return interpret(decode(frame.content))
 
 
 def values(octets: bytes) -> dict[str, float]:

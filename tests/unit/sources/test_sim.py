@@ -11,7 +11,7 @@ import pytest
 
 from exporter.meters import interpret
 from exporter.model.obis import describe
-from exporter.protocol.dlms import decode
+from exporter.protocol.apdu import decode
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.contract import Chunk, Happened, SourceError, SourceEvent
 from exporter.sources.sim import Pace, SimSource
@@ -192,7 +192,7 @@ def currents(found: list[Chunk]) -> dict[str, list[tuple[float, float]]]:
         assert chunk.received is not None
         (frame,) = Deframer().feed(chunk.data)
         assert isinstance(frame, Frame)
-        for measured in interpret(decode(frame.information)).measurements:
+        for measured in interpret(decode(frame.content)).measurements:
             quantity = describe(measured.obis)
             if quantity is not None and quantity.name == "current":
                 told[quantity.phase].append(((chunk.received - NOW).total_seconds(), measured.value))

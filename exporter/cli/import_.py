@@ -26,6 +26,7 @@ from exporter.cli.decode import Tally, lines_of
 from exporter.cli.run import start_logging
 from exporter.derive import points
 from exporter.derive.deriver import Deriver
+from exporter.model import point
 from exporter.model.reading import Placed
 from exporter.outbox.queue import OutboxError
 from exporter.pipeline.decoder import Heard, Outcome
@@ -122,7 +123,7 @@ def _lines_of(
 
     def read(placed: Placed) -> Iterator[str]:
         for line in _point_lines(placed, tally, deriver):
-            if points.is_replaced(line):
+            if point.is_replaced(line):
                 series, _, rest = line.partition(" value=")
                 in_order[f"{series} {rest.rpartition(' ')[2]}"] = line
             else:

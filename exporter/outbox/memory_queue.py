@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from exporter.derive.points import is_replaced
+from exporter.model.point import is_replaced
 from exporter.outbox.queue import ROW_LINES, Outbox
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from exporter.derive import points
+from exporter.model import point
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.outbox.rows import Ranges
 
@@ -31,11 +31,11 @@ def retry(outbox: Outbox, ids: Ranges, patience_s: float = 0.0) -> Retried:
     """
     until = time.monotonic() + patience_s
     while True:
-        moved, left = outbox.retry_replaced(ids, points.is_replaced)
+        moved, left = outbox.retry_replaced(ids, point.is_replaced)
         if not left or time.monotonic() >= until:
             break
         time.sleep(0.05)
-    return Retried(moved + outbox.retry_rejected(ids, but=points.is_replaced), left)
+    return Retried(moved + outbox.retry_rejected(ids, but=point.is_replaced), left)
 
 
 def ranges(ids: Iterable[int]) -> list[tuple[int, int]]:

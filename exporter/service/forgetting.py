@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
-from exporter.derive import points
+from exporter.model import point
 from exporter.outbox.queue import Outbox
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def forget(outbox: Outbox, meter_id: str, memories: Sequence[Memory] = (), sende
     at one moment, so that neither is made again from the other. Then what a batch on its way put back, until no batch
     can hold a line of the meter.
     """
-    doomed, mark = points.is_of(meter_id), points.meter_tag(meter_id)
+    doomed, mark = point.is_of(meter_id), point.meter_tag(meter_id)
     lines, rejected = outbox.take_out(doomed, mark)
     with ExitStack() as still:
         for memory in memories:

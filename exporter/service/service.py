@@ -24,6 +24,7 @@ from exporter import __version__
 from exporter.derive import points
 from exporter.derive.deriver import backlog_threshold_lines, last_heard, limit_lines
 from exporter.meters import safe_text
+from exporter.model import point
 from exporter.model.calendar import to_ms
 from exporter.outbox import rejected
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
@@ -114,7 +115,7 @@ class Service:
             ca_cert=settings.influx_ca_cert,
         )
         log.info("writing to %s, bucket %s", client.address, settings.influx_bucket)
-        return Writer(self._outbox, client, replaced=points.REPLACED_MEASUREMENTS, straight=self._straight)
+        return Writer(self._outbox, client, replaced=point.REPLACED_MEASUREMENTS, straight=self._straight)
 
     def _send(self, writer: Writer) -> None:
         """The writer's thread: what breaks it is said, and it goes on."""
@@ -299,7 +300,7 @@ class Service:
     def forget(self, meter_id: str) -> dict[str, Any]:
         """Remove what is kept of a meter, for `forget`: what was removed, or `error` in words."""
         self._ages.forget(meter_id)
-        self._aboard.drop(points.is_of(meter_id))
+        self._aboard.drop(point.is_of(meter_id))
         try:
             return {"forgotten": asdict(forget(self._outbox, meter_id, self.readers, self._writer))}
         except OutboxError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.derive import points
 from exporter.derive.deriver import Deriver
+from exporter.model import point
 from exporter.model.reading import Placed
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
@@ -136,7 +137,7 @@ class Reader:
     def forgetting(self, meter_id: str) -> Iterator[None]:
         """Let go of all that is known of a meter, and of its lines that were gathered; nothing is read meanwhile."""
         with self._lock:
-            doomed = points.is_of(meter_id)
+            doomed = point.is_of(meter_id)
             self._gathered = [line for line in self._gathered if not doomed(line)]
             for key in state_of(self._unkept, meter_id):
                 del self._unkept[key]

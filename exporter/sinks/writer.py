@@ -23,7 +23,7 @@ from typing import Protocol
 
 import tenacity
 
-from exporter.derive import points
+from exporter.model import point
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Batch, Outbox, OutboxError
 from exporter.sinks.backoff import Minute, OutboxTrouble, pause
@@ -241,7 +241,7 @@ class Writer:
 
     def _remove(self, sent: _Sent) -> None:
         self._sent = sent
-        self._outbox.delete(sent.batch, rejected=sent.rejected, keep=sent.keep, replaces=points.is_replaced)
+        self._outbox.delete(sent.batch, rejected=sent.rejected, keep=sent.keep, replaces=point.is_replaced)
         self._sent = None
 
     def _next(self) -> Batch | None:

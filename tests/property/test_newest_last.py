@@ -10,7 +10,7 @@ from typing import cast
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter.derive import points
+from exporter.model import point
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.answers import Outcome, Verdict
 from exporter.sinks.influx.client import Client
@@ -50,7 +50,7 @@ def test_the_newest_sum_is_the_last_to_arrive(plan: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         outbox, server = Outbox(Path(folder) / "outbox", max_bytes=1 << 24), Server()
         client = cast("Client", server)
-        writer = Writer(outbox, client, batch_lines=BATCH, replaced=points.REPLACED_MEASUREMENTS)
+        writer = Writer(outbox, client, batch_lines=BATCH, replaced=point.REPLACED_MEASUREMENTS)
         newest: dict[int, int] = {}
         for number, step in enumerate(plan):
             if step == SENT:

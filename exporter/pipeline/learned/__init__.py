@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from fastcrc import crc16
 
-from exporter.derive.points import escaped
 from exporter.model.calendar import EPOCH, to_ms
+from exporter.model.point import escaped
 from exporter.model.reading import Zone
 from exporter.pipeline.decoder import Heard, Outcome, read_frame
 from exporter.pipeline.learned.memory import Ids

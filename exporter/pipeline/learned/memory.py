@@ -6,11 +6,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from exporter.derive.points import escaped
 from exporter.meters import safe_text
 from exporter.meters.clock import local_time, to_utc
 from exporter.meters.entries import Entry, Listing, scaling_of
 from exporter.model.calendar import to_ms
+from exporter.model.point import escaped
 from exporter.model.reading import LATEST, ClockHabit, Zone
 from exporter.pipeline.clock_rules import local_ms
 from exporter.protocol.axdr import parse_date_time

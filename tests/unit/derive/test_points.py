@@ -7,7 +7,6 @@ from zoneinfo import ZoneInfo
 from exporter.derive.derived import Capacity, EnergySum, Peak, Phases, Threshold
 from exporter.derive.points import (
     ABOVE_STEPS,
-    REPLACED_MEASUREMENTS,
     capacity_lines,
     day_energy_line,
     figure_lines,
@@ -20,6 +19,7 @@ from exporter.derive.points import (
     threshold_line,
 )
 from exporter.model.obis import ObisCode
+from exporter.model.point import REPLACED_MEASUREMENTS
 from exporter.model.reading import Measurement, Meter, Placed, Reading
 
 OSLO = ZoneInfo("Europe/Oslo")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter.derive import points
+from exporter.model import point
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.sinks.writer import Writer
@@ -108,7 +108,7 @@ def stands(influx: FakeInflux, name: str = "A") -> str | None:
 
 
 def writer_of(outbox: Outbox, influx: FakeInflux, straight: Straight, **more: Any) -> Writer:
-    return Writer(outbox, influx, straight=straight, replaced=points.REPLACED_MEASUREMENTS, **more)
+    return Writer(outbox, influx, straight=straight, replaced=point.REPLACED_MEASUREMENTS, **more)
 
 
 def test_an_older_sum_that_waits_does_not_go_over_one_that_went_straight(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_sum_that_was_refused_does_not_stand_in_for_another(tmp_path: Path) ->
     assert straight.newest(day(1)) == day(1)
     assert straight.newest(day(1, "B")) == day(5, "B")
     assert straight.newest(line(1)) == line(1)
-    straight.drop(points.is_of("B"))
+    straight.drop(point.is_of("B"))
     assert straight.newest(day(1, "B")) == day(1, "B")
 
 
@@ -251,7 +251,7 @@ def test_a_meter_is_forgotten_in_what_could_not_be_removed(tmp_path: Path) -> No
     outbox.stuck = True
     writer = writer_of(outbox, influx, straight, batch_lines=2)
     one_pass(writer)  # sent out of order: the sums are kept, to be sent once more
-    assert writer.let_go(points.is_of("A"))
+    assert writer.let_go(point.is_of("A"))
     outbox.stuck = False
     influx.posts.clear()
     one_pass(writer)

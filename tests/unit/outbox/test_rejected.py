@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.derive import points
+from exporter.model import point
 from exporter.outbox import rejected
 from exporter.outbox.queue import Outbox
 from tests.support.years import Exporter
@@ -58,10 +59,10 @@ def test_many_thousand_lines_go_back_and_keep_their_order(tmp_path: Path) -> Non
 
 def test_which_points_have_versions() -> None:
     zone = Exporter().settings.zone
-    assert points.is_replaced(points.final_hour_line("A", "import", 1.0, 3_600_000, zone))
-    assert not points.is_replaced(points.running_hour_line("A", "import", "so_far", 1.0, 3_600_001))
-    assert not points.is_replaced("active_power,meter_id=day_energy\\ 3600000 value=1 3600000")
-    assert not points.is_replaced("day_energy")
+    assert point.is_replaced(points.final_hour_line("A", "import", 1.0, 3_600_000, zone))
+    assert not point.is_replaced(points.running_hour_line("A", "import", "so_far", 1.0, 3_600_001))
+    assert not point.is_replaced("active_power,meter_id=day_energy\\ 3600000 value=1 3600000")
+    assert not point.is_replaced("day_energy")
 
 
 def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -
     outbox.append(["day_energy,meter_id=A value=3 3600000", "a value=2 3600000"])
     batch = outbox.take(9, newest=False)
     assert batch is not None
-    outbox.delete(batch, replaces=points.is_replaced)
+    outbox.delete(batch, replaces=point.is_replaced)
     assert [one.line for one in outbox.rejected()] == others[::-1]
     outbox.append(["day_energy,meter_id=A value=9 7200000"])
     assert rejected.retry(outbox, [(1, 99)]) == rejected.Retried(1, 2), "a newer one waits"

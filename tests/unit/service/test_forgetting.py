@@ -11,6 +11,7 @@ import pytest
 
 from exporter.derive import points
 from exporter.derive.derived import Threshold
+from exporter.model import point
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.service.forgetting import Forgotten, forget, meter_of, meters_of, state_of
@@ -38,11 +39,11 @@ def lines_of(meter_id: str) -> list[str]:
 
 @pytest.mark.parametrize("meter_id", ODD)
 def test_a_line_is_its_meters_and_nobody_elses(meter_id: str) -> None:
-    mine = points.is_of(meter_id)
+    mine = point.is_of(meter_id)
     for other in ODD:
         for line in lines_of(other):
             assert mine(line) is (other == meter_id), line
-            assert (points.meter_tag(meter_id) in line) or other != meter_id
+            assert (point.meter_tag(meter_id) in line) or other != meter_id
     assert not mine(points.event_line("house", "start", f"x,meter_id={meter_id} ,meter_id={meter_id},", 1))
     assert not mine(points.exporter_line(f"a,meter_id={meter_id}", {"frames": 1}, 1))
     assert not mine(points.threshold_line(Threshold("backlog_age", "max", 600), 1))
@@ -180,10 +181,10 @@ def test_a_batch_that_does_not_end_is_not_waited_for_for_ever(outbox: Outbox) ->
     sending = threading.Thread(target=one_pass, args=(writer,))
     sending.start()
     assert stuck.wait(10)
-    assert writer.let_go(points.is_of("A"), patience_s=0.01) is False
+    assert writer.let_go(point.is_of("A"), patience_s=0.01) is False
     over.set()
     sending.join(10)
-    assert writer.let_go(points.is_of("A"), patience_s=0.01) is True
+    assert writer.let_go(point.is_of("A"), patience_s=0.01) is True
 
 
 def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +197,7 @@ def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: 
     writer = Writer(outbox, influx, straight=straight)
     influx.script = [Outcome(Verdict.RETRY, "away")]
     one_pass(writer)
-    assert writer.let_go(points.is_of("A"))
+    assert writer.let_go(point.is_of("A"))
     influx.posts.clear()
     influx.script = [TAKEN]
     one_pass(writer)
@@ -211,7 +212,7 @@ def forgetting(exporter: Exporter, meter_id: str) -> None:
     exporter.deriver.forget(meter_id)
     for key in state_of(exporter.state, meter_id):
         del exporter.state[key]
-    mine = points.is_of(meter_id)
+    mine = point.is_of(meter_id)
     exporter.written.points = {one: of for one, of in exporter.written.points.items() if not mine(f"{one[0]} ")}
 
 
@@ -244,7 +245,7 @@ def test_nothing_is_said_of_a_forgotten_meter_that_is_silent() -> None:
         sent = one.hourly(NOON)
         exporter.hear(sent.octets, sent.received, keep=True)
     told: Callable[[], set[str]] = lambda: {  # noqa: E731
-        one for one in (METER, OTHER) for line in exporter.deriver.now(ms(NOON) + 20_000) if points.is_of(one)(line)
+        one for one in (METER, OTHER) for line in exporter.deriver.now(ms(NOON) + 20_000) if point.is_of(one)(line)
     }
     assert told() == {METER, OTHER}
     forgetting(exporter, METER)

@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from exporter.outbox.batch import Status
 from exporter.outbox.checks import check_ids, check_tally, tally
 from exporter.outbox.file import CHECKED_WHOLE, OutboxFile, refuse_newer
-from exporter.outbox.queue import Outbox, OutboxError, Status
+from exporter.outbox.queue import Outbox, OutboxError
 from exporter.outbox.tables import check_tables
 
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)

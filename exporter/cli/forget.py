@@ -21,6 +21,7 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
+from exporter.model.point import replaced_key
 from exporter.outbox.queue import Outbox, OutboxError, OutboxLockedError
 from exporter.service.forgetting import Forgotten, meters_of
 from exporter.service.forgetting import forget as forget_in
@@ -174,7 +175,7 @@ def _from_outbox(here: _Here, meter: str) -> Forgotten | None:
     if here.running:
         return _by_run(here.path, meter)
     try:
-        outbox = Outbox(here.path)
+        outbox = Outbox(here.path, key_of=replaced_key)
     except OutboxLockedError as error:
         give_up(f"{error}. A `han-exporter run` that starts or stops is over in some seconds: try again then.")
     except OutboxError as error:

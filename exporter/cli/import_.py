@@ -160,7 +160,7 @@ class Hours:
         self._own: dict[str, str] = {}
         self._shared: SharedState | None = None
         try:
-            self._shared = SharedState(outbox)
+            self._shared = SharedState(outbox, point.replaced_key)
         except (OutboxError, OSError) as error:
             say(f"Note: {error}; the hours of this import are not remembered")
 

@@ -24,7 +24,9 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
-from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError, Rejected
+from exporter.model.point import replaced_key
+from exporter.outbox.batch import RefusedLine
+from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError
 from exporter.outbox.rejected import as_text, from_text, ranges
 from exporter.outbox.rejected import retry as send_again
 from exporter.outbox.rows import Ranges
@@ -108,18 +110,18 @@ class _Group:
 
     words: str
     newest: float
-    shown: list[Rejected] = field(default_factory=list)
+    shown: list[RefusedLine] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     oldest: float = 0.0
 
-    def add(self, one: Rejected) -> None:
+    def add(self, one: RefusedLine) -> None:
         self.ids.append(one.id)
         self.oldest = one.at
         if len(self.shown) < _SHOWN:
             self.shown.append(one)
 
 
-def _lines(settings: Settings) -> Iterator[Rejected]:
+def _lines(settings: Settings) -> Iterator[RefusedLine]:
     """Every line that was put aside, newest first; ends the command in words when it cannot be read."""
     try:
         with closing(Outbox(settings.outbox_path, read_only=True)) as outbox:
@@ -146,7 +148,7 @@ def _print_text(settings: Settings) -> None:
     click.echo("\n\n".join(_text(group, settings.zone) for group in groups.values()))
 
 
-def _alike(one: Rejected) -> str:
+def _alike(one: RefusedLine) -> str:
     """InfluxDB's words without what differs from line to line: the line itself, texts out of it, and numbers."""
     return re.sub(r"\d+", "0", re.sub(r"(?<=unable to parse )'.*'|point \S+", "…", one.words))
 
@@ -216,7 +218,7 @@ def _change(settings: Settings, wanted: list[tuple[int, int]], *, retry: bool, a
         )
 
 
-def _chosen(lines: Iterable[Rejected], wanted: Ranges, retry: bool) -> tuple[list[tuple[int, int]], int]:
+def _chosen(lines: Iterable[RefusedLine], wanted: Ranges, retry: bool) -> tuple[list[tuple[int, int]], int]:
     """Ranges of ids that are there, and how many damaged lines are left out: of all, these are not sent."""
     ids, damaged = [], 0
     for one in lines:
@@ -242,7 +244,7 @@ def _do(path: Path, chosen: list[tuple[int, int]], retry: bool) -> tuple[int, in
 
 def _by_ourselves(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
     try:
-        with closing(Outbox(path)) as outbox:
+        with closing(Outbox(path, key_of=replaced_key)) as outbox:
             if not retry:
                 return outbox.drop_rejected(chosen), 0
             retried = send_again(outbox, chosen)

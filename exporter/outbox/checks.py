@@ -7,9 +7,10 @@ SQLite itself finds in order.
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
+
+from exporter.outbox.chunk import checksum
 
 __all__ = ["LAST_ID", "Row", "Tally", "check_gone", "check_ids", "check_tally", "number", "row_of", "tally", "whole"]
 
@@ -18,13 +19,19 @@ LAST_ID: Final = 1 << 62
 
 
 class Row(NamedTuple):
-    """A row of lines as it stands in the file; `crc` may tell that the body is damaged."""
+    """A row of lines as it is in the file; it may be damaged."""
 
     id: int
     enqueued: float
     crc: int
     body: bytes
+    keys: bytes | None
     lines: int
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the checksum is wrong."""
+        return checksum(self.body, self.keys) != self.crc
 
 
 class Tally(NamedTuple):
@@ -38,11 +45,12 @@ class Tally(NamedTuple):
 
 def row_of(columns: Sequence[object]) -> Row:
     """The row of these columns."""
-    row_id, enqueued, crc, body, lines = columns
-    if not isinstance(body, bytes):
+    row_id, enqueued, crc, body, keys, lines = columns
+    if not isinstance(body, bytes) or not (keys is None or isinstance(keys, bytes)):
         raise sqlite3.DatabaseError("a row of it holds no lines")
-    row = Row(whole(row_id), number(enqueued), whole(crc), body, whole(lines))
-    if body.count(b"\n") + 1 != row.lines and zlib.crc32(body) == row.crc:
+    row = Row(whole(row_id), number(enqueued), whole(crc), body, keys, whole(lines))
+    counts = {part.count(b"\n") + 1 for part in (body, keys) if part is not None}
+    if counts != {row.lines} and not row.damaged:
         raise sqlite3.DatabaseError("a row of it holds other lines than it says")
     return row
 
@@ -73,7 +81,9 @@ def check_tally(db: sqlite3.Connection) -> None:
     """Count again, all of it: a wrong tally would never be noticed, and what waits would never be none."""
     # total() and not sum(): this one knows no overflow
     (lines,) = db.execute("SELECT total(lines) FROM chunk").fetchone()
-    aside, octets = db.execute("SELECT count(*), total(length(line) + length(words)) FROM rejected").fetchone()
+    aside, octets = db.execute(
+        "SELECT count(*), total(length(line) + length(words) + length(key)) FROM rejected"
+    ).fetchone()
     said = tally(db)
     if (lines, aside, octets) != (said.depth, said.rejected, said.rejected_octets):
         raise sqlite3.DatabaseError("its tally is wrong")

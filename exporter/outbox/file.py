@@ -15,13 +15,14 @@ from typing import TypeVar
 
 from exporter.outbox import replace_damaged
 from exporter.outbox.checks import check_ids, check_tally, tally
+from exporter.outbox.chunk import KeyOf
 from exporter.outbox.disk_reserve import Reserve, has_room, hold_log, is_full
 from exporter.outbox.errors import OutboxError, OutboxLockedError, advice, may_pass
 from exporter.outbox.lock import Lock
 from exporter.outbox.read_only import connect_read_only, state_of
 from exporter.outbox.rows import GROWS, grow_no_more, grows_no_more
 from exporter.outbox.salvage import may_be_written
-from exporter.outbox.tables import check_tables, is_newer, ready_tables
+from exporter.outbox.tables import check_tables, is_newer, is_older, ready_tables
 
 __all__ = ["CHECKED_WHOLE", "OutboxError", "OutboxFile", "OutboxLockedError", "refuse_newer"]
 
@@ -48,8 +49,17 @@ class OutboxFile:
     again with a later use, as one is that breaks later; `why` then says what is wrong.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, clock: Callable[[], float], patient: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        clock: Callable[[], float],
+        patient: bool = False,
+        key_of: KeyOf | None = None,
+    ) -> None:
         self.path = path
+        self._key_of = key_of
         self.generation = 0
         self._clock = clock
         self._read_only = read_only
@@ -227,7 +237,7 @@ class OutboxFile:
             return work()
 
     def _connect(self) -> sqlite3.Connection:
-        db = self._with_room(lambda: _connect(self.path))
+        db = self._with_room(lambda: _connect(self.path, self._key_of))
         if not self._reserve.keep() and self._reserve.used:
             self._hold_size(db)
         return db
@@ -274,7 +284,7 @@ class OutboxFile:
         self._close_db()
         began = time.monotonic()
         try:
-            name, saved = self._with_room(lambda: replace_damaged.replace(self.path, self._clock()))
+            name, saved = self._with_room(lambda: replace_damaged.replace(self.path, self._clock(), self._key_of))
             self.generation += 1
             self._db = self._connect()
         except (sqlite3.Error, OSError) as trouble:
@@ -315,7 +325,7 @@ def _is_damage(problem: Exception) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, key_of: KeyOf | None) -> sqlite3.Connection:
     """Open the file, made if need be; raises sqlite3.DatabaseError when it is damaged."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -333,7 +343,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA wal_autocheckpoint = 512")  # pages of 4 KiB: the log is some 2 MiB, ...
         db.execute("PRAGMA journal_size_limit = 4194304")  # ... and back to 4 MiB after a large transaction
         db.execute("PRAGMA cache_size = -1024")
-        if ready_tables(db):
+        if key_of is None and is_older(db):
+            raise OutboxError(f"the outbox {path} was made by an older han-exporter: `run` brings it up to date")
+        if ready_tables(db, key_of or (lambda _: "")):
             replace_damaged.sync_folder(path.parent)
         _check(db, path)
     except BaseException as problem:

@@ -11,12 +11,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from exporter.model.point import is_replaced
+from exporter.outbox.chunk import KeyOf, lines_in
 from exporter.outbox.queue import ROW_LINES, Outbox
 
 log = logging.getLogger(__name__)
@@ -31,16 +31,17 @@ class Straight:
 
     def __init__(self, most_lines: int = MOST_LINES) -> None:
         self._most = most_lines
-        self._lines: deque[str] = deque()
+        self._lines: deque[tuple[str, str]] = deque()  # with their keys
         self._gone = 0  # of the oldest lines, how many have left so far
-        self._newest: dict[tuple[str, str], str] = {}  # what went straight, of points that are replaced
+        self._newest: dict[str, str] = {}  # what went straight, of points that are replaced
         self._lock = threading.Lock()
         self._order = threading.RLock()
         self._going_back = False
         self._next_words = 0.0
 
-    def put(self, lines: Sequence[str], why: str) -> int:
-        """Take lines that the outbox refused for this reason; return how many of the oldest had to go for them."""
+    def put(self, rows: Iterable[tuple[bytes, str]], why: str) -> int:
+        """Take rows that the outbox refused for this reason; return how many of the oldest lines had to go for them."""
+        lines = [(line.decode(), key) for line, key in lines_in(rows)]
         with self._lock:
             self._lines.extend(lines)
             lost = max(0, len(self._lines) - self._most)
@@ -58,8 +59,8 @@ class Straight:
             )
         return lost
 
-    def first(self, count: int) -> tuple[list[str], int]:
-        """The oldest lines, not removed, and a mark for `done`."""
+    def first(self, count: int) -> tuple[list[tuple[str, str]], int]:
+        """The oldest lines with their keys, not removed, and a mark for `done`."""
         with self._lock:
             return list(islice(self._lines, count)), self._gone
 
@@ -67,20 +68,18 @@ class Straight:
         """InfluxDB has said yes to the `count` lines that `first` gave with this mark, but not to some places."""
         with self._lock:
             for place in range(self._gone - mark, count):
-                line = self._pop()
-                if place not in refused and is_replaced(line):
-                    self._newest[_point(line)] = line
+                line, key = self._pop()
+                if key and place not in refused:
+                    self._newest[key] = line
 
-    def newest(self, line: str) -> str:
+    def newest(self, line: str, key: str) -> str:
         """The version to send in place of a line that waited in the outbox: one that went straight, else itself.
 
         To be asked after the line was taken out: what is appended later is behind what `back` appends.
         """
-        if not self._newest or not is_replaced(line):
-            return line
-        return self._newest.get(_point(line), line)
+        return self._newest.get(key, line) if key else line
 
-    def back(self, append: Callable[[Sequence[str]], object]) -> None:
+    def back(self, append: Callable[[Sequence[tuple[bytes, str]]], object]) -> None:
         """Give everything to `append`, oldest first; when that raises, what it did not take is kept.
 
         `append` may be one that calls this first, as OrderedOutbox's does.
@@ -95,20 +94,20 @@ class Straight:
             finally:
                 self._going_back = False
 
-    def _give_newest(self, append: Callable[[Sequence[str]], object]) -> None:
+    def _give_newest(self, append: Callable[[Sequence[tuple[bytes, str]]], object]) -> None:
         with self._lock:
             again = dict(self._newest)
         if again:
-            append(list(again.values()))
+            append([(line.encode(), key) for key, line in again.items()])
             with self._lock:  # unless a newer one went straight meanwhile
-                self._newest = {at: line for at, line in self._newest.items() if again.get(at) != line}
+                self._newest = {key: line for key, line in self._newest.items() if again.get(key) != line}
 
-    def _give_waiting(self, append: Callable[[Sequence[str]], object]) -> None:
+    def _give_waiting(self, append: Callable[[Sequence[tuple[bytes, str]]], object]) -> None:
         while True:
             some, mark = self.first(ROW_LINES)  # so few, that a full disk is soon noticed
             if not some:
                 return
-            append(some)
+            append([(line.encode(), key) for line, key in some])
             with self._lock:
                 for _ in range(self._gone - mark, len(some)):
                     self._pop()
@@ -116,15 +115,15 @@ class Straight:
     def drop(self, doomed: Callable[[str], bool]) -> None:
         """Remove such lines; not between `first` and `done`."""
         with self._order, self._lock:
-            self._lines = deque(line for line in self._lines if not doomed(line))
-            self._newest = {at: line for at, line in self._newest.items() if not doomed(line)}
+            self._lines = deque((line, key) for line, key in self._lines if not doomed(line))
+            self._newest = {key: line for key, line in self._newest.items() if not doomed(line)}
 
     @property
     def overtaken(self) -> int:
         """Of how many points older versions may wait in the outbox."""
         return len(self._newest)
 
-    def _pop(self) -> str:
+    def _pop(self) -> tuple[str, str]:
         self._gone += 1
         return self._lines.popleft()
 
@@ -139,9 +138,9 @@ class OrderedOutbox(Outbox):
     beginning is no reason not to begin: what is read goes straight, and the outbox is used once it can be.
     """
 
-    def __init__(self, path: Path, straight: Straight, *, max_bytes: int) -> None:
+    def __init__(self, path: Path, straight: Straight, *, max_bytes: int, key_of: KeyOf | None = None) -> None:
         self._straight = straight
-        super().__init__(path, max_bytes=max_bytes, patient=True)
+        super().__init__(path, max_bytes=max_bytes, patient=True, key_of=key_of)
         if self.why_not:
             log.error(
                 "%s. It is tried again by itself. Until it can be used, readings go straight to InfluxDB, and what is "
@@ -150,14 +149,9 @@ class OrderedOutbox(Outbox):
                 self.why_not,
             )
 
-    def append(self, lines: Sequence[str], state: Mapping[str, str | None] | None = None) -> None:
+    def append(self, rows: Iterable[tuple[bytes, str]], state: Mapping[str, str | None] | None = None) -> None:
         """As Outbox.append."""
-        if lines and (self._straight or self._straight.overtaken):
+        rows = list(rows)
+        if rows and (self._straight or self._straight.overtaken):
             self._straight.back(self.append)
-        super().append(lines, state)
-
-
-def _point(line: str) -> tuple[str, str]:
-    """Series and time of a line whose fields are numbers."""
-    series, _, stamp = line.rsplit(" ", 2)
-    return series, stamp
+        super().append(rows, state)

@@ -11,13 +11,13 @@ import logging
 import sqlite3
 import threading
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from exporter.outbox.batch import Batch, RefusedLine, Status
 from exporter.outbox.checks import Row, number, row_of, tally, whole
+from exporter.outbox.chunk import KeyOf, Line, checksum, keys_in, lines_in, packed
 from exporter.outbox.disk_reserve import is_full, most_octets
 from exporter.outbox.file import OutboxError, OutboxFile, OutboxLockedError
 from exporter.outbox.rows import (
@@ -35,52 +35,13 @@ from exporter.outbox.rows import (
 )
 from exporter.outbox.salvage import DAMAGED_ROW, state_crc
 
-__all__ = ["DAMAGED_ROW", "ROW_LINES", "Batch", "Outbox", "OutboxError", "OutboxLockedError", "Rejected", "Status"]
+__all__ = ["DAMAGED_ROW", "ROW_LINES", "Outbox", "OutboxError", "OutboxLockedError"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ROW_LINES = 1000
 """The most lines in one row: what one `append` brings is cut into rows of so many, in one transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Lines that wait, oldest first, and what `delete` needs to remove them.
-
-    `oldest` and `newest` are seconds since 1970: when the first and the last of them were appended. `out_of_order`
-    tells that older lines than these wait.
-    """
-
-    lines: tuple[str, ...]
-    oldest: float
-    newest: float
-    out_of_order: bool
-    rows: tuple[tuple[int, int], ...]
-    """(row id, number of its lines), in the order of `lines`."""
-    generation: int
-    """Of the file that the row ids belong to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A line that was put aside, when (seconds since 1970), and why, in InfluxDB's words."""
-
-    id: int
-    at: float
-    line: str
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the outbox holds. `dropped_lines` is counted for ever, `oldest_age_s` is None when nothing waits."""
-
-    depth_lines: int
-    oldest_age_s: float | None
-    size_bytes: int
-    dropped_lines: int
-    rejected_lines: int
 
 
 class Outbox:
@@ -95,6 +56,9 @@ class Outbox:
     `patient` also what cannot be opened at first for such a reason, which `why_not` tells. Until then its state can be
     asked for, as far as it can be read.
 
+    `key_of` gives the keys of the lines in a file of an older version, which stored none: such a file is brought up to
+    date with it, and cannot be opened without.
+
     When the disk is full before the outbox is, the oldest lines go as well: `NAME.reserve` keeps the room for that.
     """
 
@@ -106,6 +70,7 @@ class Outbox:
         clock: Callable[[], float] = time.time,
         read_only: bool = False,
         patient: bool = False,
+        key_of: KeyOf | None = None,
     ) -> None:
         self.path = path
         self._max_bytes = max_bytes
@@ -114,15 +79,18 @@ class Outbox:
         self._arrived = True  # what was left from the last time is news too
         self._dropped_unsaid = 0
         self._next_word = 0.0
-        self._file = OutboxFile(path, read_only=read_only, clock=clock, patient=patient)
+        self._file = OutboxFile(path, read_only=read_only, clock=clock, patient=patient, key_of=key_of)
 
     # --- in -------------------------------------------------------------------------------------------------
 
-    def append(self, lines: Sequence[str], state: Mapping[str, str | None] | None = None) -> None:
-        """Keep finished lines of line protocol and the new state (None deletes a key), in one transaction.
+    def append(self, rows: Iterable[tuple[bytes, str]], state: Mapping[str, str | None] | None = None) -> None:
+        """Keep rows and the new state (None deletes a key), in one transaction.
 
-        When it returns, both survive a power cut. Raises OutboxError (disk full, disk broken) and keeps neither.
+        A row is a body, which is one line or several with "\\n" between them, encoded as UTF-8, and a key. The key is
+        empty, or names the point that the one line is a version of: a later line with the same key replaces it. When
+        this returns, rows and state survive a power cut. Raises OutboxError (disk full, disk broken) and keeps neither.
         """
+        lines = list(lines_in(rows))
         if not lines and not state:
             return
         with self._file.in_words():
@@ -136,15 +104,15 @@ class Outbox:
         if lines:
             self.wake()
 
-    def _insert(self, db: sqlite3.Connection, lines: Sequence[str], state: Mapping[str, str | None]) -> int:
+    def _insert(self, db: sqlite3.Connection, lines: Sequence[Line], state: Mapping[str, str | None]) -> int:
         """Insert rows and state; return how many lines had to be dropped for them."""
         now, dropped = self._clock(), 0
         for start in range(0, len(lines), ROW_LINES):
-            body = "\n".join(lines[start : start + ROW_LINES]).encode()
-            dropped += self._make_room(db, len(body))
+            body, keys = packed(lines[start : start + ROW_LINES])
+            dropped += self._make_room(db, len(body) + len(keys or b""))
             db.execute(
-                "INSERT INTO chunk (enqueued, lines, sent, crc, body) VALUES (?, ?, 0, ?, ?)",
-                (now, min(ROW_LINES, len(lines) - start), zlib.crc32(body), body),
+                "INSERT INTO chunk (enqueued, lines, sent, crc, body, keys) VALUES (?, ?, 0, ?, ?, ?)",
+                (now, min(ROW_LINES, len(lines) - start), checksum(body, keys), body, keys),
             )
         for key, value in state.items():
             if value is None:
@@ -168,10 +136,10 @@ class Outbox:
         return dropped
 
     def _insert_into_full_disk(
-        self, db: sqlite3.Connection, lines: Sequence[str], state: Mapping[str, str | None]
+        self, db: sqlite3.Connection, lines: Sequence[Line], state: Mapping[str, str | None]
     ) -> int:
         """The disk is full before the outbox is: the pages of the oldest rows are used again for the new ones."""
-        need = sum(map(len, lines)) * 3 // 2 + 8 * pragma(db, "page_size")
+        need = sum(len(line) + len(key) for line, key in lines) * 3 // 2 + 8 * pragma(db, "page_size")
         dropped = 0
         while pragma(db, "freelist_count") * pragma(db, "page_size") < need:
             gone = drop_oldest(db, rows=8)
@@ -223,7 +191,7 @@ class Outbox:
         with self._file.in_words():
             while True:
                 rows, out_of_order, generation = self._file.read(lambda db: self._rows(db, max_lines, newest, gone))
-                damaged = [row for row in rows if zlib.crc32(row.body) != row.crc]
+                damaged = [row for row in rows if row.damaged]
                 if not damaged:
                     break
                 self._set_damaged_aside(damaged)
@@ -233,6 +201,7 @@ class Outbox:
         parts = [(row.id, str(row.body, "utf-8").split("\n")) for row in rows]
         return Batch(
             lines=tuple(line for _, part in parts for line in part),
+            keys=tuple(key for row in rows for key in keys_in(row.keys, row.lines)),
             oldest=min(row.enqueued for row in rows),
             newest=max(row.enqueued for row in rows),
             out_of_order=out_of_order,
@@ -246,7 +215,7 @@ class Outbox:
         where, order = ("WHERE sent = 0", "DESC") if newest else ("", "ASC")
         found: list[Row] = []
         total = 0
-        cursor = db.execute(f"SELECT id, enqueued, crc, body, lines FROM chunk {where} ORDER BY id {order}")
+        cursor = db.execute(f"SELECT id, enqueued, crc, body, keys, lines FROM chunk {where} ORDER BY id {order}")
         for row in map(row_of, cursor):
             if (self._file.generation, row.id) in gone:
                 raise sqlite3.DatabaseError("a row of it cannot be deleted")
@@ -255,7 +224,7 @@ class Outbox:
                 break
             found.append(row)
         cursor.close()  # an open one would keep the log from being emptied
-        found.sort()
+        found.sort(key=lambda row: row.id)
         return found, bool(found) and _older_waits(db, found, newest), self._file.generation
 
     def delete(
@@ -264,23 +233,23 @@ class Outbox:
         *,
         rejected: Mapping[int, str] | None = None,
         keep: Iterable[int] = (),
-        replaces: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Remove a batch that InfluxDB has taken, in one transaction.
 
         `rejected` maps the place of a line in `batch.lines` to InfluxDB's words: these are put aside. `keep` names
         places whose lines were taken but must be sent once more when their turn in the order of time comes (a point
         that is replaced as time goes on: its older version may still wait, and the newest must be the last to
-        arrive). Of a point whose newer version was taken (`replaces` knows its line) no older one stays put aside.
+        arrive). Refused lines with the key of a line that was taken are removed: they are older versions.
         Raises OutboxError and changes nothing.
         """
-        aside = [(batch.lines[place], words) for place, words in sorted((rejected or {}).items())]
+        refused = rejected or {}
+        aside = [(batch.lines[place], batch.keys[place], words) for place, words in sorted(refused.items())]
         kept = set(keep)
 
         def work(db: sqlite3.Connection) -> int:
             if batch.generation == self._file.generation:
                 remove(db, batch, kept)
-            drop_overtaken(db, (line for n, line in enumerate(batch.lines) if n not in (rejected or {})), replaces)
+            drop_overtaken(db, (key for place, key in enumerate(batch.keys) if place not in refused))
             dropped = self._put_aside(db, aside)
             give_back(db)
             return dropped
@@ -290,11 +259,11 @@ class Outbox:
 
     # --- put aside ------------------------------------------------------------------------------------------
 
-    def _put_aside(self, db: sqlite3.Connection, lines: Sequence[tuple[str, str]]) -> int:
-        """Put (line, words) into `rejected`; return how many old ones were dropped for them."""
+    def _put_aside(self, db: sqlite3.Connection, lines: Sequence[tuple[str, str, str]]) -> int:
+        """Put (line, key, words) into `rejected`; return how many old ones were dropped for them."""
         now, dropped = self._clock(), 0
-        rows = [(now, line, words) for line, words in lines]
-        db.executemany("INSERT INTO rejected (at, line, words) VALUES (?, ?, ?)", rows)
+        rows = [(now, line, words, key) for line, key, words in lines]
+        db.executemany("INSERT INTO rejected (at, line, words, key) VALUES (?, ?, ?, ?)", rows)
         # Bad lines without end must not push good ones out of a full outbox: an eighth is theirs.
         while tally(db).rejected_octets > self._max_bytes // 8:
             oldest = "DELETE FROM rejected WHERE id IN (SELECT id FROM rejected ORDER BY id LIMIT 64)"
@@ -306,45 +275,45 @@ class Outbox:
         return dropped
 
     def _set_damaged_aside(self, rows: Sequence[Row]) -> None:
-        lines = [line for row in rows for line in str(row.body, "utf-8", "replace").split("\n")]
+        lines = [line for row in rows for line in _damaged_lines(row)]
 
         def work(db: sqlite3.Connection) -> None:
             delete_rows(db, {row.id for row in rows})
-            self._put_aside(db, [(line, DAMAGED_ROW) for line in lines])
+            self._put_aside(db, [(line, key, DAMAGED_ROW) for line, key in lines])
 
         self._file.write(work)
         log.error("%d lines in the outbox %s were damaged; they are put aside", len(lines), self.path)
 
-    def rejected(self, limit: int = 100, below: int = 1 << 62) -> list[Rejected]:
+    def rejected(self, limit: int = 100, below: int = 1 << 62) -> list[RefusedLine]:
         """The lines that were put aside, newest first; those whose id is below a number, to go on from there."""
         query = "SELECT id, at, line, words FROM rejected WHERE id < ? ORDER BY id DESC LIMIT ?"
 
-        def work(db: sqlite3.Connection) -> list[Rejected]:
+        def work(db: sqlite3.Connection) -> list[RefusedLine]:
             rows = db.execute(query, (below, limit))
-            return [Rejected(whole(row), number(at), str(line), str(words)) for row, at, line, words in rows]
+            return [RefusedLine(whole(row), number(at), str(line), str(words)) for row, at, line, words in rows]
 
         return self._ask(work)
 
-    def retry_rejected(self, ids: Ranges, *, but: Callable[[str], bool] = lambda _: False) -> int:
-        """Put rejected lines, but some, back into the queue, a thousand a transaction; return how many."""
-        return self._each(ids, but, lambda db, lines: self._insert(db, lines, {}))
+    def retry_rejected(self, ids: Ranges) -> int:
+        """Put the refused lines that have no key back into the queue, a thousand a transaction; return how many."""
+        return self._each(ids, lambda key: not key, lambda db, lines: self._insert(db, lines, {}))
 
     def drop_rejected(self, ids: Ranges) -> int:
-        """Remove rejected lines for good, a thousand a transaction; return how many."""
-        return self._each(ids, lambda _: False, lambda _db, _lines: 0)
+        """Remove refused lines for good, a thousand a transaction; return how many."""
+        return self._each(ids, lambda _: True, lambda _db, _lines: 0)
 
-    def retry_replaced(self, ids: Ranges, replaces: Callable[[str], bool]) -> tuple[int, int]:
-        """As retry_rejected, of the lines only that `replaces` knows; return how many, and how many were left.
+    def retry_replaced(self, ids: Ranges) -> tuple[int, int]:
+        """Put the refused lines that have a key back into the queue; return how many, and how many were left.
 
-        They are left when anything waits: that may hold a newer version of the same point, and would come before.
+        They are left while anything waits: a newer line with the same key may be there, and would be sent first.
         """
 
         def work(db: sqlite3.Connection) -> tuple[int, int, int]:
-            rows = [row for row in rejected_in(db, ids) if replaces(row[1])]
-            if db.execute("SELECT depth FROM tally").fetchone()[0]:
+            rows = [(row, line.encode(), key) for row, line, key in rejected_in(db, ids) if key]
+            if tally(db).depth:
                 return 0, len(rows), 0
-            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _ in rows])
-            return len(rows), 0, self._insert(db, [line for _, line in rows], {})
+            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _, _ in rows])
+            return len(rows), 0, self._insert(db, [(line, key) for _, line, key in rows], {})
 
         with self._file.in_words():
             moved, left, dropped = self._file.write(work)
@@ -353,17 +322,20 @@ class Outbox:
         return moved, left
 
     def _each(
-        self, ids: Ranges, but: Callable[[str], bool], work: Callable[[sqlite3.Connection, list[str]], int]
+        self, ids: Ranges, wanted: Callable[[str], bool], work: Callable[[sqlite3.Connection, list[Line]], int]
     ) -> int:
-        """Take rejected lines out, each transaction with its `work`, which tells how many waiting ones it dropped."""
+        """Remove the refused lines whose key is `wanted`; in each transaction `work` is done with the lines.
+
+        `work` returns how many waiting lines it dropped. Returns how many refused lines were removed.
+        """
 
         def piece(db: sqlite3.Connection, first: int, last: int) -> tuple[int, int, int]:
             rows = list(rejected_in(db, [(first, last)], ROW_LINES))
-            wanted = [(row, line) for row, line in rows if not but(line)]
-            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _ in wanted])
-            dropped = work(db, [line for _, line in wanted])
+            some = [(row, line.encode(), key) for row, line, key in rows if wanted(key)]
+            db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _, _ in some])
+            dropped = work(db, [(line, key) for _, line, key in some])
             give_back(db)
-            return len(wanted), dropped, rows[-1][0] + 1 if rows else last + 1
+            return len(some), dropped, rows[-1][0] + 1 if rows else last + 1
 
         gone = 0
         with self._file.in_words():
@@ -452,6 +424,13 @@ class Outbox:
         )
         self._dropped_unsaid = 0
         self._next_word = now + 60
+
+
+def _damaged_lines(row: Row) -> list[tuple[str, str]]:
+    """The lines of a damaged row and, if they can be told, their keys."""
+    lines = str(row.body, "utf-8", "replace").split("\n")
+    keys = [] if row.keys is None else str(row.keys, "utf-8", "replace").split("\n")
+    return list(zip(lines, keys if len(keys) == len(lines) else [""] * len(lines), strict=True))
 
 
 def _older_waits(db: sqlite3.Connection, found: Sequence[Row], newest: bool) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from exporter.model import point
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.outbox.rows import Ranges
 
@@ -26,16 +25,16 @@ class Retried:
 def retry(outbox: Outbox, ids: Ranges, patience_s: float = 0.0) -> Retried:
     """Put rejected lines back into the queue. Raises OutboxError; what was done until then is done.
 
-    Energies of hours, days and months are versions, and the newest must be the last to arrive: they go back when
-    nothing waits, which is given some time. All else goes back at once.
+    A line with a key is a version of a point, and the newest version must be the last to arrive: such lines go back
+    when no line is waiting, for which this waits `patience_s`. All others go back at once.
     """
     until = time.monotonic() + patience_s
     while True:
-        moved, left = outbox.retry_replaced(ids, point.is_replaced)
+        moved, left = outbox.retry_replaced(ids)
         if not left or time.monotonic() >= until:
             break
         time.sleep(0.05)
-    return Retried(moved + outbox.retry_rejected(ids, but=point.is_replaced), left)
+    return Retried(moved + outbox.retry_rejected(ids), left)
 
 
 def ranges(ids: Iterable[int]) -> list[tuple[int, int]]:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-import zlib
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from exporter.outbox.chunk import KeyOf, checksum
 from exporter.outbox.salvage import (
     DAMAGED_ROW,
     SAVED_ASIDE,
@@ -46,8 +46,10 @@ class Saved(NamedTuple):
     rejected: int
 
 
-def replace(path: Path, now: float) -> tuple[Path, Saved | Exception | None]:
+def replace(path: Path, now: float, key_of: KeyOf | None = None) -> tuple[Path, Saved | Exception | None]:
     """Set a damaged outbox aside; its new name, and what was saved, or why nothing was (None: done before).
+
+    `key_of` gives the keys of the lines that an older version stored.
 
     Raises sqlite3.Error or OSError when there is no room for the new one, or it cannot be written: then all is as it
     was, or `finish` does the rest.
@@ -59,7 +61,7 @@ def replace(path: Path, now: float) -> tuple[Path, Saved | Exception | None]:
     saved: Saved | Exception
     try:
         try:
-            saved = _build(new, path, int(now * 1000))
+            saved = _build(new, path, int(now * 1000), key_of)
         except sqlite3.Error as problem:
             if _of_the_disk(problem):
                 raise
@@ -114,7 +116,7 @@ def _put_in_place(path: Path, name: Path) -> None:
     sync_folder(path.parent)
 
 
-def _build(new: Path, damaged: Path | None, first_id: int) -> Saved:
+def _build(new: Path, damaged: Path | None, first_id: int, key_of: KeyOf | None = None) -> Saved:
     """Make a new outbox with what can be read out of a damaged one, all of it on the disk when this returns."""
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
@@ -125,12 +127,12 @@ def _build(new: Path, damaged: Path | None, first_id: int) -> Saved:
         db.execute("PRAGMA cache_size = -1024")
         make_tables(db)
         db.execute("BEGIN")
-        saved = Saved(0, 0) if damaged is None else _fill(db, damaged, first_id)
+        saved = Saved(0, 0) if damaged is None else _fill(db, damaged, first_id, key_of)
         db.execute("COMMIT")
     return saved
 
 
-def _fill(db: sqlite3.Connection, damaged: Path, first_id: int) -> Saved:
+def _fill(db: sqlite3.Connection, damaged: Path, first_id: int, key_of: KeyOf | None) -> Saved:
     """Put in what can be read out of a damaged outbox.
 
     Rows keep their ids, which are below those that the new file gives from now on: the order of time stays, whatever
@@ -141,18 +143,19 @@ def _fill(db: sqlite3.Connection, damaged: Path, first_id: int) -> Saved:
         crc = state_crc(key.encode(), value.encode())
         db.execute("INSERT OR IGNORE INTO state VALUES (?, ?, ?)", (key, value, crc))
     saved = aside = 0
-    for row in surviving_rows(damaged):
+    for row in surviving_rows(damaged, key_of):
         # One whose number was damaged is the last: its time is not known.
         number = row.id if 0 < row.id < _NO_ID else None
-        values = (number, row.enqueued, row.lines, row.sent, zlib.crc32(row.body), row.body)
-        insert = "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body) VALUES (?, ?, ?, ?, ?, ?)"
+        crc = checksum(row.body, row.keys)
+        values = (number, row.enqueued, row.lines, row.sent, crc, row.body, row.keys)
+        insert = "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body, keys) VALUES (?, ?, ?, ?, ?, ?, ?)"
         saved += row.lines * db.execute(insert, values).rowcount
-    for one in surviving_rejected(damaged):
+    for one in surviving_rejected(damaged, key_of):
         number = one.id if 0 < one.id < _NO_ID else None
         known = one.words == DAMAGED_ROW or one.words.endswith(SAVED_ASIDE)
         words = one.words if known else f"{one.words} {SAVED_ASIDE}"
-        insert = "INSERT OR IGNORE INTO rejected (id, at, line, words) VALUES (?, ?, ?, ?)"
-        aside += db.execute(insert, (number, one.at, one.line, words)).rowcount
+        insert = "INSERT OR IGNORE INTO rejected (id, at, line, words, key) VALUES (?, ?, ?, ?, ?)"
+        aside += db.execute(insert, (number, one.at, one.line, words, one.key)).rowcount
     return Saved(saved, aside)
 
 

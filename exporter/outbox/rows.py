@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from exporter.outbox.batch import Batch
 from exporter.outbox.checks import check_gone, whole
-
-if TYPE_CHECKING:
-    from exporter.outbox.queue import Batch
+from exporter.outbox.chunk import Line, checksum, keys_in, packed
 
 __all__ = [
     "GROWS",
@@ -46,16 +43,22 @@ def remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
     """Delete a batch's rows; a row with kept lines stays with these, marked as sent."""
     start, gone = 0, set[int]()
     for row, count in batch.rows:
-        again = [batch.lines[place] for place in range(start, start + count) if place in kept]
+        places = [place for place in range(start, start + count) if place in kept]
         start += count
-        if again:
-            body = "\n".join(again).encode()
-            change = "UPDATE chunk SET lines = ?, sent = 1, crc = ?, body = ? WHERE id = ?"
-            db.execute(change, (len(again), zlib.crc32(body), body, row))
+        if places:
+            _rewrite(db, row, [(batch.lines[place].encode(), batch.keys[place]) for place in places])
+            db.execute("UPDATE chunk SET sent = 1 WHERE id = ?", (row,))
         else:
             db.execute("DELETE FROM chunk WHERE id = ?", (row,))
             gone.add(row)
     check_gone(db, gone, {row for row, _ in batch.rows})
+
+
+def _rewrite(db: sqlite3.Connection, row: int, lines: Sequence[Line]) -> None:
+    """Replace the lines of a row."""
+    body, keys = packed(lines)
+    change = "UPDATE chunk SET lines = ?, crc = ?, body = ?, keys = ? WHERE id = ?"
+    db.execute(change, (len(lines), checksum(body, keys), body, keys, row))
 
 
 def delete_rows(db: sqlite3.Connection, rows: Collection[int]) -> None:
@@ -97,21 +100,23 @@ def take_out(
 
     Rows that were damaged are left: they are met where they are sent.
     """
-    query = "SELECT id, crc, body FROM chunk WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+    query = "SELECT id, crc, body, keys FROM chunk WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
     rows = db.execute(query, (after, last, _ROWS_AT_ONCE)).fetchall()
     removed = 0
-    for row, crc, body in rows:
-        if not isinstance(body, bytes) or mark.encode() not in body or zlib.crc32(body) != crc:
+    for row, crc, body, keys in rows:
+        if not isinstance(body, bytes) or mark.encode() not in body or checksum(body, keys) != crc:
             continue
-        lines = str(body, "utf-8").split("\n")
-        left = [line for line in lines if not doomed(line)]
+        lines = body.split(b"\n")
+        left = [
+            (line, key)
+            for line, key in zip(lines, keys_in(keys, len(lines)), strict=True)
+            if not doomed(str(line, "utf-8"))
+        ]
         removed += len(lines) - len(left)
         if not left:
             db.execute("DELETE FROM chunk WHERE id = ?", (row,))
         elif len(left) < len(lines):
-            rest = "\n".join(left).encode()
-            change = "UPDATE chunk SET lines = ?, crc = ?, body = ? WHERE id = ?"
-            db.execute(change, (len(left), zlib.crc32(rest), rest, row))
+            _rewrite(db, row, left)
     return removed, rows[-1][0] if rows else last
 
 
@@ -123,29 +128,21 @@ def take_out_rejected(db: sqlite3.Connection, doomed: Callable[[str], bool], mar
     return len(gone)
 
 
-def rejected_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> Iterator[tuple[int, str]]:
-    """Id and line of those that were put aside under these ids, oldest first in each range; no limit for -1."""
-    query = "SELECT id, line FROM rejected WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+def rejected_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> Iterator[tuple[int, str, str]]:
+    """Yield id, line and key of the refused lines with these ids, oldest first in each range; -1 means no limit."""
+    query = "SELECT id, line, key FROM rejected WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
     for first, last in ids:
         yield from db.execute(query, (first, last, limit))
 
 
-def drop_overtaken(db: sqlite3.Connection, taken: Iterable[str], replaces: Callable[[str], bool]) -> None:
-    """Remove the older versions, put aside, of points whose newer version was taken: they must not come back."""
-    if not db.execute("SELECT rejected FROM tally").fetchone()[0]:
+def drop_overtaken(db: sqlite3.Connection, taken: Iterable[str]) -> None:
+    """Remove the refused lines that have one of these keys: a newer version was taken, so they must not be sent."""
+    newer = {key for key in taken if key}
+    if not newer or not db.execute("SELECT rejected FROM tally").fetchone()[0]:
         return
-    newer = {_point(line) for line in taken if replaces(line)}
-    if not newer:
-        return
-    aside = db.execute("SELECT id, line FROM rejected")  # there may be many: one at a time
-    gone = [(row,) for row, line in aside if replaces(line) and _point(line) in newer]
+    older = db.execute("SELECT id, key FROM rejected WHERE key != ''")  # there may be many: one at a time
+    gone = [(row,) for row, key in older if key in newer]
     db.executemany("DELETE FROM rejected WHERE id = ?", gone)
-
-
-def _point(line: str) -> tuple[str, str]:
-    """Series and time of a line that this program made: a tag's blank has a backslash before it."""
-    series = re.match(r"(?:[^\\ ]|\\.)*", line)
-    return series[0] if series else "", line.rpartition(" ")[2]
 
 
 def pragma(db: sqlite3.Connection, name: str) -> int:

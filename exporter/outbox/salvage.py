@@ -12,10 +12,12 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
+
+from exporter.outbox.chunk import KeyOf, checksum, packed
 
 __all__ = [
     "DAMAGED_ROW",
@@ -55,6 +57,7 @@ class Row(NamedTuple):
     id: int
     enqueued: float
     body: bytes
+    keys: bytes | None
     lines: int
     sent: int
 
@@ -66,6 +69,7 @@ class Aside(NamedTuple):
     at: float
     line: str
     words: str
+    key: str
 
 
 class _File:
@@ -139,13 +143,26 @@ class _Pages:
         self._log.close()
 
 
-def surviving_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of lines whose checksum is right, in no order; `path` is a damaged outbox. Raises OSError."""
+def surviving_rows(path: Path, key_of: KeyOf | None = None) -> Iterator[Row]:
+    """Yield the rows of lines whose checksum is right, in no order; `path` is a damaged outbox. Raises OSError.
+
+    A row of version 1 or 2 has no column with keys: they are what `key_of` returns for its lines.
+    """
     for rowid, columns in _records(path, _ROWS):
         match columns:
-            case [None, float() | int() as enqueued, _, int() as sent, int() as crc, bytes() as body]:
-                if zlib.crc32(body) == crc and math.isfinite(enqueued):
-                    yield Row(rowid, float(enqueued), body, body.count(b"\n") + 1, sent)
+            case [None, float() | int() as enqueued, _, int() as sent, int() as crc, bytes() as body, *rest]:
+                keys = rest[0] if rest else None
+                if len(rest) > 1 or not (keys is None or isinstance(keys, bytes)):
+                    continue
+                if checksum(body, keys) != crc or not math.isfinite(enqueued):
+                    continue
+                if not rest and key_of is not None:
+                    keys = _keys_of(body, key_of)
+                yield Row(rowid, float(enqueued), body, keys, body.count(b"\n") + 1, sent)
+
+
+def _keys_of(body: bytes, key_of: KeyOf) -> bytes | None:
+    return packed([(line, key_of(line.decode())) for line in body.split(b"\n")])[1]
 
 
 def surviving_state(path: Path) -> Iterator[tuple[str, str]]:
@@ -156,20 +173,31 @@ def surviving_state(path: Path) -> Iterator[tuple[str, str]]:
                 yield key.decode(), value.decode()
 
 
-def surviving_rejected(path: Path) -> Iterator[Aside]:
-    """Yield the lines that were put aside. They have no checksum: what is no text, or not one line, is none of them.
+def surviving_rejected(path: Path, key_of: KeyOf | None = None) -> Iterator[Aside]:
+    """Yield the refused lines. They have no checksum: what is not text, or not one line, is left out. Raises OSError.
 
-    Raises OSError.
+    A refused line of version 1 or 2 has no column with a key: it is what `key_of` returns.
     """
     for rowid, columns in _records(path, _ROWS):
         match columns:
-            case [None, float() | int() as at, bytes() as line, bytes() as words]:
+            case [None, float() | int() as at, bytes() as line, bytes() as words, *rest]:
                 try:
-                    aside = Aside(rowid, float(at), line.decode(), words.decode())
-                except UnicodeDecodeError:
+                    text, key = line.decode(), _key_of(line.decode(), rest, key_of)
+                    refused = Aside(rowid, float(at), text, words.decode(), key)
+                except ValueError:
                     continue
-                if math.isfinite(aside.at) and aside.line and "\n" not in aside.line and "\0" not in aside.line:
-                    yield aside
+                if math.isfinite(at) and text and "\n" not in text and "\0" not in text:
+                    yield refused
+
+
+def _key_of(line: str, rest: Sequence[Column], key_of: KeyOf | None) -> str:
+    """The key of a refused line, from the columns after its words. Raises ValueError when these hold no key."""
+    match rest:
+        case []:
+            return "" if key_of is None else key_of(line)
+        case [bytes() as key]:
+            return key.decode()
+    raise ValueError("it is another kind of row")
 
 
 def may_be_written(path: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from exporter.outbox.chunk import KeyOf
 from exporter.outbox.queue import Outbox, OutboxError, OutboxLockedError
 from exporter.outbox.salvage import state_crc
 
@@ -18,13 +19,13 @@ class SharedState:
     """Reads and writes the state of the outbox at `path`; the queue in it is left alone.
 
     The file is made if there is none. The service keeps the lock; SQLite's own keeps the two from writing at once.
-    Raises OutboxError when the file cannot be used.
+    `key_of` as for Outbox. Raises OutboxError when the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key_of: KeyOf | None = None) -> None:
         self._path = path
         with suppress(OutboxLockedError):  # a running service has it, so it is there and sound
-            Outbox(path).close()
+            Outbox(path, key_of=key_of).close()
         try:
             self._db = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
             self._db.execute("PRAGMA synchronous = FULL")

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
-__all__ = ["check_tables", "is_newer", "make_tables", "ready_tables"]
+from exporter.outbox.chunk import KeyOf, checksum, packed
 
-_VERSION: Final = 2
+__all__ = ["check_tables", "is_newer", "is_older", "make_tables", "ready_tables"]
+
+_VERSION: Final = 3
 """One more with every change of the tables, and with nothing else: a newer file is known by its tables, too."""
 _LAST_VERSION: Final = 999
 """A number above this was never a version's: it is damage."""
-_SCHEMA: Final = """
+_REJECTED_TRIGGERS: Final = (
+    """CREATE TRIGGER rejected_in AFTER INSERT ON rejected BEGIN
+    UPDATE tally SET rejected = rejected + 1,
+        rejected_octets = rejected_octets + length(new.line) + length(new.words) + length(new.key); END;""",
+    """CREATE TRIGGER rejected_out AFTER DELETE ON rejected BEGIN
+    UPDATE tally SET rejected = rejected - 1,
+        rejected_octets = rejected_octets - length(old.line) - length(old.words) - length(old.key); END;""",
+)
+_SCHEMA: Final = f"""
 CREATE TABLE chunk (
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so a batch can never delete another one's row
     enqueued REAL NOT NULL,
     lines INTEGER NOT NULL,
     sent INTEGER NOT NULL,                 -- 1: these were sent before older ones, and are sent once more in order
-    crc INTEGER NOT NULL,                  -- CRC-32 of the body: SQLite does not notice a flipped bit
-    body BLOB NOT NULL);
+    crc INTEGER NOT NULL,                  -- CRC-32 of body and keys: SQLite does not notice a flipped bit
+    body BLOB NOT NULL,
+    keys BLOB);                            -- a key for each line, "\\n" between them; NULL when no line has one
 CREATE TABLE state (
     key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL DEFAULT -1) WITHOUT ROWID;
 CREATE TABLE rejected (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, line TEXT NOT NULL, words TEXT NOT NULL);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, line TEXT NOT NULL, words TEXT NOT NULL,
+    key TEXT NOT NULL DEFAULT '');
 CREATE TABLE tally (
     one INTEGER PRIMARY KEY CHECK (one = 1), depth INTEGER NOT NULL, dropped INTEGER NOT NULL,
     rejected INTEGER NOT NULL, rejected_octets INTEGER NOT NULL);
@@ -34,17 +46,21 @@ CREATE TRIGGER chunk_out AFTER DELETE ON chunk BEGIN
     UPDATE tally SET depth = depth - old.lines; END;
 CREATE TRIGGER chunk_less AFTER UPDATE OF lines ON chunk BEGIN
     UPDATE tally SET depth = depth + new.lines - old.lines; END;
-CREATE TRIGGER rejected_in AFTER INSERT ON rejected BEGIN
-    UPDATE tally SET rejected = rejected + 1,
-        rejected_octets = rejected_octets + length(new.line) + length(new.words); END;
-CREATE TRIGGER rejected_out AFTER DELETE ON rejected BEGIN
-    UPDATE tally SET rejected = rejected - 1,
-        rejected_octets = rejected_octets - length(old.line) - length(old.words); END;
+{chr(10).join(_REJECTED_TRIGGERS)}
 """
-# Version 1 had no checksum in the state; what it left behind has -1, and is believed.
-_FROM_VERSION_1: Final = "ALTER TABLE state ADD COLUMN crc INTEGER NOT NULL DEFAULT -1;"
 # The tally is kept by triggers, in the same transaction as what it counts: opening a file with ten weeks in it does
 # not read ten weeks, and another process can ask for the depth at no cost.
+
+# Version 1 had no checksum in the state. The values that it wrote get -1, and are used as they are.
+_FROM_VERSION_1: Final = ("ALTER TABLE state ADD COLUMN crc INTEGER NOT NULL DEFAULT -1",)
+# Version 2 stored no keys.
+_FROM_VERSION_2: Final = (
+    "ALTER TABLE chunk ADD COLUMN keys BLOB",
+    "ALTER TABLE rejected ADD COLUMN key TEXT NOT NULL DEFAULT ''",
+    "DROP TRIGGER rejected_in",
+    "DROP TRIGGER rejected_out",
+)
+_ROWS_AT_ONCE: Final = 64
 
 
 def make_tables(db: sqlite3.Connection) -> None:
@@ -52,17 +68,64 @@ def make_tables(db: sqlite3.Connection) -> None:
     db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
 
-def ready_tables(db: sqlite3.Connection) -> bool:
-    """Make the tables, or bring them up to date; return whether the file is new.
+def ready_tables(db: sqlite3.Connection, key_of: KeyOf) -> bool:
+    """Make the tables, or bring those of an older version up to date; return whether the file is new.
 
-    Raises sqlite3.DatabaseError for a file that is damaged, as far as its version tells.
+    An older version stored no keys: `key_of` gives those of the lines in its file. Raises sqlite3.DatabaseError for a
+    file that is damaged, as far as its version shows.
     """
     version = _known_version(db)
     if version == 0:
         make_tables(db)
-    elif version == 1:
-        db.executescript(f"BEGIN; {_FROM_VERSION_1} PRAGMA user_version = {_VERSION}; COMMIT;")
+    elif version < _VERSION:
+        _upgrade(db, version, key_of)
     return version == 0
+
+
+def is_older(db: sqlite3.Connection) -> bool:
+    """Whether an older version made the file. Raises sqlite3.DatabaseError as `ready_tables` does."""
+    return 0 < _known_version(db) < _VERSION
+
+
+def _upgrade(db: sqlite3.Connection, version: int, key_of: KeyOf) -> None:
+    """Bring the tables up to date, in one transaction."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in (*(_FROM_VERSION_1 if version == 1 else ()), *_FROM_VERSION_2):
+            db.execute(statement)
+        _add_keys(db, key_of)
+        _add_rejected_keys(db, key_of)
+        for trigger in _REJECTED_TRIGGERS:
+            db.execute(trigger)
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite may have rolled back itself (disk full)
+            db.execute("ROLLBACK")
+        raise
+
+
+def _add_keys(db: sqlite3.Connection, key_of: KeyOf) -> None:
+    """Store the keys of the lines that wait. A damaged row is left as it is, and is found when it is to be sent."""
+    last = 0
+    query = "SELECT id, crc, body FROM chunk WHERE id > ? ORDER BY id LIMIT ?"
+    while rows := db.execute(query, (last, _ROWS_AT_ONCE)).fetchall():
+        last = rows[-1][0]
+        for row, crc, body in rows:
+            if not isinstance(body, bytes) or checksum(body, None) != crc:
+                continue
+            _, keys = packed([(line, key_of(line.decode())) for line in body.split(b"\n")])
+            if keys is not None:
+                change = (keys, checksum(body, keys), row)
+                db.execute("UPDATE chunk SET keys = ?, crc = ? WHERE id = ?", change)
+
+
+def _add_rejected_keys(db: sqlite3.Connection, key_of: KeyOf) -> None:
+    """Store the keys of the refused lines, and count their bytes."""
+    found = db.execute("SELECT id, line FROM rejected")
+    keys = [(key, row) for row, line in found if (key := key_of(str(line)))]
+    db.executemany("UPDATE rejected SET key = ? WHERE id = ?", keys)
+    db.execute("UPDATE tally SET rejected_octets = rejected_octets + (SELECT total(length(key)) FROM rejected)")
 
 
 def check_tables(db: sqlite3.Connection) -> None:
@@ -80,6 +143,8 @@ def _known_version(db: sqlite3.Connection) -> int:
         return 0
     if version == 1 and ("state", "crc", "INTEGER") not in there:
         return 1
+    if version == 2 and ("chunk", "keys", "BLOB") not in there:
+        return 2
     if version != _VERSION:
         raise sqlite3.DatabaseError(f"its version, {version}, is impossible")
     return version

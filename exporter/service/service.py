@@ -27,8 +27,9 @@ from exporter.meters import safe_text
 from exporter.model import point
 from exporter.model.calendar import to_ms
 from exporter.outbox import rejected
+from exporter.outbox.batch import Status
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
-from exporter.outbox.queue import Outbox, OutboxError, Status
+from exporter.outbox.queue import Outbox, OutboxError
 from exporter.pipeline.link import Link, ReadingAges, exporter_fields
 from exporter.service.events import LineMarks, SourceMarks
 from exporter.service.forgetting import forget
@@ -77,9 +78,11 @@ class Service:
         self._started = datetime.now(UTC)
         self._straight = Straight() if settings.influx_url is not None else None
         self._outbox: Outbox = (
-            Outbox(settings.outbox_path, max_bytes=settings.outbox_max)
+            Outbox(settings.outbox_path, max_bytes=settings.outbox_max, key_of=point.replaced_key)
             if self._straight is None
-            else OrderedOutbox(settings.outbox_path, self._straight, max_bytes=settings.outbox_max)
+            else OrderedOutbox(
+                settings.outbox_path, self._straight, max_bytes=settings.outbox_max, key_of=point.replaced_key
+            )
         )
         name_apart(sources)
         self._aboard = Aboard(METRICS_EVERY_S, time.monotonic())
@@ -115,7 +118,7 @@ class Service:
             ca_cert=settings.influx_ca_cert,
         )
         log.info("writing to %s, bucket %s", client.address, settings.influx_bucket)
-        return Writer(self._outbox, client, replaced=point.REPLACED_MEASUREMENTS, straight=self._straight)
+        return Writer(self._outbox, client, straight=self._straight)
 
     def _send(self, writer: Writer) -> None:
         """The writer's thread: what breaks it is said, and it goes on."""
@@ -290,11 +293,12 @@ class Service:
             self._append([points.event_line(self._instance, kind, text, to_ms(datetime.now(UTC)))])
 
     def _append(self, lines: Sequence[str]) -> None:
+        rows = point.rows_of(lines)
         try:
-            self._outbox.append(lines)
+            self._outbox.append(rows)
         except OutboxError as error:
             if self._straight is not None:
-                self._straight.put(lines, str(error))
+                self._straight.put(rows, str(error))
                 self._outbox.wake()
 
     def forget(self, meter_id: str) -> dict[str, Any]:

@@ -177,13 +177,14 @@ class Reader:
         if self._aboard is not None:
             lines = self._aboard.take(time.monotonic()) + lines  # these are older
         try:
-            self._outbox.append(lines, state)
+            rows = point.rows_of(lines)
+            self._outbox.append(rows, state)
             self._unkept = {}
             self._deriver.kept()
         except OutboxError as error:
             self._unkept = state  # what was learnt is still true when there is room again
             if self._straight is not None:
-                self.link.counts.lost_lines += self._straight.put(lines, str(error))
+                self.link.counts.lost_lines += self._straight.put(rows, str(error))
                 self._outbox.wake()
                 return
             self.link.counts.lost_lines += len(lines)

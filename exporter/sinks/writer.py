@@ -16,16 +16,16 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import tenacity
 
-from exporter.model import point
+from exporter.outbox.batch import Batch
 from exporter.outbox.memory_queue import Straight
-from exporter.outbox.queue import Batch, Outbox, OutboxError
+from exporter.outbox.queue import Outbox, OutboxError
 from exporter.sinks.backoff import Minute, OutboxTrouble, pause
 from exporter.sinks.influx.answers import Outcome, Verdict, clean
 from exporter.sinks.writer_status import WriterState, WriterStatus
@@ -43,6 +43,8 @@ TROUBLED_SECONDS = 0.5
 WITHOUT_PROOF = 20
 """So many bad lines with no good one, and a proof is asked for before the splitting goes on."""
 
+_Line: TypeAlias = tuple[str, str]
+"""A line, and its key or ""."""
 _STOPPING = Outcome(Verdict.RETRY, "stopping")
 
 
@@ -82,9 +84,9 @@ class _Sent:
 class Writer:
     """Sends what waits in `outbox` through `client`; `run` is one thread's work.
 
-    `replaced` names the measurements whose points are written again with newer values (points.py knows them): when
-    newer lines are sent before older ones, theirs are kept and sent once more in order, so that the newest value is
-    the last to arrive. What the outbox could not take comes through `straight`, and goes first; whoever puts something
+    A line with a key is a version of a point. When newer lines are sent before older ones, those with a key are kept
+    and sent once more in order, so that the newest version is the last to arrive.
+    What the outbox could not take comes through `straight`, and goes first; whoever puts something
     there has an OrderedOutbox.
     """
 
@@ -93,7 +95,6 @@ class Writer:
         outbox: Outbox,
         client: Door,
         *,
-        replaced: Collection[str] = (),
         straight: Straight | None = None,
         batch_lines: int = BATCH_LINES,
         pause: Callable[[int], float] = pause,
@@ -101,7 +102,6 @@ class Writer:
         self._outbox = outbox
         self._straight = Straight() if straight is None else straight
         self._client = client
-        self._replaced = frozenset(replaced)
         self._batch_lines = batch_lines
         self._at_once = batch_lines  # fewer after "too large"
         self._pause = pause
@@ -241,7 +241,7 @@ class Writer:
 
     def _remove(self, sent: _Sent) -> None:
         self._sent = sent
-        self._outbox.delete(sent.batch, rejected=sent.rejected, keep=sent.keep, replaces=point.is_replaced)
+        self._outbox.delete(sent.batch, rejected=sent.rejected, keep=sent.keep)
         self._sent = None
 
     def _next(self) -> Batch | None:
@@ -255,16 +255,16 @@ class Writer:
     def _round(self, batch: Batch, time_left: Callable[[], float]) -> Outcome:
         """Post a batch, find its bad lines, and remove from the outbox what is done with. Raises OutboxError."""
         round_ = _Round()
-        lines = [self._straight.newest(line) for line in batch.lines]
+        pairs = zip(batch.lines, batch.keys, strict=True)
+        lines = [(self._straight.newest(line, key), key) for line, key in pairs]
         failed = self._post_all(lines, round_, time_left)
         if failed is not None:
             return failed
         if round_.bad and not (round_.taken or round_.proven or self._proof([], time_left)):
             return self._unproven(round_)
         keep: list[int] = []
-        if batch.out_of_order and self._replaced:
-            keep = [place for place, line in enumerate(batch.lines) if self._is_replaced(line)]
-        keep = [place for place in keep if place not in round_.bad]
+        if batch.out_of_order:
+            keep = [place for place, key in enumerate(batch.keys) if key and place not in round_.bad]
         self._remove(_Sent(batch, round_.bad, keep))
         self._say_rejected(batch.lines, round_, "they are put aside, and `han-exporter rejected` shows them")
         return Outcome(Verdict.TAKEN)
@@ -287,10 +287,10 @@ class Writer:
         if round_.bad and not (round_.taken or round_.proven or self._proof([], time_left)):
             return self._unproven(round_)
         self._straight.done(len(lines), mark, refused=round_.bad)
-        self._say_rejected(lines, round_, "they are lost, since the outbox takes nothing")
+        self._say_rejected([line for line, _ in lines], round_, "they are lost, since the outbox takes nothing")
         return Outcome(Verdict.TAKEN)
 
-    def _post_all(self, lines: Sequence[str], round_: _Round, time_left: Callable[[], float]) -> Outcome | None:
+    def _post_all(self, lines: Sequence[_Line], round_: _Round, time_left: Callable[[], float]) -> Outcome | None:
         """Post the lines in their order, halving what is refused; return the outcome that ended it early, if any."""
         todo = [(0, len(lines))]
         while todo:
@@ -317,12 +317,12 @@ class Writer:
                         return self._unproven(round_)
         return None
 
-    def _post(self, lines: Sequence[str], time_left: Callable[[], float]) -> Outcome:
+    def _post(self, lines: Sequence[_Line], time_left: Callable[[], float]) -> Outcome:
         left = time_left()
         if left <= 0:
             return _STOPPING
         began = time.monotonic()
-        outcome = self._client.write(lines, timeout=None if left == math.inf else left)
+        outcome = self._client.write([line for line, _ in lines], timeout=None if left == math.inf else left)
         if outcome.verdict is not Verdict.TAKEN:
             return outcome
         self._at_once = min(self._batch_lines, self._at_once + max(1, self._at_once // 8))
@@ -331,17 +331,18 @@ class Writer:
             points_written=self._status.points_written + len(lines),
             last_latency_s=time.monotonic() - began,
         )
-        if not self._is_replaced(lines[-1]):  # an old value of such a point must not come back
-            self._witness = lines[-1]
+        last, key = lines[-1]
+        if not key:  # an old version of a point must not be sent again
+            self._witness = last
         return outcome
 
-    def _proof(self, lines: Sequence[str], time_left: Callable[[], float]) -> bool:
+    def _proof(self, lines: Sequence[_Line], time_left: Callable[[], float]) -> bool:
         """Does InfluxDB take good lines at this moment? Asked with the witness, then with some of `lines`.
 
         These will be posted again in their order, so asking with them changes nothing in the end.
         """
         some = random.sample(lines, min(16, len(lines)))
-        asked = ([self._witness] if self._witness is not None else []) + some
+        asked = ([(self._witness, "")] if self._witness is not None else []) + some
         return any(self._post([line], time_left).verdict is Verdict.TAKEN for line in asked)
 
     def _unproven(self, round_: _Round) -> Outcome:
@@ -351,9 +352,6 @@ class Writer:
             f"InfluxDB at {self._client.address} refuses every line that it is sent ({words}); nothing is put aside "
             "before it takes some line: is HAN_INFLUX_BUCKET right, and its retention long enough?",
         )
-
-    def _is_replaced(self, line: str) -> bool:
-        return line.partition(" ")[0].partition(",")[0] in self._replaced
 
     def _note(self, outcome: Outcome) -> None:
         """Keep the state, and tell the log: a failure at once, then once a minute, and that it is over."""

@@ -27,6 +27,7 @@ from exporter.pipeline.placing import Placer
 from exporter.simulator.meter import List, SimulatedMeter
 from exporter.sinks.influx.answers import Verdict
 from tests.support.influx_server import LocalInflux
+from tests.support.rows import rows
 
 READINGS: Final = 60_000
 BATCH: Final = 5000
@@ -52,7 +53,7 @@ def fill(path: Path, count: int) -> list[str]:
     outbox, lines = Outbox(path), []
     outbox._file._connection.execute("PRAGMA synchronous = OFF")  # it was not filled in a minute, but in a week
     for one in readings(count):
-        outbox.append(one)
+        outbox.append(rows(one))
         lines += one
     outbox.close()
     return lines

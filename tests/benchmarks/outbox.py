@@ -16,6 +16,7 @@ from typing import Final
 from exporter.outbox.queue import Outbox
 from tests.benchmarks.catch_up import BATCH, readings
 from tests.benchmarks.figures import Effort, Figure, calibrate, together
+from tests.support.rows import rows
 
 APPENDS_AIM: Final = 200
 DRAIN_AIM: Final = 20_000
@@ -66,7 +67,7 @@ def _syncs_a_second(path: Path, seconds: float) -> float:
 def _appended_a_second(path: Path, lines: list[list[str]], seconds: float) -> float:
     outbox, following = _opened(path), cycle(lines)
     try:
-        return _often(lambda: outbox.append(next(following)), seconds)
+        return _often(lambda: outbox.append(rows(next(following))), seconds)
     finally:
         outbox.close()
 
@@ -77,7 +78,7 @@ def _drained(path: Path, lines: list[list[str]]) -> float:
     try:
         outbox._file._connection.execute("PRAGMA synchronous = OFF")  # it was not filled in a minute
         for one in lines:
-            outbox.append(one)
+            outbox.append(rows(one))
         outbox._file._connection.execute("PRAGMA synchronous = FULL")
         began = time.monotonic()
         while (batch := outbox.take(BATCH, newest=False)) is not None:

@@ -18,6 +18,7 @@ from tests.e2e.captures import ENCRYPTED
 from tests.e2e.harness import Home, Meter, until
 from tests.e2e.made import power
 from tests.support.influx_server import Store, free_port
+from tests.support.rows import rows
 
 Plug = Callable[[str], Meter]
 
@@ -209,7 +210,7 @@ def test_the_health_check(home: Home, meter: Meter) -> None:
 def test_an_outbox_that_nobody_holds(home: Home) -> None:
     outbox = Outbox(home.outbox)
     for number in range(300):
-        outbox.append([f"a value={number}.0 {number}"] * 10)
+        outbox.append(rows([f"a value={number}.0 {number}"] * 10))
     outbox.close()
     whole = home.outbox.read_bytes()
     assert verdicts(home.han("check").stdout)["outbox"] == ("ok", f"{home.outbox}: 3000 lines wait")

@@ -14,6 +14,7 @@ from tests.e2e.harness import Home, Meter, Run, started, until, words
 from tests.e2e.made import frames_of_power, power
 from tests.e2e.truth import assert_same, of_meters, points_of_lists, powers
 from tests.support.influx_server import Influx, Store, free_port
+from tests.support.rows import rows
 from tests.support.small_disk import fill, room, small_disk
 
 
@@ -62,7 +63,7 @@ def backlog(path: Path, appends: int) -> None:
     outbox = Outbox(path)
     for number in range(appends):
         outbox.append(
-            [f"active_power,direction=import,meter_id=OLD value={number}.0 {number}{k:03}" for k in range(100)]
+            rows([f"active_power,direction=import,meter_id=OLD value={number}.0 {number}{k:03}" for k in range(100)])
         )
     outbox.close()
 

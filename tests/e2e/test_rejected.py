@@ -16,6 +16,7 @@ from exporter.sinks.influx.client import Http
 from tests.e2e.harness import HAN, Home, Meter, started, until
 from tests.e2e.made import power
 from tests.support.influx_server import Store
+from tests.support.rows import rows
 
 BAD = 'active_power,direction=import,meter_id=A value="x" 1'
 
@@ -24,7 +25,7 @@ def aside(home: Home, *lines: tuple[str, str]) -> None:
     """Put lines aside, as the writer does, one at a time."""
     outbox = Outbox(home.outbox)
     for line, words in lines:
-        outbox.append([line])
+        outbox.append(rows([line]))
         batch = outbox.take(1, newest=False)
         assert batch is not None
         outbox.delete(batch, rejected={0: words})
@@ -138,7 +139,7 @@ def test_what_was_damaged_is_sent_only_when_it_is_meant(home: Home) -> None:
 def test_sums_wait_for_what_waits(home: Home) -> None:
     aside(home, ("day_energy,meter_id=A value=1,hours=1 3600000", "words"), (BAD, "words"))
     outbox = Outbox(home.outbox)
-    outbox.append(["a value=1 1"])
+    outbox.append(rows(["a value=1 1"]))
     outbox.close()
     done = home.han("rejected", "--retry", "--all")
     assert done.stdout.startswith("1 lines are in the queue again")
@@ -199,7 +200,7 @@ def test_a_damaged_outbox_is_told_and_nothing_printed(home: Home, damage: str) -
     aside(home, (BAD, "words"))
     outbox = Outbox(home.outbox)
     for number in range(300):
-        outbox.append([f"a value={number}.0 {number}"] * 10)
+        outbox.append(rows([f"a value={number}.0 {number}"] * 10))
     outbox.close()
     whole = home.outbox.read_bytes()
     home.outbox.write_bytes({"cut off": whole[: len(whole) * 2 // 3], "noise": os.urandom(9000), "empty": b""}[damage])

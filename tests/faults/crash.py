@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from exporter.outbox.queue import Outbox, OutboxError, Status
+from exporter.outbox.batch import Status
+from exporter.outbox.queue import Outbox, OutboxError
 from tests.e2e.harness import Home, until
 from tests.faults import strikes
 from tests.faults.frames import MAKERS, NOISES, noise

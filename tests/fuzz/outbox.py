@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from exporter.model.point import replaced_key
 from exporter.outbox import file
 from exporter.outbox.queue import Outbox, OutboxError
+from tests.support.rows import rows
 
 _FOLDER: Final = tempfile.TemporaryDirectory(
     prefix="han-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None, ignore_cleanup_errors=True
@@ -40,7 +42,8 @@ class Made:
 
 
 def _line(number: int, place: int) -> str:
-    return f"active_power,direction=import,meter_id=570656727153{place % 7},obis=1-1:1.7.0 value={number}.0 {place}"
+    name = "active_power" if place else "day_energy"
+    return f"{name},direction=import,meter_id=570656727153{place % 7},obis=1-1:1.7.0 value={number}.0 {place}"
 
 
 def make(folder: Path) -> Made:
@@ -57,7 +60,7 @@ def make(folder: Path) -> Made:
             some = [_line(number, place) for place in range(400)]
         state = {f"running:import:{number % 9}": f"{number} {number * 7}", "last_id:tty": f"57065{number}"}
         state |= {"hours": ",".join(map(str, range(number * 20)))} if number % 13 == 0 else {}
-        outbox.append(some, state)
+        outbox.append(rows(some), state)
         lines |= set(some)
         for key, value in state.items():
             states.setdefault(key, set()).add(value)
@@ -172,7 +175,7 @@ def use(path: Path, *, sound: bool) -> None:
 
 def _append_and_empty(outbox: Outbox, *, sound: bool) -> None:
     new = "active_power,meter_id=new value=1.0 1"
-    outbox.append([new], {"fuzz": "1"})
+    outbox.append(rows([new]), {"fuzz": "1"})
     taken: set[str] = set()
     newest = True
     for _ in range(1000):
@@ -182,6 +185,7 @@ def _append_and_empty(outbox: Outbox, *, sound: bool) -> None:
         newest = not newest
         if batch is not None:
             taken |= set(batch.lines)
+            assert batch.keys == tuple(map(replaced_key, batch.lines)), batch
             outbox.delete(batch)
     else:
         raise AssertionError("it never gets empty")

@@ -21,6 +21,7 @@ from exporter.sinks.influx.client import Client, Http
 from exporter.sinks.writer import Writer, WriterState
 from tests.integration.test_writer import count, empty, running, until
 from tests.support.influx_server import Influx, LocalInflux, serve
+from tests.support.rows import rows
 
 NOW = int(time.time() * 1000)
 LIMIT = 5
@@ -63,7 +64,7 @@ def words(outbox: Outbox) -> dict[str, str]:
     return {one.line: one.words for one in outbox.rejected()}
 
 
-def rows(influx: Influx, question: str) -> list[tuple[object, ...]]:
+def found(influx: Influx, question: str) -> list[tuple[object, ...]]:
     return [row for series in influx.query(question) for row in series.rows]
 
 
@@ -91,9 +92,9 @@ def test_one_bad_line_is_put_aside_with_the_words(
     limited: Influx, outbox: Outbox, name: str, bad: str, said: str
 ) -> None:
     line = bad.replace("NAME", name)
-    outbox.append([f"{name} value=1 {NOW - 1}"])
+    outbox.append(rows([f"{name} value=1 {NOW - 1}"]))
     sent(outbox, limited.client())
-    outbox.append(among(line, name))
+    outbox.append(rows(among(line, name)))
     writer = sent(outbox, limited.client())
     assert list(words(outbox)) == [line]
     assert said in words(outbox)[line]
@@ -106,7 +107,7 @@ def test_a_type_conflict_goes_in_when_it_is_mended(
 ) -> None:
     """Somebody wrote a text where numbers belong; when that is removed, the readings are sent again."""
     assert not limited.client().write([f'{name} value="a text" {NOW - 60_000}']).words
-    outbox.append([f"{name} value={n} {NOW + n}" for n in range(10)] + [f"{name}_other value=1 {NOW}"])
+    outbox.append(rows([f"{name} value={n} {NOW + n}" for n in range(10)] + [f"{name}_other value=1 {NOW}"]))
     sent(outbox, limited.client())
     assert count(limited, f"{name}_other") == 1
     assert all("type conflict" in said for said in words(outbox).values())
@@ -115,14 +116,14 @@ def test_a_type_conflict_goes_in_when_it_is_mended(
     change(limited, f"DROP MEASUREMENT {name}")
     assert rejected.retry(outbox, ALL).lines == 10
     sent(outbox, limited.client())
-    assert rows(limited, f"SELECT value FROM {name}") == [(NOW + n, float(n)) for n in range(10)]
+    assert found(limited, f"SELECT value FROM {name}") == [(NOW + n, float(n)) for n in range(10)]
     assert outbox.status().rejected_lines == 0
 
 
 def test_what_is_out_of_retention_goes_in_when_more_is_kept(limited: Influx, outbox: Outbox, name: str) -> None:
     short = limited.client(bucket=f"{limited.bucket}/short")
     old = [f"{name} value={n} {NOW - 2 * 3_600_000 + n}" for n in range(7)]
-    outbox.append([*old, f"{name} value=7 {NOW}"])
+    outbox.append(rows([*old, f"{name} value=7 {NOW}"]))
     sent(outbox, short)
     assert sorted(words(outbox)) == sorted(old)
     assert all("beyond retention policy" in said for said in words(outbox).values())
@@ -131,16 +132,16 @@ def test_what_is_out_of_retention_goes_in_when_more_is_kept(limited: Influx, out
         assert rejected.retry(outbox, ALL).lines == 7
         sent(outbox, short)
         policy = f"{limited.bucket}.short.{name}"
-        assert [row[1] for row in rows(limited, f"SELECT value FROM {policy}")] == [float(n) for n in range(8)]
+        assert [row[1] for row in found(limited, f"SELECT value FROM {policy}")] == [float(n) for n in range(8)]
     finally:
         limited.admin(f"ALTER RETENTION POLICY short ON {limited.bucket} DURATION 1h")
 
 
 def test_over_a_limit_goes_in_when_there_is_room(limited: Influx, outbox: Outbox, name: str) -> None:
-    outbox.append([f"{name},house=h{n} value={n} {NOW}" for n in range(LIMIT)])
+    outbox.append(rows([f"{name},house=h{n} value={n} {NOW}" for n in range(LIMIT)]))
     sent(outbox, limited.client())
     more = [f"{name},house=more{n} value={n} {NOW}" for n in range(3)]
-    outbox.append([*more, f"{name},house=h0 value=9 {NOW + 1}"])
+    outbox.append(rows([*more, f"{name},house=h0 value=9 {NOW + 1}"]))
     sent(outbox, limited.client())
     assert sorted(words(outbox)) == more
     assert all("max-values-per-tag limit exceeded" in said for said in words(outbox).values())
@@ -153,11 +154,11 @@ def test_over_a_limit_goes_in_when_there_is_room(limited: Influx, outbox: Outbox
 
 
 def test_what_is_not_mended_comes_back(limited: Influx, outbox: Outbox, name: str) -> None:
-    outbox.append(among("nonsense", name))
+    outbox.append(rows(among("nonsense", name)))
     sent(outbox, limited.client())
     (before,) = outbox.rejected()
     assert rejected.retry(outbox, ALL).lines == 1
-    outbox.append([f"{name} value=1 {NOW + 100}"])
+    outbox.append(rows([f"{name} value=1 {NOW + 100}"]))
     sent(outbox, limited.client())
     (after,) = outbox.rejected()
     assert (after.line, after.words) == (before.line, before.words)
@@ -172,17 +173,17 @@ def test_an_old_sum_does_not_come_back_over_a_newer_one(limited: Influx, outbox:
 
     client = limited.client()
     assert not client.write([f'day_energy,direction=import,meter_id={house} value="x" {day - 1}']).words
-    outbox.append([total(1), total(2), f"other{NOW} value=1 {NOW}"])
+    outbox.append(rows([total(1), total(2), f"other{NOW} value=1 {NOW}"]))
     sent(outbox, client)
     assert outbox.status().rejected_lines == 2
     change(limited, "DROP MEASUREMENT day_energy")
-    outbox.append([total(3)])
+    outbox.append(rows([total(3)]))
     assert rejected.retry(outbox, ALL) == rejected.Retried(0, 2), "a newer one may wait"
     sent(outbox, client)
     assert outbox.status().rejected_lines == 0, "it was overtaken"
     assert rejected.retry(outbox, ALL) == rejected.Retried(0, 0)
     sent(outbox, client)
-    assert rows(limited, "SELECT value, hours FROM day_energy") == [(day, 3.0, 3.0)]
+    assert found(limited, "SELECT value, hours FROM day_energy") == [(day, 3.0, 3.0)]
 
 
 # Servers that say no, or yes, to everything
@@ -244,7 +245,7 @@ def test_a_server_that_answers_all_alike_drains_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    outbox.append([f"{name} value={n} {NOW + n}" for n in range(100)])
+    outbox.append(rows([f"{name} value={n} {NOW + n}" for n in range(100)]))
     with web_server(status, body, kind) as url:
         writer = Writer(outbox, Client(url, bucket="han", token="secret"), pause=lambda _: 0.01)
         with running(writer, outbox):
@@ -262,6 +263,6 @@ def test_a_204_is_believed_and_wondered_at_when_it_does_not_say_who_it_is_from(
 ) -> None:
     """A proxy may take the name away; InfluxDB 3 may not say it."""
     with web_server(204, b"", "text/html") as url:
-        outbox.append(["a value=1 1"])
+        outbox.append(rows(["a value=1 1"]))
         sent(outbox, Client(url, bucket="han"))
     assert "without saying that it is an InfluxDB" in caplog.text

@@ -16,6 +16,7 @@ from exporter.outbox import replace_damaged
 from exporter.outbox.queue import Outbox
 from tests.support.damaged_outbox import assert_whole, damaged, in_memory
 from tests.support.power_cut import Op, Recorder, images, lay
+from tests.support.rows import rows
 
 SEED = 20261122
 
@@ -46,7 +47,7 @@ def live(path: Path, recorder: Recorder, story: Story, dice: random.Random) -> N
     for number in range(1, 61):
         count = dice.choice([1, 12, 12, 12, 40, 2500])
         story.begun.append(len(recorder.ops))
-        outbox.append(lines_of(number, count), {"last": str(number), f"hour:{number % 5}": str(number)})
+        outbox.append(rows(lines_of(number, count)), {"last": str(number), f"hour:{number % 5}": str(number)})
         story.returned.append((len(recorder.ops), number))
         if number % 7 == 0:
             batch = outbox.take(30, newest=bool(number % 2))

@@ -20,6 +20,7 @@ from exporter.sinks.influx.client import Client, Http, Outcome, Unreachable, Ver
 from exporter.sinks.writer import Writer, WriterState
 from tests.integration.test_writer import empty, running, until
 from tests.support.influx_server import Influx, Store
+from tests.support.rows import rows
 from tests.support.tls import Authority, tls_door
 
 LINE = f"power value=1 {int(time.time() * 1000)}"
@@ -117,7 +118,7 @@ def test_nothing_leaves_the_outbox_by_a_door_that_is_not_believed(
 ) -> None:
     """... and http spoken to it says so: that octets come back is no answer of an InfluxDB."""
     with closing(Outbox(tmp_path / "outbox.db")) as outbox:
-        outbox.append([LINE])
+        outbox.append(rows([LINE]))
         for scheme, ca_cert in (("https", None), ("http", doors.own)):
             url = f"{scheme}://127.0.0.1:{doors.right}"
             writer = Writer(outbox, Client(url, bucket=store.bucket, ca_cert=ca_cert), pause=lambda _: 0.02)

@@ -15,6 +15,7 @@ from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.client import Client, QueryError, Unreachable, Verdict
 from exporter.sinks.writer import Writer, WriterState
 from tests.support.influx_server import Influx, free_port
+from tests.support.rows import rows
 
 NOW = int(time.time() * 1000)
 
@@ -66,10 +67,12 @@ def empty(outbox: Outbox) -> Callable[[], bool]:
 
 def test_values_tags_and_times_arrive_as_they_were_written(influx: Influx, outbox: Outbox, name: str) -> None:
     outbox.append(
-        [
-            f"{name},direction=import,meter_id=57\\ 06\\,\\=\\=ø,obis=1-1:1.7.0 value=616.5 {NOW}",
-            f"{name},direction=import,meter_id=57\\ 06\\,\\=\\=ø,obis=1-1:1.7.0 value=-0.25 {NOW + 1}",
-        ]
+        rows(
+            [
+                f"{name},direction=import,meter_id=57\\ 06\\,\\=\\=ø,obis=1-1:1.7.0 value=616.5 {NOW}",
+                f"{name},direction=import,meter_id=57\\ 06\\,\\=\\=ø,obis=1-1:1.7.0 value=-0.25 {NOW + 1}",
+            ]
+        )
     )
     with running(Writer(outbox, influx.client()), outbox):
         until(empty(outbox))
@@ -81,7 +84,7 @@ def test_values_tags_and_times_arrive_as_they_were_written(influx: Influx, outbo
 def test_a_line_is_in_influxdb_within_a_second(influx: Influx, outbox: Outbox, name: str) -> None:
     with running(Writer(outbox, influx.client()), outbox):
         for number in range(5):
-            outbox.append([f"{name} value=1 {NOW + number}"])
+            outbox.append(rows([f"{name} value=1 {NOW + number}"]))
             assert until(lambda number=number: count(influx, name) == number + 1) < 1  # type: ignore[misc]
 
 
@@ -95,7 +98,7 @@ def test_influxdb_goes_and_comes_back(influx: Influx, outbox: Outbox, name: str,
             if number == 120:
                 until(lambda: writer.status().state is WriterState.WAITING)
                 influx.start()
-            outbox.append([f"{name},n={n} value={number} {NOW + number}" for n in range(10)])
+            outbox.append(rows([f"{name},n={n} value={number} {NOW + number}" for n in range(10)]))
         until(empty(outbox))
     assert count(influx, name) == 2000
     assert writer.status().state is WriterState.OK
@@ -106,7 +109,7 @@ def test_lines_left_when_stopped_are_sent_by_the_next_process(influx: Influx, tm
     influx.stop()
     outbox = Outbox(tmp_path / "left.db")
     with running(Writer(outbox, influx.client()), outbox):
-        outbox.append([f"{name} value=1 {NOW}"])
+        outbox.append(rows([f"{name} value=1 {NOW}"]))
     outbox.close()
     influx.start()
     outbox = Outbox(tmp_path / "left.db")
@@ -128,7 +131,7 @@ def test_bad_lines_are_put_aside_and_the_rest_is_there(influx: Influx, outbox: O
     for place, line in sorted(bad.items(), reverse=True):
         mixed.insert(place, line)
     with running(Writer(outbox, influx.client()), outbox):
-        outbox.append(mixed)
+        outbox.append(rows(mixed))
         until(empty(outbox))
         assert {aside.line for aside in outbox.rejected()} == set(bad.values())
         words = {aside.line: aside.words for aside in outbox.rejected()}
@@ -136,7 +139,7 @@ def test_bad_lines_are_put_aside_and_the_rest_is_there(influx: Influx, outbox: O
         assert "invalid number" in words[bad[51]]
         assert "unable to parse" in words[bad[300]]
         assert "time outside range" in words[bad[499]]
-        outbox.append([bad[300]])  # alone, as the first thing after good ones
+        outbox.append(rows([bad[300]]))  # alone, as the first thing after good ones
         until(empty(outbox))
     assert count(influx, name) == 500
     assert outbox.status().rejected_lines == 5
@@ -144,7 +147,7 @@ def test_bad_lines_are_put_aside_and_the_rest_is_there(influx: Influx, outbox: O
 
 def test_a_wrong_database_drains_nothing_and_mends_itself(influx: Influx, outbox: Outbox, name: str) -> None:
     writer = Writer(outbox, influx.client(bucket="not_there"), pause=lambda _: 0.05)
-    outbox.append([f"{name} value={n} {NOW + n}" for n in range(10)])
+    outbox.append(rows([f"{name} value={n} {NOW + n}" for n in range(10)]))
     with running(writer, outbox):
         until(lambda: writer.status().retries > 2)
     assert writer.status().state is WriterState.MISCONFIGURED

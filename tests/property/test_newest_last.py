@@ -10,11 +10,11 @@ from typing import cast
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter.model import point
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.answers import Outcome, Verdict
 from exporter.sinks.influx.client import Client
 from exporter.sinks.writer import Writer
+from tests.support.rows import rows
 
 BATCH = 10
 SENT = -1
@@ -50,7 +50,7 @@ def test_the_newest_sum_is_the_last_to_arrive(plan: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         outbox, server = Outbox(Path(folder) / "outbox", max_bytes=1 << 24), Server()
         client = cast("Client", server)
-        writer = Writer(outbox, client, batch_lines=BATCH, replaced=point.REPLACED_MEASUREMENTS)
+        writer = Writer(outbox, client, batch_lines=BATCH)
         newest: dict[int, int] = {}
         for number, step in enumerate(plan):
             if step == SENT:
@@ -59,7 +59,7 @@ def test_the_newest_sum_is_the_last_to_arrive(plan: list[int]) -> None:
             day = number % 2
             newest[day] = number
             plain = [f"p,meter_id=m value=1.0 {number * 1000 + n}" for n in range(step)]
-            outbox.append([*plain, sums(number, day)])
+            outbox.append(rows([*plain, sums(number, day)]))
         while writer._send_some(lambda: float("inf")) is not None:
             pass
         outbox.close()

@@ -10,10 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from exporter.model.point import replaced_key
 from exporter.outbox.queue import Outbox
 from exporter.outbox.salvage import SAVED_ASIDE
+from tests.support.rows import rows
 
-LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
+LINES = [
+    f"{name},meter_id=1 value={number}.0 {number * 3_600_000}"
+    for number, name in enumerate(["active_power", "day_energy", "active_power"] * 20)
+]
 REJECTED = [f'current,meter_id=1 value="{number}" {number}' for number in range(3)]
 WORDS = "field type conflict"
 STATE = {f"key{number:02}": f"{number} " * 30 for number in range(40)} | {"long": "x" * 9000}
@@ -32,12 +37,12 @@ def damaged(folder: Path) -> Path:
     made = folder / "made"
     made.mkdir()
     outbox = Outbox(made / "outbox.db")
-    outbox.append(REJECTED)
+    outbox.append(rows(REJECTED))
     batch = outbox.take(3, newest=False)
     assert batch is not None
     outbox.delete(batch, rejected=dict.fromkeys(range(3), WORDS))
     for start in range(0, 60, 3):
-        outbox.append(LINES[start : start + 3], STATE if start == 0 else {})
+        outbox.append(rows(LINES[start : start + 3]), STATE if start == 0 else {})
         if start == 30:
             with sqlite3.connect(outbox.path) as other:
                 other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -60,16 +65,20 @@ def assert_whole(path: Path, *, more: Sequence[str] = (), times: int = 1, emptie
     assert [one.line for one in outbox.rejected()] == REJECTED[::-1]
     assert {one.words for one in outbox.rejected()} == {f"{WORDS} {SAVED_ASIDE}"}
     found: list[str] = []
+    keys: list[str] = []
     assert outbox.status().depth_lines == len(LINES) + len(more)
     if emptied:
         while batch := outbox.take(7, newest=False):
             found += batch.lines
+            keys += batch.keys
             outbox.delete(batch)
     else:
         every = outbox.take(10_000, newest=False)
         assert every is not None
         found += every.lines
+        keys += every.keys
     assert found == [*LINES, *more]
+    assert keys == [replaced_key(line) for line in found]
     outbox.append([], {"long": STATE["long"]})
     outbox.close()
     names = sorted(file.name for file in path.parent.glob(f"{path.name}*"))

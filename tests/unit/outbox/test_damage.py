@@ -11,6 +11,7 @@ import pytest
 from exporter.outbox import file
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.outbox.rows import grows_no_more
+from tests.support.rows import rows
 
 LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
 STATE = {f"key{number:03}": f"{number} " * 60 for number in range(150)}
@@ -22,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "outbox.db"
     outbox = Outbox(path)
     for start in range(0, 60, 3):
-        outbox.append(LINES[start : start + 3], STATE if start == 0 else {})
+        outbox.append(rows(LINES[start : start + 3]), STATE if start == 0 else {})
     outbox.close()
     return path
 
@@ -84,7 +85,7 @@ def test_a_damaged_head_costs_nothing(path: Path, damage: Callable[[Path], None]
     assert list(path.parent.glob("*.corrupt-*")), "it is set aside"
     assert outbox.states("") == STATE, "also what stands between the leaves of its tree"
     assert emptied(outbox) == LINES
-    outbox.append(["new value=1.0 1"])
+    outbox.append(rows(["new value=1.0 1"]))
     assert outbox.status().depth_lines == 1
 
 
@@ -103,7 +104,7 @@ def test_what_it_counts_is_counted_again(path: Path, statement: str) -> None:
     changed(path, statement)
     outbox = Outbox(path)
     assert outbox.status().depth_lines == 60
-    outbox.append(["new value=1.0 1"])
+    outbox.append(rows(["new value=1.0 1"]))
     assert outbox.status().depth_lines == 61
     assert emptied(outbox) == [*LINES, "new value=1.0 1"]
     assert outbox.status().depth_lines == 0
@@ -179,9 +180,9 @@ def test_a_state_that_the_disk_gives_an_error_for_is_read_as_far_as_it_can_be(
         assert outbox.states("no") == {"now": "this"}
     assert "the disk gives errors" in outbox.why_not
     with pytest.raises(OutboxError, match="the disk gives errors"):
-        outbox.append(["a value=1.0 1"])
+        outbox.append(rows(["a value=1.0 1"]))
     outbox._file._not_before = 0.0
-    outbox.append(["a value=1.0 1"], {"now": "that"})
+    outbox.append(rows(["a value=1.0 1"]), {"now": "that"})
     assert outbox.get_state("now") == "that"
     assert outbox.why_not == ""
     outbox.close()

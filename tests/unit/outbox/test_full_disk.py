@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from exporter.outbox import replace_damaged, rows
+from exporter.outbox import replace_damaged
+from exporter.outbox import rows as stored
 from exporter.outbox.disk_reserve import RESERVE, Reserve
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError
 from tests.support.damaged_outbox import assert_whole, damaged, in_memory
+from tests.support.rows import rows
 from tests.support.small_disk import fill, room, small_disk
 
 EACH = 20
@@ -38,7 +40,7 @@ def line(number: int) -> str:
 
 def appended(outbox: Outbox, first: int, count: int, also: Path | None = None) -> None:
     for number in range(first, first + count):
-        outbox.append([line(number * EACH + place) for place in range(EACH)], {"last": str(number)})
+        outbox.append(rows([line(number * EACH + place) for place in range(EACH)]), {"last": str(number)})
         if also is not None:
             fill(also)
 
@@ -214,7 +216,7 @@ def test_the_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     outbox = Outbox(tmp_path / "outbox.db")
     with pytest.raises(OutboxError, match="another han-exporter is using the outbox"):
         Outbox(tmp_path / "outbox.db")
-    outbox.append(["a value=1.0 1"])
+    outbox.append(rows(["a value=1.0 1"]))
 
 
 def no_new_file(name: Any, flags: int, *more: Any, real: Any = os.open) -> int:
@@ -233,7 +235,7 @@ def test_without_room_for_its_lock_one_of_two_is_told(tmp_path: Path, monkeypatc
     second = Outbox(tmp_path / "outbox.db")  # it finds room before the first one does
     first._file._not_before = 0.0
     with pytest.raises(OutboxError, match=r"another han-exporter .* is using the outbox"):
-        first.append([line(1)])
+        first.append(rows([line(1)]))
     second.close()
     appended(first, 0, 1)
     assert first.why_not == ""
@@ -251,7 +253,7 @@ def test_what_cannot_be_opened_is_read_all_the_same(
     path = disk / "outbox.db"
     made = Outbox(path)
     made.append([], {"a": "old", "ab": "1"})
-    made.append([line(1)], {"a": "new", "b": "2"})
+    made.append(rows([line(1)]), {"a": "new", "b": "2"})
     if killed:
         kept = {end: Path(f"{path}{end}").read_bytes() for end in ("", "-wal")}
     made.close()
@@ -271,12 +273,12 @@ def test_what_cannot_be_opened_is_read_all_the_same(
     assert outbox.states("a") == {"a": "new", "ab": "1"}
     assert outbox.get_state("c") is None
     with pytest.raises(OutboxError):
-        outbox.append([line(2)], {"c": "3"})
+        outbox.append(rows([line(2)]), {"c": "3"})
     if why == "read-only":
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     other.unlink()
     outbox._file._not_before = 0.0
-    outbox.append([line(2)], {"c": "3"})
+    outbox.append(rows([line(2)]), {"c": "3"})
     batch = outbox.take(5, newest=False)
     assert batch is not None
     assert batch.lines == (line(1), line(2))
@@ -329,7 +331,7 @@ def test_a_file_that_another_user_made_is_named(end: str) -> None:
     with in_memory() as folder:
         path = folder / "outbox.db"
         outbox = Outbox(path)
-        outbox.append([line(1)])
+        outbox.append(rows([line(1)]))
         octets = {one: Path(f"{path}{one}").read_bytes() for one in ("", "-wal")}
         outbox.close()
         for one, whole in octets.items():
@@ -354,11 +356,11 @@ def test_nobody_waits_for_a_pipe_in_the_place_of_the_reserve(tmp_path: Path) -> 
 
 
 def test_a_file_held_to_its_size_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_KEPT_PAGES", 4)
+    monkeypatch.setattr(stored, "_KEPT_PAGES", 4)
     outbox = Outbox(tmp_path / "outbox.db")
     appended(outbox, 0, 200)
-    pages = outbox._file.read(lambda db: rows.pragma(db, "page_count"))
-    outbox._file.read(rows.grow_no_more)
-    monkeypatch.setattr(rows, "_FEW_PAGES", 1)
+    pages = outbox._file.read(lambda db: stored.pragma(db, "page_count"))
+    outbox._file.read(stored.grow_no_more)
+    monkeypatch.setattr(stored, "_FEW_PAGES", 1)
     assert_newest(outbox, 200, 4000)
-    assert outbox._file.read(lambda db: rows.pragma(db, "page_count")) == pages
+    assert outbox._file.read(lambda db: stored.pragma(db, "page_count")) == pages

@@ -16,8 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from exporter.outbox import file, rows
-from exporter.outbox.queue import ROW_LINES, Batch, Outbox, OutboxError, OutboxLockedError
+from exporter.model.point import replaced_key
+from exporter.outbox import file
+from exporter.outbox import rows as stored
+from exporter.outbox.batch import Batch
+from exporter.outbox.queue import DAMAGED_ROW, ROW_LINES, Outbox, OutboxError, OutboxLockedError
+from tests.support.old_outbox import made_old
+from tests.support.rows import rows
 
 
 def line(number: int) -> str:
@@ -49,9 +54,9 @@ def taken(outbox: Outbox, count: int = 5000, *, newest: bool = False) -> Batch:
 def test_lines_and_state_come_back_after_reopening(path: Path) -> None:
     clock = Clock()
     outbox = Outbox(path, clock=clock)
-    outbox.append(lines(0, 3), {"last_id/usb": "570", "rule": "civil time"})
+    outbox.append(rows(lines(0, 3)), {"last_id/usb": "570", "rule": "civil time"})
     clock.now += 10
-    outbox.append(lines(3, 5), {"rule": None})
+    outbox.append(rows(lines(3, 5)), {"rule": None})
     outbox.close()
 
     outbox = Outbox(path, clock=clock)
@@ -67,7 +72,7 @@ def test_lines_and_state_come_back_after_reopening(path: Path) -> None:
 
 def test_nobody_else_may_read_it(path: Path) -> None:
     outbox = Outbox(path)
-    outbox.append(["a value=1 1"])
+    outbox.append(rows(["a value=1 1"]))
     modes = {file.name: file.stat().st_mode & 0o077 for file in path.parent.glob(f"{path.name}*")}
     assert {name for name, mode in modes.items() if mode} <= {f"{path.name}.lock"}
     assert len(modes) >= 3, "its log too"
@@ -83,9 +88,9 @@ def test_states_by_prefix(path: Path) -> None:
 
 def test_deleted_lines_are_gone_and_only_they(path: Path) -> None:
     outbox = Outbox(path)
-    outbox.append(lines(0, 2))
+    outbox.append(rows(lines(0, 2)))
     batch = taken(outbox)
-    outbox.append(lines(2, 4))
+    outbox.append(rows(lines(2, 4)))
     outbox.delete(batch)
     outbox.delete(batch)  # twice does no harm
     assert taken(outbox).lines == tuple(lines(2, 4))
@@ -98,7 +103,7 @@ def test_deleted_lines_are_gone_and_only_they(path: Path) -> None:
 def test_newest_and_oldest_rows_in_their_order(path: Path) -> None:
     outbox = Outbox(path)
     for start in range(0, 10, 2):
-        outbox.append(lines(start, start + 2))
+        outbox.append(rows(lines(start, start + 2)))
     newest = taken(outbox, 5, newest=True)
     assert newest.lines == tuple(lines(6, 10))
     assert newest.out_of_order
@@ -109,29 +114,29 @@ def test_newest_and_oldest_rows_in_their_order(path: Path) -> None:
 
 def test_a_row_emptied_at_the_new_end_is_not_taken_for_a_later_one(path: Path) -> None:
     outbox = Outbox(path)
-    outbox.append(lines(0, 1))
+    outbox.append(rows(lines(0, 1)))
     stale = taken(outbox, newest=True)
     outbox.delete(stale)
-    outbox.append(lines(1, 2))
+    outbox.append(rows(lines(1, 2)))
     outbox.delete(stale)
     assert taken(outbox).lines == (line(1),)
 
 
 def test_kept_lines_are_sent_again_in_order_and_not_as_newest(path: Path) -> None:
     outbox = Outbox(path)
-    outbox.append([line(0), "day_energy value=1 0"])
-    outbox.append([line(1), "day_energy value=2 0", line(2)])
+    outbox.append(rows([line(0), "day_energy,m=1 value=1 0"]))
+    outbox.append(rows([line(1), "day_energy,m=1 value=2 0", line(2)]))
     batch = taken(outbox, 3, newest=True)
     assert batch.out_of_order
     outbox.delete(batch, keep=[1])
-    assert taken(outbox, newest=True).lines == (line(0), "day_energy value=1 0")
-    assert taken(outbox).lines == (line(0), "day_energy value=1 0", "day_energy value=2 0")
+    assert taken(outbox, newest=True).lines == (line(0), "day_energy,m=1 value=1 0")
+    assert taken(outbox).lines == (line(0), "day_energy,m=1 value=1 0", "day_energy,m=1 value=2 0")
     assert outbox.status().depth_lines == 3
 
 
 def test_a_long_append_is_cut_into_rows(path: Path) -> None:
     outbox = Outbox(path)
-    outbox.append(lines(0, 2 * ROW_LINES + 5))
+    outbox.append(rows(lines(0, 2 * ROW_LINES + 5)))
     assert len(taken(outbox, ROW_LINES).lines) == ROW_LINES
     assert taken(outbox, 10 * ROW_LINES).lines == tuple(lines(0, 2 * ROW_LINES + 5))
 
@@ -139,7 +144,7 @@ def test_a_long_append_is_cut_into_rows(path: Path) -> None:
 def test_rejected_lines_are_put_aside_with_the_words_and_can_be_sent_again(path: Path) -> None:
     clock = Clock()
     outbox = Outbox(path, clock=clock)
-    outbox.append(lines(0, 4))
+    outbox.append(rows(lines(0, 4)))
     outbox.delete(taken(outbox), rejected={1: "field type conflict", 3: "æøå"})
     status = outbox.status()
     assert (status.depth_lines, status.rejected_lines) == (0, 2)
@@ -157,7 +162,7 @@ def test_rejected_lines_are_put_aside_with_the_words_and_can_be_sent_again(path:
 def test_full_drops_the_oldest_counts_for_ever_and_says_so_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     outbox = Outbox(path, max_bytes=400_000)
     for start in range(0, 20_000, 100):
-        outbox.append(lines(start, start + 100), {"n": str(start)})
+        outbox.append(rows(lines(start, start + 100)), {"n": str(start)})
     status = outbox.status()
     assert status.dropped_lines > 10_000
     assert status.dropped_lines + status.depth_lines == 20_000
@@ -173,7 +178,7 @@ def test_full_drops_the_oldest_counts_for_ever_and_says_so_once(path: Path, capl
 def test_rejected_lines_cannot_fill_the_outbox(path: Path) -> None:
     outbox = Outbox(path, max_bytes=400_000)
     for start in range(0, 20_000, 500):
-        outbox.append(lines(start, start + 500))
+        outbox.append(rows(lines(start, start + 500)))
         batch = taken(outbox)
         outbox.delete(batch, rejected=dict.fromkeys(range(len(batch.lines)), "unable to parse"))
     status = outbox.status()
@@ -185,7 +190,7 @@ def test_rejected_lines_cannot_fill_the_outbox(path: Path) -> None:
 def test_the_file_shrinks_after_a_backlog(path: Path) -> None:
     outbox = Outbox(path)
     for start in range(0, 200_000, 5000):
-        outbox.append(lines(start, start + 5000))
+        outbox.append(rows(lines(start, start + 5000)))
     full = path.stat().st_size
     while batch := outbox.take(5000, newest=False):
         outbox.delete(batch)
@@ -197,7 +202,7 @@ def test_the_file_shrinks_after_a_backlog(path: Path) -> None:
 def test_the_log_beside_the_file_stays_small(path: Path) -> None:
     outbox = Outbox(path)
     for start in range(600):
-        outbox.append(lines(start, start + 1))
+        outbox.append(rows(lines(start, start + 1)))
     assert Path(f"{path}-wal").stat().st_size < 3_000_000
 
 
@@ -213,13 +218,13 @@ def fill_the_disk(outbox: Outbox, spare_pages: int) -> None:
 
 
 def test_a_full_disk_drops_the_oldest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_FEW_PAGES", 1)
+    monkeypatch.setattr(stored, "_FEW_PAGES", 1)
     outbox = Outbox(path)
     for start in range(0, 5000, 100):
-        outbox.append(lines(start, start + 100))
+        outbox.append(rows(lines(start, start + 100)))
     fill_the_disk(outbox, 2)
     for start in range(5000, 6000, 100):
-        outbox.append(lines(start, start + 100), {"at": str(start)})
+        outbox.append(rows(lines(start, start + 100)), {"at": str(start)})
     status = outbox.status()
     assert 0 < status.dropped_lines < 3000
     assert status.dropped_lines + status.depth_lines == 6000
@@ -230,29 +235,29 @@ def test_a_full_disk_drops_the_oldest(path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_full_disk_with_nothing_to_drop_is_an_error_that_keeps_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_FEW_PAGES", 1)
+    monkeypatch.setattr(stored, "_FEW_PAGES", 1)
     outbox = Outbox(path)
     outbox.append([], {"at": "before"})
     fill_the_disk(outbox, 2)
     with pytest.raises(OutboxError, match="the disk is full: free some room"):
-        outbox.append(lines(0, 5000), {"at": "after"})
+        outbox.append(rows(lines(0, 5000)), {"at": "after"})
     assert outbox.take(1, newest=False) is None
     assert outbox.get_state("at") == "before"
-    outbox.append(lines(0, 1))  # and it goes on with what fits
+    outbox.append(rows(lines(0, 1)))  # and it goes on with what fits
     assert outbox.status().depth_lines == 1
 
 
 def test_a_second_user_is_told_who_has_it_and_may_look(path: Path) -> None:
     outbox = Outbox(path)
-    outbox.append(lines(0, 7), {"k": "v"})
+    outbox.append(rows(lines(0, 7)), {"k": "v"})
     with pytest.raises(OutboxLockedError, match=rf"process {os.getpid()}\) is using the outbox .*HAN_OUTBOX"):
         Outbox(path)
     view = Outbox(path, read_only=True)
     assert view.status().depth_lines == 7
     assert view.get_state("k") == "v"
     with pytest.raises(OutboxError):
-        view.append(lines(0, 1))
-    outbox.append(lines(7, 8))
+        view.append(rows(lines(0, 1)))
+    outbox.append(rows(lines(7, 8)))
     assert view.status().depth_lines == 8
     view.close()
     outbox.close()
@@ -278,7 +283,7 @@ def test_a_path_that_cannot_be_is_met_in_words(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match="is closed"):
         closed = Outbox(tmp_path / "outbox.db")
         closed.close()
-        closed.append(lines(0, 1))
+        closed.append(rows(lines(0, 1)))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +294,7 @@ def test_a_damaged_file_is_set_aside_and_what_can_be_read_out_of_it_is_in_the_ne
 ) -> None:
     outbox = Outbox(path)
     for start in range(0, 3000, 100):
-        outbox.append(lines(start, start + 100), {"registers:M": "x" * 9000, "last": str(start)})
+        outbox.append(rows(lines(start, start + 100)), {"registers:M": "x" * 9000, "last": str(start)})
     outbox.close()
     octets = bytearray(path.read_bytes())
     if damage == "garbage":
@@ -307,7 +312,7 @@ def test_a_damaged_file_is_set_aside_and_what_can_be_read_out_of_it_is_in_the_ne
     assert least <= depth <= most
     if damage == "head":
         assert (outbox.get_state("registers:M"), outbox.get_state("last")) == ("x" * 9000, "2900")
-    outbox.append(lines(5000, 5001))
+    outbox.append(rows(lines(5000, 5001)))
     saved = [line for batch in drained(outbox) for line in batch.lines]
     assert saved[-1:] == lines(5000, 5001), "what is new stands behind what was saved"
     assert saved[:-1] == only(saved, lines(0, 3000)), "in order, and each once"
@@ -343,7 +348,7 @@ def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
     sizes = [dice.choice([1, 12, 12, 40, 1000]) for _ in range(120)]
     ends = [sum(sizes[:place]) for place in range(len(sizes) + 1)]
     for start, end in pairwise(ends):
-        outbox.append(lines(start, end), {f"key:{start % 7}": str(start)})
+        outbox.append(rows(lines(start, end)), {f"key:{start % 7}": str(start)})
     for part in path.parent.glob("outbox.db*"):  # as a power cut leaves it: the log is still there
         shutil.copy(part, path.with_name(part.name.replace("outbox", "copy")))
     outbox.close()
@@ -363,22 +368,104 @@ def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
     assert whole >= len(sizes) - 7 * holes, f"{whole} of {len(sizes)} rows are left after {holes} holes"
 
 
-def test_an_outbox_of_the_version_before_keeps_its_state(path: Path) -> None:
+VERSIONS = ["a,m=1 value=1 1", "day_energy,m=1 value=1 0", "b,m=1 value=1 1", "day_energy,m=2 value=1 0"]
+KEYS = ("", "day_energy,m=1 0", "", "day_energy,m=2 0")
+
+
+def with_keys(path: Path) -> Path:
+    """A closed outbox in which lines with keys wait and were refused, several of each kind in a row."""
     outbox = Outbox(path)
-    outbox.append(lines(0, 5), {"last": "1"})
+    outbox.append(rows(VERSIONS))
+    outbox.delete(taken(outbox), rejected=dict.fromkeys(range(4), "field type conflict"))
+    for start in range(0, 200, 10):
+        outbox.append(rows(lines(start, start + 10)), {"last": "1"})
+    outbox.append(rows(VERSIONS))
+    outbox.append(rows(VERSIONS[1::2]))
     outbox.close()
+    return path
+
+
+def assert_keys(outbox: Outbox) -> None:
+    batch = taken(outbox)
+    assert batch.lines == (*lines(0, 200), *VERSIONS, *VERSIONS[1::2])
+    assert batch.keys == (*[""] * 200, *KEYS, *KEYS[1::2])
+    assert outbox.states("") == {"last": "1"}
+    assert outbox.retry_replaced([(1, 99)]) == (0, 2)
+    assert [one.line for one in outbox.rejected()] == VERSIONS[::-1]
+    outbox.delete(batch)
+    assert [one.line for one in outbox.rejected()] == [VERSIONS[2], VERSIONS[0]]
+
+
+def test_keys_come_back_after_reopening(path: Path) -> None:
+    assert_keys(Outbox(with_keys(path)))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_outbox_of_an_older_version_keeps_everything(path: Path, version: int) -> None:
+    made_old(with_keys(path), version)
+    view = Outbox(path, read_only=True)
+    assert view.status().depth_lines == 206
+    assert len(view.rejected()) == 4
+    view.close()
+    with pytest.raises(OutboxError, match="older han-exporter"):
+        Outbox(path)
+    for _ in range(2):
+        outbox = Outbox(path, key_of=replaced_key)
+        assert (outbox.status().depth_lines, outbox.status().rejected_lines) == (206, 4)
+        outbox.append([], {"last": "2"})
+        outbox.append([], {"last": "1"})
+        outbox.close()
+    assert_keys(Outbox(path))
+    assert not list(path.parent.glob("*.corrupt-*"))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_out_of_a_damaged_file_of_any_version_keys_are_read_or_made(path: Path, version: int) -> None:
+    with_keys(path)
+    if version < 3:
+        made_old(path, version)
     with sqlite3.connect(path) as db:
-        db.executescript(
-            "CREATE TABLE old (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID; "
-            "INSERT INTO old SELECT key, value FROM state; DROP TABLE state; "
-            "ALTER TABLE old RENAME TO state; PRAGMA user_version = 1;"
-        )
+        db.execute("UPDATE tally SET depth = 7")
+        if version == 1:
+            db.execute("PRAGMA user_version = 0")
+    db.close()
+    outbox = Outbox(path, key_of=replaced_key)
+    assert list(path.parent.glob("*.corrupt-*"))
+    if version == 1:  # its state has no checksum
+        outbox.append([], {"last": "1"})
+    assert_keys(outbox)
+
+
+def test_a_damaged_row_in_an_older_file_is_found_when_it_is_sent(path: Path) -> None:
+    made_old(with_keys(path), 2)
+    octets = path.read_bytes()
+    assert octets.count(b"value=7 ") == 1
+    path.write_bytes(octets.replace(b"value=7 ", b"value=8 "))
+    outbox = Outbox(path, key_of=replaced_key)
+    assert taken(outbox).lines == (*lines(10, 200), *VERSIONS, *VERSIONS[1::2])
+    assert outbox.status().rejected_lines == 14
+    outbox.close()
+
+
+@pytest.mark.parametrize("keys", [b"\nday_energy,m=1 3600000\n\nday_energy,m=2 0", b"", None])
+def test_the_checksum_covers_the_keys(path: Path, keys: bytes | None) -> None:
+    with_keys(path)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE chunk SET keys = ? WHERE lines = 4", (keys,))
     db.close()
     outbox = Outbox(path)
-    assert outbox.get_state("last") == "1"
-    outbox.append([], {"last": "2"})
-    assert outbox.states("") == {"last": "2"}
-    assert outbox.status().depth_lines == 5
+    assert taken(outbox).lines == (*lines(0, 200), *VERSIONS[1::2])
+    assert outbox.status().rejected_lines == 8
+    assert {one.words for one in outbox.rejected(4)} == {DAMAGED_ROW}
+
+
+def test_kept_lines_keep_their_keys(path: Path) -> None:
+    outbox = Outbox(path)
+    outbox.append(rows(VERSIONS))
+    outbox.delete(taken(outbox), keep=[0, 3])
+    assert (taken(outbox).lines, taken(outbox).keys) == ((VERSIONS[0], VERSIONS[3]), (KEYS[0], KEYS[3]))
+    assert outbox.take_out(lambda line: line.startswith("a"), "m=1") == (1, 0)
+    assert (taken(outbox).lines, taken(outbox).keys) == ((VERSIONS[3],), (KEYS[3],))
 
 
 def test_a_value_that_was_damaged_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -397,7 +484,7 @@ def test_a_value_that_was_damaged_is_none(path: Path, caplog: pytest.LogCaptureF
 def test_damage_that_shows_later_is_met_too(path: Path) -> None:
     outbox = Outbox(path)
     for start in range(0, 100_000, 1000):
-        outbox.append(lines(start, start + 1000))
+        outbox.append(rows(lines(start, start + 1000)))
     outbox.close()
     outbox = Outbox(path)
     before = taken(outbox)
@@ -406,7 +493,7 @@ def test_damage_that_shows_later_is_met_too(path: Path) -> None:
         file.write(os.urandom(path.stat().st_size - 4096))
     while (batch := outbox.take(5000, newest=False)) and batch.generation == 0:
         outbox.delete(batch)
-    outbox.append(lines(0, 3))
+    outbox.append(rows(lines(0, 3)))
     outbox.delete(before)  # rows of the old file: they are not the new one's
     assert taken(outbox).lines == tuple(lines(0, 3))
     assert list(path.parent.glob("outbox.db.corrupt-*"))
@@ -414,8 +501,8 @@ def test_damage_that_shows_later_is_met_too(path: Path) -> None:
 
 def test_a_flipped_bit_does_not_become_a_wrong_value(path: Path) -> None:
     outbox = Outbox(path)
-    outbox.append(lines(0, 2))
-    outbox.append(lines(2, 4))
+    outbox.append(rows(lines(0, 2)))
+    outbox.append(rows(lines(2, 4)))
     outbox.close()
     octets = path.read_bytes()
     assert octets.count(b"value=2 ") == 1
@@ -455,7 +542,7 @@ def test_wait_ends_with_an_append_and_with_wake(path: Path) -> None:
     outbox = Outbox(path)
     assert outbox.wait(0)  # what was left from the last time
     assert not outbox.wait(0)
-    outbox.append(lines(0, 1))
+    outbox.append(rows(lines(0, 1)))
     assert outbox.wait(0)  # also when it came before the wait
     outbox.append([], {"only": "state"})
     assert not outbox.wait(0)
@@ -464,7 +551,7 @@ def test_wait_ends_with_an_append_and_with_wake(path: Path) -> None:
         thread = threading.Thread(target=lambda: woken.append(outbox.wait(60)))  # noqa: B023
         thread.start()
         if append:
-            outbox.append(lines(1, 2))
+            outbox.append(rows(lines(1, 2)))
         else:
             outbox.wake()
         thread.join(10)
@@ -476,7 +563,7 @@ def test_threads_share_one_outbox(path: Path) -> None:
 
     def work(start: int) -> None:
         for number in range(start, start + 50):
-            outbox.append([line(number)], {f"k/{start}": str(number)})
+            outbox.append(rows([line(number)]), {f"k/{start}": str(number)})
 
     threads = [threading.Thread(target=work, args=(1000 * number,)) for number in range(4)]
     for thread in threads:
@@ -497,7 +584,7 @@ from exporter.outbox.queue import Outbox
 outbox = Outbox(Path(sys.argv[1]))
 number = 0
 while True:
-    outbox.append([f"a value={number} {number}", f"b value={number} {number}"], {"number": str(number)})
+    outbox.append([(f"a value={number} {number}\\nb value={number} {number}".encode(), "")], {"number": str(number)})
     print(number, flush=True)
     number += 1
 """

@@ -10,6 +10,7 @@ from exporter.derive import points
 from exporter.model import point
 from exporter.outbox import rejected
 from exporter.outbox.queue import Outbox
+from tests.support.rows import rows
 from tests.support.years import Exporter
 
 
@@ -28,7 +29,7 @@ def test_what_is_no_id_is_refused(said: str) -> None:
 
 def test_the_service_answers_in_words(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db")
-    outbox.append(["bad value=1 1", "worse value=1 1"])
+    outbox.append(rows(["bad value=1 1", "worse value=1 1"]))
     batch = outbox.take(2, newest=False)
     assert batch is not None
     outbox.delete(batch, rejected={0: "no", 1: "no"})
@@ -45,7 +46,7 @@ def test_the_service_answers_in_words(tmp_path: Path) -> None:
 def test_many_thousand_lines_go_back_and_keep_their_order(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db")
     lines = [f"bad value={n} {n}" for n in range(3500)]
-    outbox.append(lines)
+    outbox.append(rows(lines))
     batch = outbox.take(5000, newest=False)
     assert batch is not None
     outbox.delete(batch, rejected=dict.fromkeys(range(3500), "no"))
@@ -70,15 +71,15 @@ def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -
     outbox = Outbox(tmp_path / "outbox.db")
     old = [f"day_energy,meter_id=A value={n} 3600000" for n in (1, 2)]
     others = ["day_energy,meter_id=A value=1 7200000", "day_energy,meter_id=A\\ B value=1 3600000", "a value=1 3600000"]
-    outbox.append(old + others)
+    outbox.append(rows(old + others))
     batch = outbox.take(9, newest=False)
     assert batch is not None
     outbox.delete(batch, rejected=dict.fromkeys(range(5), "no"))
-    outbox.append(["day_energy,meter_id=A value=3 3600000", "a value=2 3600000"])
+    outbox.append(rows(["day_energy,meter_id=A value=3 3600000", "a value=2 3600000"]))
     batch = outbox.take(9, newest=False)
     assert batch is not None
-    outbox.delete(batch, replaces=point.is_replaced)
+    outbox.delete(batch)
     assert [one.line for one in outbox.rejected()] == others[::-1]
-    outbox.append(["day_energy,meter_id=A value=9 7200000"])
+    outbox.append(rows(["day_energy,meter_id=A value=9 7200000"]))
     assert rejected.retry(outbox, [(1, 99)]) == rejected.Retried(1, 2), "a newer one waits"
     outbox.close()

@@ -23,6 +23,7 @@ from exporter.outbox import replace_damaged
 from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError
 from exporter.outbox.salvage import SAVED_ASIDE
 from tests.support.damaged_outbox import LINES, REJECTED, STATE, WORDS, assert_whole, damaged, in_memory
+from tests.support.rows import rows
 
 WATCHED = {"replace_damaged.py", "file.py"}
 Place = tuple[str, int]
@@ -142,8 +143,8 @@ def test_rows_that_left_do_not_come_back_with_the_pages_that_they_left(folder: P
     path = folder / "outbox.db"
     outbox = Outbox(path)
     for number in range(200):
-        outbox.append([f"gone,n={number} value=1.0 {number}"] * 40)
-    outbox.append(LINES, STATE)
+        outbox.append(rows([f"gone,n={number} value=1.0 {number}"] * 40))
+    outbox.append(rows(LINES), STATE)
     while (batch := outbox.take(40, newest=False)) and batch.lines[0].startswith("gone"):
         outbox.delete(batch)
     outbox.close()
@@ -192,14 +193,14 @@ def test_damaged_while_the_disk_is_full_it_recovers_by_itself(path: Path, monkey
     told = r"is damaged .*: the disk is full: free some room.*tried again by itself"
     with monkeypatch.context() as full:
         full.setattr(replace_damaged, "_build", no_room)
-        for attempt in (outbox.status, lambda: outbox.append(["new value=1.0 1"]), outbox.status):
+        for attempt in (outbox.status, lambda: outbox.append(rows(["new value=1.0 1"])), outbox.status):
             outbox._file._not_before = 0.0
             with pytest.raises(OutboxError, match=told):
                 attempt()
     with pytest.raises(OutboxError, match=told):
-        outbox.append(["new value=1.0 1"])  # it is not tried again so soon: to read a large file takes its time
+        outbox.append(rows(["new value=1.0 1"]))  # it is not tried again so soon: to read a large file takes its time
     outbox._file._not_before = 0.0
-    outbox.append(["new value=1.0 1"])
+    outbox.append(rows(["new value=1.0 1"]))
     assert outbox.status().depth_lines == len(LINES) + 1
     outbox.close()
     with pytest.raises(OutboxError, match="is closed"):
@@ -228,7 +229,7 @@ def test_a_step_that_fails_is_done_with_the_next_use(path: Path, step: str, monk
     db.close()
     keep.close()
     outbox._file._not_before = 0.0
-    outbox.append(["new value=1.0 1"])
+    outbox.append(rows(["new value=1.0 1"]))
     assert outbox.status().depth_lines == len(LINES) + 1
     outbox.close()
     assert_whole(path, more=["new value=1.0 1"], times=2)
@@ -252,7 +253,7 @@ def test_a_salvage_that_stands_alone_is_taken_for_what_can_be_read_out_of_it(
     path, salvage = folder / "outbox.db", folder / "outbox.db.salvage"
     outbox = Outbox(path)
     for number in range(400):
-        outbox.append([f"power,n={number} value=1.0 {number}"] * 20, {"a": str(number)})
+        outbox.append(rows([f"power,n={number} value=1.0 {number}"] * 20), {"a": str(number)})
     outbox.close()
     path.rename(salvage)
     if what == "cut":
@@ -262,7 +263,7 @@ def test_a_salvage_that_stands_alone_is_taken_for_what_can_be_read_out_of_it(
     outbox = Outbox(path)
     there = outbox.status().depth_lines
     assert there == 8000 if what == "whole" else there >= {"cut": 4000, "rubbish": 0}[what]
-    outbox.append(["new value=1.0 1"])
+    outbox.append(rows(["new value=1.0 1"]))
     outbox.close()
     assert "outbox.db.salvage, which is what was read out of a damaged one once" in caplog.text
     named = {Path(one).name for one in re.findall(r"kept as (\S+)", caplog.text)}

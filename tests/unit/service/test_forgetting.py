@@ -17,6 +17,7 @@ from exporter.outbox.queue import Outbox, OutboxError
 from exporter.service.forgetting import Forgotten, forget, meter_of, meters_of, state_of
 from exporter.sinks.influx.answers import Outcome, Verdict
 from exporter.sinks.writer import Writer
+from tests.support.rows import rows
 from tests.support.years import HOUR, HOUR_MS, METER, Exporter, Meter, expected_hours, ms
 from tests.unit.sinks.test_writer import TAKEN, FakeInflux, one_pass
 
@@ -104,7 +105,7 @@ def test_lines_are_taken_out_of_rows_that_others_share(outbox: Outbox) -> None:
     left = []
     for number in range(200):  # more rows than are looked at in one go
         mixed = ages("A", 3 * number, 3 * number + 2) + ages("AB", number, number + 1)
-        outbox.append([mixed, mixed[:2], mixed[2:]][number % 3])
+        outbox.append(rows([mixed, mixed[:2], mixed[2:]][number % 3]))
         left += mixed[2:] if number % 3 != 1 else []
     before = outbox.status().depth_lines
     found = forget(outbox, "A")
@@ -115,7 +116,7 @@ def test_lines_are_taken_out_of_rows_that_others_share(outbox: Outbox) -> None:
 
 
 def test_lines_that_were_put_aside_go_too_and_the_state(outbox: Outbox) -> None:
-    outbox.append([*ages("A", 0, 2), *ages("B", 0, 2)], {"clock:A": "[]", "last_id:x": "A", "clock:B": "[]"})
+    outbox.append(rows([*ages("A", 0, 2), *ages("B", 0, 2)]), {"clock:A": "[]", "last_id:x": "A", "clock:B": "[]"})
     batch = outbox.take(10, newest=True)
     assert batch is not None
     outbox.delete(batch, rejected=dict.fromkeys(range(4), "bad"))
@@ -126,8 +127,8 @@ def test_lines_that_were_put_aside_go_too_and_the_state(outbox: Outbox) -> None:
 
 
 def test_of_a_million_lines_it_is_soon_done(outbox: Outbox) -> None:
-    outbox.append(ages("B", 0, 200_000))
-    outbox.append(ages("A", 0, 50_000))
+    outbox.append(rows(ages("B", 0, 200_000)))
+    outbox.append(rows(ages("A", 0, 50_000)))
     assert forget(outbox, "A").lines == 50_000
     assert outbox.status().depth_lines == 200_000
 
@@ -138,10 +139,10 @@ def test_of_a_million_lines_it_is_soon_done(outbox: Outbox) -> None:
 def test_a_batch_on_its_way_brings_nothing_back(outbox: Outbox) -> None:
     """What it keeps, to send it once more in order, is taken out after it; its last line proves nothing any more."""
     influx = FakeInflux()
-    hours = [points.running_hour_line(one, "import", "so_far", 1.0, 1) for one in ("A", "B")]
-    outbox.append(ages("B", 0, 1))
-    outbox.append([*hours, *ages("A", 0, 1)])
-    writer = Writer(outbox, influx, replaced={"hour_energy"}, batch_lines=1)
+    hours = [points.final_hour_line(one, "import", 1.0, 0, Exporter().settings.zone) for one in ("A", "B")]
+    outbox.append(rows(ages("B", 0, 1)))
+    outbox.append(rows([*hours, *ages("A", 0, 1)]))
+    writer = Writer(outbox, influx, batch_lines=1)
     found = []
     posted = threading.Event()
 
@@ -177,7 +178,7 @@ def test_a_batch_that_does_not_end_is_not_waited_for_for_ever(outbox: Outbox) ->
 
     influx.on_post = on_post
     writer = Writer(outbox, influx)
-    outbox.append(ages("A", 0, 1))
+    outbox.append(rows(ages("A", 0, 1)))
     sending = threading.Thread(target=one_pass, args=(writer,))
     sending.start()
     assert stuck.wait(10)
@@ -193,7 +194,7 @@ def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: 
 
     monkeypatch.setattr(outbox, "append", full)
     influx, straight = FakeInflux(), Straight()
-    straight.put([*ages("A", 0, 2), *ages("B", 0, 2)], "the disk is full")
+    straight.put(rows([*ages("A", 0, 2), *ages("B", 0, 2)]), "the disk is full")
     writer = Writer(outbox, influx, straight=straight)
     influx.script = [Outcome(Verdict.RETRY, "away")]
     one_pass(writer)

@@ -12,6 +12,7 @@ import pytest
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.answers import Outcome, Verdict, judge
 from exporter.sinks.writer import Writer, WriterState
+from tests.support.rows import rows
 
 BAD = Outcome(Verdict.BAD_LINES, "unable to parse 'x': missing fields")
 DOWN = Outcome(Verdict.RETRY, "InfluxDB at http://influx cannot be reached: connection refused")
@@ -91,7 +92,7 @@ def run_through_failures(
 
 def test_everything_goes_in_batches_and_leaves_the_outbox(outbox: Outbox) -> None:
     for start in range(0, 100, 10):
-        outbox.append(lines(start, start + 10))
+        outbox.append(rows(lines(start, start + 10)))
     influx = FakeInflux()
     writer = Writer(outbox, influx, batch_lines=30)
     assert writer.status().state is WriterState.STARTING
@@ -113,7 +114,7 @@ def test_new_lines_are_sent_at_once_and_stop_ends_it(outbox: Outbox) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=Writer(outbox, influx).run, args=(stop,))
     thread.start()
-    outbox.append(lines(0, 1))
+    outbox.append(rows(lines(0, 1)))
     assert posted.wait(10)
     stop.set()
     outbox.wake()
@@ -124,7 +125,7 @@ def test_new_lines_are_sent_at_once_and_stop_ends_it(outbox: Outbox) -> None:
 
 def test_a_network_error_loses_and_doubles_nothing(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    outbox.append(lines(0, 5))
+    outbox.append(rows(lines(0, 5)))
     influx = FakeInflux()
     influx.script = [DOWN] * 4
     writer, asked = run_through_failures(outbox, influx, 4)
@@ -139,16 +140,16 @@ def test_a_network_error_loses_and_doubles_nothing(outbox: Outbox, caplog: pytes
 
 
 def test_an_answer_lost_after_the_write_only_sends_again(outbox: Outbox) -> None:
-    outbox.append(lines(0, 3))
+    outbox.append(rows(lines(0, 3)))
     influx = FakeInflux()
     one_pass(Writer(outbox, influx))
-    outbox.append(lines(0, 3))
+    outbox.append(rows(lines(0, 3)))
     one_pass(Writer(outbox, influx))
     assert len(influx.points) == 3
 
 
 def test_retry_after_is_obeyed(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox.append(lines(0, 1))
+    outbox.append(rows(lines(0, 1)))
     influx = FakeInflux()
     influx.script = [Outcome(Verdict.RETRY, "busy", retry_after=17.0), DOWN]
     slept: list[float] = []
@@ -179,7 +180,7 @@ def test_pauses_grow_to_a_minute_with_jitter() -> None:
 def test_bad_lines_are_found_and_put_aside_alone(outbox: Outbox, takes_the_good: bool, bad: list[int]) -> None:
     good = [number for number in range(100) if number not in bad]
     for number in range(0, 100, 10):
-        outbox.append([line(n, "bad" if n in bad else "power") for n in range(number, number + 10)])
+        outbox.append(rows([line(n, "bad" if n in bad else "power") for n in range(number, number + 10)]))
     influx = FakeInflux(takes_the_good=takes_the_good)
     writer = Writer(outbox, influx)
     one_pass(writer)
@@ -192,7 +193,7 @@ def test_bad_lines_are_found_and_put_aside_alone(outbox: Outbox, takes_the_good:
 
 def test_a_server_that_refuses_every_line_drains_nothing(outbox: Outbox) -> None:
     for start in range(0, 2000, 100):
-        outbox.append(lines(start, start + 100))
+        outbox.append(rows(lines(start, start + 100)))
     influx = FakeInflux()
     influx.refuse = lambda line: True
     writer = Writer(outbox, influx)
@@ -205,12 +206,12 @@ def test_a_server_that_refuses_every_line_drains_nothing(outbox: Outbox) -> None
 
 
 def test_one_bad_line_alone_waits_for_a_good_one(outbox: Outbox) -> None:
-    outbox.append([line(1, "bad")])
+    outbox.append(rows([line(1, "bad")]))
     influx = FakeInflux()
     writer = Writer(outbox, influx)
     one_pass(writer)
     assert outbox.status().depth_lines == 1
-    outbox.append([line(2)])
+    outbox.append(rows([line(2)]))
     one_pass(writer)
     assert list(influx.points) == ["power 2"]
     assert [aside.line for aside in outbox.rejected()] == [line(1, "bad")]
@@ -220,14 +221,14 @@ def test_one_bad_line_alone_waits_for_a_good_one(outbox: Outbox) -> None:
 def test_the_witness_proves_a_bad_line_that_comes_alone(outbox: Outbox) -> None:
     influx = FakeInflux()
     writer = Writer(outbox, influx)
-    outbox.append([line(1)])
+    outbox.append(rows([line(1)]))
     one_pass(writer)
-    outbox.append([line(2, "bad")])
+    outbox.append(rows([line(2, "bad")]))
     one_pass(writer)
     assert influx.posts[-1] == (line(1),)
     assert outbox.status().rejected_lines == 1
     influx.refuse = lambda line: True  # now the server is at fault, and the witness tells
-    outbox.append([line(3)])
+    outbox.append(rows([line(3)]))
     one_pass(writer)
     assert outbox.status().rejected_lines == 1
     assert outbox.status().depth_lines == 1
@@ -235,7 +236,7 @@ def test_the_witness_proves_a_bad_line_that_comes_alone(outbox: Outbox) -> None:
 
 def test_bad_lines_at_one_end_do_not_keep_the_other_from_going(outbox: Outbox) -> None:
     for start in range(0, 400, 10):
-        outbox.append([line(n, "bad" if n < 200 else "power") for n in range(start, start + 10)])
+        outbox.append(rows([line(n, "bad" if n < 200 else "power") for n in range(start, start + 10)]))
     influx = FakeInflux()
     one_pass(Writer(outbox, influx, batch_lines=50))
     assert len(influx.points) == 200
@@ -244,7 +245,7 @@ def test_bad_lines_at_one_end_do_not_keep_the_other_from_going(outbox: Outbox) -
 
 
 def test_a_few_good_lines_among_many_bad_ones_are_found_in_the_end(outbox: Outbox) -> None:
-    outbox.append([line(n, "power" if n % 10 == 9 else "bad") for n in range(500) if n > 40 or n % 10 != 9])
+    outbox.append(rows([line(n, "power" if n % 10 == 9 else "bad") for n in range(500) if n > 40 or n % 10 != 9]))
     influx = FakeInflux()
     writer = Writer(outbox, influx)
     while outbox.status().depth_lines:
@@ -254,7 +255,7 @@ def test_a_few_good_lines_among_many_bad_ones_are_found_in_the_end(outbox: Outbo
 
 @pytest.mark.parametrize("outcome", [DOWN, DENIED])
 def test_a_failure_in_the_middle_of_splitting_changes_nothing(outbox: Outbox, outcome: Outcome) -> None:
-    outbox.append([*lines(0, 8), line(8, "bad")])
+    outbox.append(rows([*lines(0, 8), line(8, "bad")]))
     influx = FakeInflux()
     influx.script = [BAD, TAKEN, outcome]
     writer = Writer(outbox, influx)
@@ -267,7 +268,7 @@ def test_a_failure_in_the_middle_of_splitting_changes_nothing(outbox: Outbox, ou
 
 
 def test_a_batch_too_large_is_halved_and_grows_again(outbox: Outbox) -> None:
-    outbox.append(lines(0, 100))
+    outbox.append(rows(lines(0, 100)))
     influx = FakeInflux()
     influx.largest = 30
     writer = Writer(outbox, influx)
@@ -276,13 +277,13 @@ def test_a_batch_too_large_is_halved_and_grows_again(outbox: Outbox) -> None:
     assert outbox.status().depth_lines == 0
     influx.largest = 100
     for start in range(100, 5000, 100):
-        outbox.append(lines(start, start + 100))
+        outbox.append(rows(lines(start, start + 100)))
         one_pass(writer)
     assert len(influx.posts[-1]) == 100
 
 
 def test_one_line_that_is_too_large_is_not_drained(outbox: Outbox) -> None:
-    outbox.append(lines(0, 4))
+    outbox.append(rows(lines(0, 4)))
     influx = FakeInflux()
     influx.largest = 0
     writer = Writer(outbox, influx)
@@ -293,10 +294,10 @@ def test_one_line_that_is_too_large_is_not_drained(outbox: Outbox) -> None:
 
 def test_the_newest_version_of_a_replaced_point_arrives_last(outbox: Outbox) -> None:
     for hour in range(50):
-        outbox.append([line(hour), f"day_energy,meter_id=1 value={hour} 0"])
+        outbox.append(rows([line(hour), f"day_energy,meter_id=1 value={hour} 0"]))
     influx = FakeInflux()
     influx.script = []
-    writer = Writer(outbox, influx, batch_lines=10, replaced=["day_energy"])
+    writer = Writer(outbox, influx, batch_lines=10)
     one_pass(writer)
     assert influx.points["day_energy,meter_id=1 0"] == "value=49"
     assert len(influx.points) == 51
@@ -306,7 +307,7 @@ def test_the_newest_version_of_a_replaced_point_arrives_last(outbox: Outbox) -> 
 
 def test_a_kill_between_two_batches_keeps_the_newest_version_for_last(outbox: Outbox) -> None:
     for hour in range(20):
-        outbox.append([line(hour), f"day_energy value={hour} 0"])
+        outbox.append(rows([line(hour), f"day_energy,meter_id=1 value={hour} 0"]))
     influx = FakeInflux()
     influx.script = []
     calls = 0
@@ -317,17 +318,17 @@ def test_a_kill_between_two_batches_keeps_the_newest_version_for_last(outbox: Ou
         influx.script = [DOWN] if calls == 2 else []
 
     influx.on_post = fail_on_second
-    one_pass(Writer(outbox, influx, batch_lines=10, replaced=["day_energy"]))
-    assert influx.points["day_energy 0"] == "value=19"
+    one_pass(Writer(outbox, influx, batch_lines=10))
+    assert influx.points["day_energy,meter_id=1 0"] == "value=19"
     assert len(influx.points) == 6
-    one_pass(Writer(outbox, influx, batch_lines=10, replaced=["day_energy"]))  # another process, later
-    assert influx.points["day_energy 0"] == "value=19"
+    one_pass(Writer(outbox, influx, batch_lines=10))  # another process, later
+    assert influx.points["day_energy,meter_id=1 0"] == "value=19"
     assert len(influx.points) == 21
 
 
 def test_an_outbox_that_fails_is_tried_again(outbox: Outbox) -> None:
     writer = Writer(outbox, FakeInflux())
-    outbox.append(lines(0, 1))
+    outbox.append(rows(lines(0, 1)))
     outbox.close()
     one_pass(writer)
     assert "is closed" in writer.status().last_error

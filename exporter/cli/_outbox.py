@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
 from exporter.outbox.batch import Status
-from exporter.outbox.checks import check_ids, check_tally, tally
-from exporter.outbox.file import CHECKED_WHOLE, OutboxFile, refuse_newer
+from exporter.outbox.checks import check_file
+from exporter.outbox.errors import fails_check
+from exporter.outbox.file import OutboxFile
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.outbox.tables import check_tables
-
-_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""The last is said of what is missing in the file: everything that is asked of it, a whole one answers."""
 
 
 def is_there(path: Path) -> bool:
@@ -29,7 +24,7 @@ def is_there(path: Path) -> bool:
 def in_words(error: OutboxError, path: Path) -> str:
     """What is wrong with an outbox that could not be read, and what becomes of it when it is damaged."""
     cause = error.__cause__
-    if not _is_damage(cause):
+    if not fails_check(cause):
         return str(error)
     if _empty(path):
         return (
@@ -49,7 +44,7 @@ def look_through(path: Path) -> Status:
     nobody who uses it is held up.
     """
     with closing(OutboxFile(path, read_only=True, clock=time.time)) as file, file.in_words():
-        file.read(lambda db: _check(db, path, whole=file.octets() <= CHECKED_WHOLE))
+        file.read(lambda db: check_file(db, path))
     with closing(Outbox(path, read_only=True)) as outbox:
         return outbox.status()
 
@@ -63,26 +58,6 @@ def states(path: Path, prefix: str) -> dict[str, str]:
             return outbox.states(prefix)
     except OutboxError:
         return {}
-
-
-def _check(db: sqlite3.Connection, path: Path, *, whole: bool) -> None:
-    refuse_newer(db, path)
-    tally(db)  # first, since an empty file is sound to SQLite
-    check_tables(db)
-    if whole:
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        check_tally(db)
-    check_ids(db)
-
-
-def _is_damage(problem: BaseException | None) -> bool:
-    if isinstance(problem, UnicodeDecodeError):
-        return True
-    # what checks finds has no code
-    code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return isinstance(problem, sqlite3.Error) and code & 0xFF in _DAMAGE
 
 
 def _empty(path: Path) -> bool:

@@ -8,12 +8,33 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from exporter.outbox.chunk import checksum
+from exporter.outbox.errors import OutboxError
+from exporter.outbox.tables import check_tables, is_newer, is_older
 
-__all__ = ["LAST_ID", "Row", "Tally", "check_gone", "check_ids", "check_tally", "number", "row_of", "tally", "whole"]
+__all__ = [
+    "CHECKED_WHOLE",
+    "LAST_ID",
+    "Row",
+    "Tally",
+    "check_file",
+    "check_gone",
+    "check_ids",
+    "check_pages",
+    "file_bytes",
+    "number",
+    "refuse_newer",
+    "row_of",
+    "tally",
+    "whole",
+]
 
+CHECKED_WHOLE = 64 << 20
+"""Bytes. Files up to this size are read and checked when they are opened: a second or two on a memory card."""
 LAST_ID: Final = 1 << 62
 """So many rows never were; behind the largest number there is, SQLite says that the disk is full."""
 
@@ -77,15 +98,53 @@ def tally(db: sqlite3.Connection) -> Tally:
     return Tally(*map(whole, row))
 
 
-def check_tally(db: sqlite3.Connection) -> None:
-    """Count again, all of it: a wrong tally would never be noticed, and what waits would never be none."""
-    # total() and not sum(): this one knows no overflow
+def check_file(db: sqlite3.Connection, path: Path) -> None:
+    """Raise sqlite3.DatabaseError for a damaged file, OutboxError for one that a newer version made.
+
+    All of a small file is read. In a large one only a little is: damage in the rest is found when it is read.
+    """
+    refuse_newer(db, path)
+    check_tables(db)
+    tally(db)  # an empty file has no tables, and is sound to SQLite
+    if file_bytes(path) <= CHECKED_WHOLE:
+        check_pages(db)
+        if not is_older(db):
+            _check_tally(db)
+    check_ids(db)
+    db.execute("SELECT id FROM chunk ORDER BY id LIMIT 1").fetchone()
+    db.execute("SELECT key FROM state LIMIT 1").fetchone()
+
+
+def check_pages(db: sqlite3.Connection) -> None:
+    """Let SQLite read every page."""
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict.rpartition("\n")[2])
+
+
+def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
+    """Raise OutboxError for a file that a newer version made: this one would take it for damaged."""
+    if is_newer(db):
+        raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
+
+
+def file_bytes(path: Path) -> int:
+    """How much room the file takes on the disk, with SQLite's log."""
+    total = 0
+    for end in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            total += Path(f"{path}{end}").stat().st_size
+    return total
+
+
+def _check_tally(db: sqlite3.Connection) -> None:
+    """Count everything again. A wrong tally would never be noticed otherwise, and the outbox would never be empty."""
+    # total() and not sum(): it does not raise on overflow
     (lines,) = db.execute("SELECT total(lines) FROM chunk").fetchone()
-    aside, octets = db.execute(
-        "SELECT count(*), total(length(line) + length(words) + length(key)) FROM rejected"
-    ).fetchone()
-    said = tally(db)
-    if (lines, aside, octets) != (said.depth, said.rejected, said.rejected_octets):
+    count = "SELECT count(*), total(length(line) + length(words) + length(key)) FROM rejected"
+    refused, size = db.execute(count).fetchone()
+    found = tally(db)
+    if (lines, refused, size) != (found.depth, found.rejected, found.rejected_octets):
         raise sqlite3.DatabaseError("its tally is wrong")
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from exporter.outbox.disk_reserve import is_full
 
-__all__ = ["OutboxError", "OutboxLockedError", "advice", "may_pass"]
+__all__ = ["OutboxError", "OutboxLockedError", "advice", "fails_check", "is_damage", "may_pass"]
 
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: free some room",
@@ -64,6 +64,23 @@ def advice(problem: Exception, path: Path) -> str:
     if code != sqlite3.SQLITE_IOERR_WRITE and is_full(problem, path):
         return _ADVICE[sqlite3.SQLITE_FULL]
     return _ADVICE.get(code & 0xFF, "is the path right, and does this user have the right to write there?")
+
+
+def is_damage(problem: BaseException | None) -> bool:
+    """Whether this error says that the file is damaged.
+
+    The errors that checks.py raises have no code. A constraint fails only where damage changed what is stored. Python's
+    sqlite3 raises UnicodeDecodeError when SQLite's message quotes a damaged name.
+    """
+    code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
+    return isinstance(problem, UnicodeDecodeError) or (isinstance(problem, sqlite3.DatabaseError) and code in damage)
+
+
+def fails_check(problem: BaseException | None) -> bool:
+    """Whether this error of a check says that the file is damaged: every sound file answers what a check asks."""
+    missing = getattr(problem, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR  # a table or column
+    return is_damage(problem) or missing
 
 
 def may_pass(problem: BaseException | None, path: Path) -> bool:

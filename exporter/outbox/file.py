@@ -14,22 +14,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from exporter.outbox import replace_damaged
-from exporter.outbox.checks import check_ids, check_tally, tally
+from exporter.outbox.checks import check_file, check_pages, file_bytes, refuse_newer
 from exporter.outbox.chunk import KeyOf
 from exporter.outbox.disk_reserve import Reserve, has_room, hold_log, is_full
-from exporter.outbox.errors import OutboxError, OutboxLockedError, advice, may_pass
+from exporter.outbox.errors import OutboxError, advice, fails_check, is_damage, may_pass
 from exporter.outbox.lock import Lock
 from exporter.outbox.read_only import connect_read_only, state_of
 from exporter.outbox.rows import GROWS, grow_no_more, grows_no_more
 from exporter.outbox.salvage import may_be_written
-from exporter.outbox.tables import check_tables, is_newer, is_older, ready_tables
+from exporter.outbox.tables import is_older, ready_tables
 
-__all__ = ["CHECKED_WHOLE", "OutboxError", "OutboxFile", "OutboxLockedError", "refuse_newer"]
+__all__ = ["OutboxFile"]
 
 log = logging.getLogger(__name__)
-
-CHECKED_WHOLE = 64 << 20
-"""Files up to this size are read and checked when they are opened: a second or two on a memory card."""
 
 _AGAIN_S = 10.0
 """So long, and ten times what the last attempt took, a file that could not be opened is left alone."""
@@ -135,7 +132,7 @@ class OutboxFile:
 
     def octets(self) -> int:
         """What the file has on the disk, its log included."""
-        return _file_bytes(self.path)
+        return file_bytes(self.path)
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
@@ -204,7 +201,7 @@ class OutboxFile:
         try:
             return work()
         except _DAMAGE as problem:
-            if self._read_only or not _is_damage(problem):
+            if self._read_only or not is_damage(problem):
                 raise
             self._begin_anew(problem)
             return work()
@@ -218,7 +215,7 @@ class OutboxFile:
         db = self._connection
         if has_room(self.path) and not grows_no_more(db):
             # SQLite says so of a page, too, whose number was damaged: it is behind all pages that there may be.
-            _check_pages(db)
+            check_pages(db)
         if grows_no_more(db) and self._reserve.keep():
             db.execute(f"PRAGMA max_page_count = {GROWS}")
             return
@@ -271,8 +268,7 @@ class OutboxFile:
         try:
             self._db = self._connect()
         except _DAMAGE as problem:
-            # What is asked of it here, every good file answers.
-            if not _is_damage(problem) and getattr(problem, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
+            if not fails_check(problem):
                 raise
             self._begin_anew(problem)
 
@@ -318,13 +314,6 @@ class OutboxFile:
             self._db = None
 
 
-def _is_damage(problem: Exception) -> bool:
-    # quick_check's verdict and that of checks have no code
-    code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    # what is written here breaks no constraint, unless something else stands where it should
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
-
-
 def _connect(path: Path, key_of: KeyOf | None) -> sqlite3.Connection:
     """Open the file, made if need be; raises sqlite3.DatabaseError when it is damaged."""
     if path.is_dir():
@@ -347,45 +336,10 @@ def _connect(path: Path, key_of: KeyOf | None) -> sqlite3.Connection:
             raise OutboxError(f"the outbox {path} was made by an older han-exporter: `run` brings it up to date")
         if ready_tables(db, key_of or (lambda _: "")):
             replace_damaged.sync_folder(path.parent)
-        _check(db, path)
+        check_file(db, path)
     except BaseException as problem:
         db.close()
         if getattr(problem, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY and not may_be_written(path):
             raise sqlite3.DatabaseError("its head says that it is of a kind that is only read") from problem
         raise
     return db
-
-
-def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
-    """Raise OutboxError for a file that a newer version made: this one would take it for damaged."""
-    if is_newer(db):
-        raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Raise sqlite3.DatabaseError for a damaged file: all of a small one is read, of a large one what is at hand.
-
-    Damage in the rest of a large one shows when it is read, and is met then.
-    """
-    check_tables(db)
-    if _file_bytes(path) <= CHECKED_WHOLE:
-        _check_pages(db)
-        check_tally(db)
-    tally(db)
-    check_ids(db)
-    db.execute("SELECT id FROM chunk ORDER BY id LIMIT 1").fetchone()
-    db.execute("SELECT key FROM state LIMIT 1").fetchone()
-
-
-def _check_pages(db: sqlite3.Connection) -> None:
-    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(verdict.rpartition("\n")[2])
-
-
-def _file_bytes(path: Path) -> int:
-    total = 0
-    for end in ("", "-wal"):
-        with suppress(FileNotFoundError):
-            total += Path(f"{path}{end}").stat().st_size
-    return total

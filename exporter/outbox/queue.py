@@ -19,7 +19,8 @@ from exporter.outbox.batch import Batch, RefusedLine, Status
 from exporter.outbox.checks import Row, number, row_of, tally, whole
 from exporter.outbox.chunk import KeyOf, Line, checksum, keys_in, lines_in, packed
 from exporter.outbox.disk_reserve import is_full, most_octets
-from exporter.outbox.file import OutboxError, OutboxFile, OutboxLockedError
+from exporter.outbox.errors import OutboxError, OutboxLockedError
+from exporter.outbox.file import OutboxFile
 from exporter.outbox.rows import (
     Ranges,
     delete_rows,

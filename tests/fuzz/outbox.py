@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from exporter.model.point import replaced_key
-from exporter.outbox import file
+from exporter.outbox import checks
 from exporter.outbox.queue import Outbox, OutboxError
 from tests.support.rows import rows
 
@@ -96,15 +96,15 @@ def run(damage: bytes) -> None:
     hurt(files, damage[1:])
     for name, content in files.items():
         (home / name.replace(kind, "outbox")).write_bytes(content)
-    checked = file.CHECKED_WHOLE
-    file.CHECKED_WHOLE = 0 if flags & _UNCHECKED else checked
+    checked = checks.CHECKED_WHOLE
+    checks.CHECKED_WHOLE = 0 if flags & _UNCHECKED else checked
     try:
         if flags & _READ_ONLY:
             look(path)
         # What was not looked at whole can write new lines over others: it must come to an end, and no more.
         use(path, sound=not flags & _UNCHECKED)
     finally:
-        file.CHECKED_WHOLE = checked
+        checks.CHECKED_WHOLE = checked
 
 
 def hurt(files: dict[str, bytearray], damage: bytes) -> None:

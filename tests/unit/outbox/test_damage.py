@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.outbox import file
+from exporter.outbox import checks
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.outbox.rows import grows_no_more
 from tests.support.rows import rows
@@ -120,12 +120,12 @@ def test_what_it_counts_is_counted_again(path: Path, statement: str) -> None:
         ("UPDATE chunk SET body = 5 WHERE id = 9", 3),
     ],
 )
-@pytest.mark.parametrize("checked", [0, file.CHECKED_WHOLE])
+@pytest.mark.parametrize("checked", [0, checks.CHECKED_WHOLE])
 def test_a_row_of_something_else_costs_itself(
     path: Path, statement: str, lost: int, checked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in a large file, which is not read whole when it is opened: then it shows when its turn comes."""
-    monkeypatch.setattr(file, "CHECKED_WHOLE", checked)
+    monkeypatch.setattr(checks, "CHECKED_WHOLE", checked)
     changed(path, statement)
     outbox = Outbox(path)
     found = emptied(outbox)
@@ -155,7 +155,7 @@ def test_a_page_behind_all_pages_is_no_full_disk(
     assert not list(path.parent.glob("*.corrupt-*")), "it is sound, so it is taken for full"
     outbox.close()
     octets_at(8 * 4096, bytes(4096))(path)
-    monkeypatch.setattr(file, "CHECKED_WHOLE", 0)
+    monkeypatch.setattr(checks, "CHECKED_WHOLE", 0)
     outbox = Outbox(path)
     with pytest.raises(sqlite3.OperationalError):
         outbox._file.write(says_full)

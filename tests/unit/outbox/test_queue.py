@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from exporter.model.point import replaced_key
-from exporter.outbox import file
+from exporter.outbox import checks
 from exporter.outbox import rows as stored
 from exporter.outbox.batch import Batch
 from exporter.outbox.queue import DAMAGED_ROW, ROW_LINES, Outbox, OutboxError, OutboxLockedError
@@ -334,7 +334,7 @@ def drained(outbox: Outbox) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("checked", [0, file.CHECKED_WHOLE])
+@pytest.mark.parametrize("checked", [0, checks.CHECKED_WHOLE])
 def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
     path: Path, seed: int, checked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +342,7 @@ def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
 
     A large file is not read whole when it is opened: there they are met where they are read.
     """
-    monkeypatch.setattr(file, "CHECKED_WHOLE", checked)
+    monkeypatch.setattr(checks, "CHECKED_WHOLE", checked)
     dice = random.Random(seed)
     outbox = Outbox(path)
     sizes = [dice.choice([1, 12, 12, 40, 1000]) for _ in range(120)]

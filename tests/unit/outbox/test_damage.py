@@ -67,9 +67,10 @@ def instead(old: bytes, new: bytes) -> Callable[[Path], None]:
     [
         pytest.param(octets_at(60, bytes(4)), id="version 0, as of a new file"),
         pytest.param(octets_at(60, b"\0\0\0\1"), id="version 1, which would be brought up to date"),
+        pytest.param(octets_at(60, b"\0\0\0\2"), id="version 2, which would be brought up to date"),
         pytest.param(octets_at(60, b"\xff\0\0\0"), id="a version below 0"),
         pytest.param(octets_at(60, b"\0\1\0\0"), id="a version that never was"),
-        pytest.param(octets_at(60, b"\0\0\0\3"), id="a version that may be one day, with other tables"),
+        pytest.param(octets_at(60, b"\0\0\0\4"), id="a version that may be one day, with other tables"),
         pytest.param(octets_at(60, b"\0\0\3\xe7"), id="the last version that is believed"),
         pytest.param(octets_at(18, b"\3"), id="a kind of file that SQLite only reads"),
         pytest.param(octets_at(19, b"\3"), id="a kind of file that SQLite does not read"),

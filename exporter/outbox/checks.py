@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from exporter.outbox.chunk import checksum
 from exporter.outbox.errors import OutboxError
+from exporter.outbox.state_table import read_first
 from exporter.outbox.tables import check_tables, is_newer, is_older
 
 __all__ = [
@@ -112,7 +113,7 @@ def check_file(db: sqlite3.Connection, path: Path) -> None:
             _check_tally(db)
     check_ids(db)
     db.execute("SELECT id FROM chunk ORDER BY id LIMIT 1").fetchone()
-    db.execute("SELECT key FROM state LIMIT 1").fetchone()
+    read_first(db)
 
 
 def check_pages(db: sqlite3.Connection) -> None:

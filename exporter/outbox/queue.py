@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from exporter.outbox import state_table
 from exporter.outbox.batch import Batch, RefusedLine, Status
 from exporter.outbox.checks import Row, number, row_of, tally, whole
 from exporter.outbox.chunk import KeyOf, Line, checksum, keys_in, lines_in, packed
@@ -34,7 +35,8 @@ from exporter.outbox.rows import (
     take_out_rejected,
     used_bytes,
 )
-from exporter.outbox.salvage import DAMAGED_ROW, state_crc
+from exporter.outbox.salvage import DAMAGED_ROW
+from exporter.outbox.state_table import States
 
 __all__ = ["DAMAGED_ROW", "ROW_LINES", "Outbox", "OutboxError", "OutboxLockedError"]
 
@@ -115,12 +117,7 @@ class Outbox:
                 "INSERT INTO chunk (enqueued, lines, sent, crc, body, keys) VALUES (?, ?, 0, ?, ?, ?)",
                 (now, min(ROW_LINES, len(lines) - start), checksum(body, keys), body, keys),
             )
-        for key, value in state.items():
-            if value is None:
-                db.execute("DELETE FROM state WHERE key = ?", (key,))
-            else:
-                crc = state_crc(key.encode(), value.encode())
-                db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (key, value, crc))
+        state_table.write(db, state)
         return dropped
 
     def _make_room(self, db: sqlite3.Connection, octets: int) -> int:
@@ -153,26 +150,20 @@ class Outbox:
 
     def get_state(self, key: str) -> str | None:
         """The value kept under a key, or None."""
-        query = "SELECT key, value, crc FROM state WHERE key = ?"
-        return self._states(query, (key,), lambda one: one == key).get(key)
+        return self._states(lambda db: state_table.read_key(db, key), lambda one: one == key).get(key)
 
     def states(self, prefix: str) -> dict[str, str]:
         """Every key that begins with `prefix`, and its value, in the order of the keys."""
-        # U+10FFFF sorts behind everything that a key can hold: a range is found by the primary key, LIKE is not.
-        query = "SELECT key, value, crc FROM state WHERE key >= ? AND key < ? ORDER BY key"
-        return self._states(query, (prefix, prefix + "\U0010ffff"), lambda key: key.startswith(prefix))
+        return self._states(lambda db: state_table.read_prefix(db, prefix), lambda key: key.startswith(prefix))
 
-    def _states(self, query: str, values: tuple[str, ...], wanted: Callable[[str], bool]) -> dict[str, str]:
+    def _states(self, read: Callable[[sqlite3.Connection], States], wanted: Callable[[str], bool]) -> dict[str, str]:
         """Key -> value, without those that were damaged on the disk."""
 
         def work(db: sqlite3.Connection) -> dict[str, str]:
-            found = {}
-            for key, value, crc in db.execute(query, values).fetchall():
-                if crc in (-1, state_crc(str(key).encode(), str(value).encode())):
-                    found[str(key)] = str(value)
-                else:
-                    log.error("what the outbox %s kept under %r was damaged; it is left out", self.path, key)
-            return found
+            found = read(db)
+            for key in found.damaged:
+                log.error("The outbox %s: the value of %r is damaged, and is not used.", self.path, key)
+            return found.values
 
         def instead(state: Mapping[str, str]) -> dict[str, str]:
             return {key: value for key, value in state.items() if wanted(key)}

@@ -6,7 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from exporter.outbox.salvage import state_crc, surviving_state
+from exporter.outbox.salvage import surviving_state
+from exporter.outbox.state_table import read_all
 
 __all__ = ["connect_read_only", "state_of"]
 
@@ -27,8 +28,7 @@ def state_of(path: Path) -> dict[str, str]:
     """
     try:
         with closing(connect_read_only(path)) as db:
-            rows = db.execute("SELECT key, value, crc FROM state ORDER BY key").fetchall()
-        return {key: value for key, value, crc in rows if crc in (-1, state_crc(key.encode(), value.encode()))}
-    except (sqlite3.Error, UnicodeDecodeError, AttributeError):
+            return read_all(db).values
+    except (sqlite3.Error, UnicodeDecodeError):
         there = path if path.exists() else Path(f"{path}.salvage")  # see replace_damaged
         return dict(sorted(surviving_state(there)))

@@ -22,11 +22,11 @@ from exporter.outbox.chunk import KeyOf, checksum
 from exporter.outbox.salvage import (
     DAMAGED_ROW,
     SAVED_ASIDE,
-    state_crc,
     surviving_rejected,
     surviving_rows,
     surviving_state,
 )
+from exporter.outbox.state_table import insert_saved
 from exporter.outbox.tables import make_tables
 
 __all__ = ["Saved", "finish", "replace", "sync_folder"]
@@ -140,8 +140,7 @@ def _fill(db: sqlite3.Connection, damaged: Path, first_id: int, key_of: KeyOf | 
     """
     db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('chunk', ?)", (first_id,))
     for key, value in surviving_state(damaged):
-        crc = state_crc(key.encode(), value.encode())
-        db.execute("INSERT OR IGNORE INTO state VALUES (?, ?, ?)", (key, value, crc))
+        insert_saved(db, key, value)
     saved = aside = 0
     for row in surviving_rows(damaged, key_of):
         # One whose number was damaged is the last: its time is not known.

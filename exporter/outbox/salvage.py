@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import os
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from exporter.outbox.chunk import KeyOf, checksum, packed
+from exporter.outbox.state_table import state_crc
 
 __all__ = [
     "DAMAGED_ROW",
@@ -25,7 +25,6 @@ __all__ = [
     "Aside",
     "Row",
     "may_be_written",
-    "state_crc",
     "surviving_rejected",
     "surviving_rows",
     "surviving_state",
@@ -204,11 +203,6 @@ def may_be_written(path: Path) -> bool:
     """Whether SQLite writes to a file with such a head (section 1.3.3). Raises OSError."""
     with closing(_Pages(path)) as pages:
         return pages.page(1)[18:19] in (b"", b"\x01", b"\x02")
-
-
-def state_crc(key: bytes, value: bytes) -> int:
-    """The checksum that is kept with a value of the state."""
-    return zlib.crc32(value, zlib.crc32(key + b"\0"))
 
 
 def _records(path: Path, kinds: tuple[int, ...]) -> Iterator[tuple[int, list[Column]]]:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from exporter.outbox import state_table
 from exporter.outbox.chunk import KeyOf
 from exporter.outbox.queue import Outbox, OutboxError, OutboxLockedError
-from exporter.outbox.salvage import state_crc
 
 _PATIENCE_S = 10.0
 
@@ -35,10 +35,9 @@ class SharedState:
     def get(self, key: str) -> str | None:
         """The value kept under a key, or None, also where it was damaged on the disk. Raises OutboxError."""
         try:
-            row = self._db.execute("SELECT value, crc FROM state WHERE key = ?", (key,)).fetchone()
+            return state_table.read_key(self._db, key).values.get(key)
         except sqlite3.Error as problem:
             raise OutboxError(f"the outbox {self._path} cannot be read: {problem}") from problem
-        return None if row is None or row[1] not in (-1, _crc(key, row[0])) else str(row[0])
 
     def put(self, state: Mapping[str, str]) -> None:
         """Keep all of it or, raising OutboxError, nothing.
@@ -51,8 +50,7 @@ class SharedState:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 united = {key: _united(self.get(key), text) for key, text in state.items()}
-                rows = [(key, text, _crc(key, text)) for key, text in united.items()]
-                self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", rows)
+                state_table.write(self._db, united)
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
@@ -63,10 +61,6 @@ class SharedState:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
-
-
-def _crc(key: str, text: str) -> int:
-    return state_crc(key.encode(), text.encode())
 
 
 def _united(there: str | None, more: str) -> str:

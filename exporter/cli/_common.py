@@ -1,14 +1,15 @@
-"""What commands have in common: settings, words on standard error, exit codes."""
+"""What commands have in common: settings, messages on standard error, exit codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from exporter.few_settings import Naming, few_settings
+from exporter.config import LazySettings, SettingsError, load
 
 if TYPE_CHECKING:
     from exporter.config import Settings
@@ -16,52 +17,61 @@ if TYPE_CHECKING:
 
 EXIT_OK: Final = 0
 EXIT_REJECTED: Final = 1
-"""It worked, and something in it did not."""
+"""The command worked, but something in its input did not."""
 EXIT_UNUSABLE: Final = 2
 """The input or the settings cannot be used (click's own exit code for a wrong command line)."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def say(words: str) -> None:
-    """Tell the person at the terminal; standard output is for what was asked for."""
-    click.echo(words, err=True)
+def say(message: str) -> None:
+    """Print a message for the user on standard error; standard output is for the result."""
+    click.echo(message, err=True)
 
 
-def give_up(words: str, code: int = EXIT_UNUSABLE) -> NoReturn:
-    """Say what is wrong and end."""
-    say(words)
+def give_up(message: str, code: int = EXIT_UNUSABLE) -> NoReturn:
+    """Say what is wrong and exit."""
+    say(message)
     raise SystemExit(code)
 
 
-def settings_or_exit(config: Path | None = None, **overrides: Any) -> Settings:
-    """The settings, or their faults in words and exit code 2.
-
-    What checks them (pydantic) takes longer to load than most commands need, so it is loaded here and not for `--help`.
-    """
-    from exporter.config import SettingsError, load
-
+@contextmanager
+def exit_on_wrong_settings() -> Iterator[None]:
+    """Turn a SettingsError into a message and exit code 2."""
     try:
-        return load(overrides, config)
+        yield
     except SettingsError as error:
         give_up(f"Wrong setting: {error}")
 
 
-def naming_or_exit() -> Naming:
-    """Time zone and meter id of the settings, or the settings' faults in words and exit code 2.
+def settings_or_exit(config: Path | None = None, **overrides: Any) -> Settings:
+    """The settings; exits with a message and code 2 if any of them is wrong.
 
-    As `settings_or_exit()`, and without loading what checks them where nothing else is set.
+    Loading them takes longer than most commands need otherwise, so it is done here and not for `--help`.
     """
-    return few_settings() or settings_or_exit()
+    with exit_on_wrong_settings():
+        return load(overrides, config)
+
+
+def naming_or_exit() -> LazySettings:
+    """Time zone and meter id; exits with a message and code 2 if any setting is wrong.
+
+    Like `settings_or_exit()`, but quick if nothing else is set.
+    """
+    settings = LazySettings()
+    with exit_on_wrong_settings():
+        settings.check()
+    return settings
 
 
 def client_or_exit(settings: Settings, timeout: float = 10.0) -> Client:
-    """The InfluxDB of the settings, or words about what is missing and exit code 2."""
-    from exporter.config import SettingsError
+    """A client for the InfluxDB of the settings; exits with a message and code 2 if a setting is missing or wrong."""
     from exporter.sinks.influx.client import Client
 
     if settings.influx_url is None:
-        give_up("No InfluxDB is given: set HAN_INFLUX_URL (or --influx-url), for example to http://localhost:8086.")
+        give_up(
+            "No InfluxDB is configured: set HAN_INFLUX_URL (or --influx-url), for example to http://localhost:8086."
+        )
     try:
         return Client(
             settings.influx_url,
@@ -80,16 +90,16 @@ def config_option(command: F) -> F:
     return click.option(
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Settings file; by default HAN_CONFIG, else han.toml in this folder if there is one.",
+        help="Settings file. [default: HAN_CONFIG, else han.toml in the current folder if it exists]",
     )(command)
 
 
 _OPTIONS: Final = (
-    ("--source", "Where the octets come from: a port, socket://HOST:PORT, file:PATH, sim:; several between blanks."),
-    ("--meter-id", "Id of a meter that never names itself."),
-    ("--timezone", "Where the meter is. [default: Europe/Oslo]"),
+    ("--source", "Where the bytes come from: a port, socket://HOST:PORT, file:PATH, sim:. Several: blanks between."),
+    ("--meter-id", "Id of a meter that does not send one."),
+    ("--timezone", "Time zone of the meter. [default: Europe/Oslo]"),
     ("--outbox", "File of the durable queue. [default: in your data folder]"),
-    ("--outbox-max", "How large the outbox may grow, like 500M. [default: 1G]"),
+    ("--outbox-max", "How large the outbox may become, like 500M. [default: 1G]"),
     ("--influx-url", "InfluxDB, like http://localhost:8086."),
     ("--influx-token-file", "File with the token (InfluxDB 1.8: user:password)."),
     ("--influx-org", "Organisation (InfluxDB 2)."),
@@ -99,26 +109,29 @@ _OPTIONS: Final = (
     ("--instance", "Name of this exporter in its own metrics. [default: the machine's name]"),
     ("--log-level", "debug, info, warning or error. [default: info]"),
 )
+_WHERE_INFLUX_IS: Final = frozenset(name for name, _ in _OPTIONS if name.startswith("--influx"))
 
 
 def settings_options(command: F) -> F:
-    """Add an option for each setting that can be given on the command line (a token cannot: others would see it)."""
-    for name, words in reversed(_OPTIONS):
-        command = click.option(name, default=None, metavar="TEXT", help=words)(command)
-    return command
+    """Add an option for each setting that can be given on the command line.
+
+    A token cannot be given there, because other users of the machine would see it.
+    """
+    return _with_options(command, {name for name, _ in _OPTIONS})
 
 
 def influx_options(command: F) -> F:
-    """Only the options that say where InfluxDB is, and whose the readings are."""
-    for name, words in reversed(_OPTIONS):
-        if name.startswith("--influx") or name in ("--meter-id", "--timezone", "--outbox"):
-            command = click.option(name, default=None, metavar="TEXT", help=words)(command)
-    return command
+    """Add the options that say where InfluxDB is, and whose readings these are."""
+    return _with_options(command, _WHERE_INFLUX_IS | {"--meter-id", "--timezone", "--outbox"})
 
 
 def outbox_options(command: F) -> F:
-    """Only the options that say where the outbox is, and what its times are in."""
-    for name, words in reversed(_OPTIONS):
-        if name in ("--timezone", "--outbox"):
-            command = click.option(name, default=None, metavar="TEXT", help=words)(command)
+    """Add the options that say where the outbox is, and in which time zone times are shown."""
+    return _with_options(command, {"--timezone", "--outbox"})
+
+
+def _with_options(command: F, names: Set[str]) -> F:
+    for name, help_text in reversed(_OPTIONS):
+        if name in names:
+            command = click.option(name, default=None, metavar="TEXT", help=help_text)(command)
     return command

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from exporter.cli._common import config_option, settings_options, settings_or_exit
-from exporter.few_settings import plain_outbox
+from exporter.cli._common import config_option, exit_on_wrong_settings, settings_options, settings_or_exit
+from exporter.config import LazySettings
 from exporter.pipeline.link import Link, LinkState, faults
 from exporter.service.status_socket import NotRunning, ask
 
@@ -56,15 +56,13 @@ def check(running: bool, seconds: float, config: Path | None, **overrides: Any) 
 
 def _ask_alone(config: Path | None, overrides: Mapping[str, Any], verdicts: Verdicts) -> None:
     """Ask the running service alone. This is done every minute: only when none answers are the settings checked."""
-    path = plain_outbox(overrides, config)
+    settings = LazySettings(overrides, config)
     try:
-        try:
-            status = ask(path or settings_or_exit(config, **overrides).outbox_path)
-        except NotRunning:
-            if path is None:
-                raise
-            status = ask(settings_or_exit(config, **overrides).outbox_path)
+        with exit_on_wrong_settings():
+            status = ask(settings.outbox_path)
     except NotRunning as error:
+        with exit_on_wrong_settings():
+            settings.check()
         verdicts.wrong("service", str(error))
     else:
         _service(status, verdicts, patient=True)

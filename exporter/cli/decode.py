@@ -13,8 +13,8 @@ import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up, naming_or_exit, say
 from exporter.cli._cores import jobs_option, lines_ahead, readers_of
+from exporter.config import Naming
 from exporter.derive import points
-from exporter.few_settings import Naming
 from exporter.model.obis import describe
 from exporter.model.reading import Placed, Reading
 from exporter.pipeline.decoder import Heard, Intake, Outcome, Unread

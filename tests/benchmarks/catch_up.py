@@ -36,7 +36,7 @@ LIVE: Final = "SIMULATED-KAMSTRUP-2"
 
 def readings(count: int) -> Iterator[list[str]]:
     """The lines of each of so many readings of a meter, the last of them an hour ago."""
-    settings = Settings(_file={})  # type: ignore[call-arg]
+    settings = Settings()
     placer = Placer("sim", zone=settings.zone, fallback=None, state={})
     deriver, intake = Deriver(settings, lambda _: None), Intake(settings.zone)
     end = datetime.now(UTC) - timedelta(hours=1)

@@ -37,7 +37,7 @@ PARTS = (
     "serial",
     "tenacity",
     "click",
-    "pydantic_settings",
+    "pydantic",
     "influxdb_client",
     "exporter.service.service",
 )

@@ -22,7 +22,7 @@ from exporter.protocol.axdr import DecodeError
 from exporter.protocol.framing import Rejected
 from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame
 
-SETTINGS: Final = Settings(_file={})  # type: ignore[call-arg]
+SETTINGS: Final = Settings()
 RECEIVED: Final = datetime(2026, 11, 22, 17, 0, 10, tzinfo=UTC)
 MOST_WAITING: Final = 2 * MAX_FRAME
 SECONDS_AN_OCTET: Final = 500e-6

@@ -21,7 +21,7 @@ import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, config_option, give_up, say, settings_or_exit
 from exporter.live.state import Level, LiveState
-from exporter.live.view import Fuse, View
+from exporter.live.view import ShownLimits, View
 from exporter.model.reading import Placed
 from exporter.pipeline.decoder import Heard, Intake
 from exporter.pipeline.placing import Placer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from exporter.config import Settings
 
-__all__ = ["Watching", "watch"]
+__all__ = ["Watching", "limits_of", "watch"]
 
 _REFRESH: Final = 0.5
 _QUICKEST: Final = 0.1
@@ -210,7 +210,7 @@ class _Until:
 def _watch(source: Source, settings: Settings, until: _Until, plain: bool) -> tuple[bool, LiveState]:
     """Watch until the end; give whether a signal made it, and the state then."""
     watching = Watching(source, settings)
-    view = View(settings.zone, lambda meter_id: _fuse(settings, meter_id))
+    view = View(settings.zone, lambda meter_id: limits_of(settings, meter_id))
     console = None if plain else _terminal()
     with _signals() as interrupted:
         reader = _Reader(source, recall=console is not None)
@@ -355,11 +355,12 @@ def _terminal() -> Console | None:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def _fuse(settings: Settings, meter_id: str) -> Fuse:
-    meter = settings.meter.get(meter_id)
-    if meter is not None and meter.main_fuse_a is not None:
-        return Fuse(meter.main_fuse_a)
-    return Fuse(settings.main_fuse_a, "main_fuse_a" in settings.model_fields_set)
+def limits_of(settings: Settings, meter_id: str) -> ShownLimits:
+    """The limits of a meter in the settings."""
+    limits, own = settings.limits(meter_id), settings.meter.get(meter_id)
+    of_this_meter = own is not None and own.main_fuse_a is not None
+    fuse_is_set = of_this_meter or "main_fuse_a" in settings.model_fields_set
+    return ShownLimits(limits.main_fuse_a, limits.voltage_min, limits.voltage_max, fuse_is_set)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from exporter.live.digits import big_number
@@ -22,16 +22,12 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
-__all__ = ["Fuse", "View", "load_style", "plain_line", "sparkline"]
+__all__ = ["ShownLimits", "View", "load_style", "plain_line", "sparkline"]
 
 MIN_WIDTH: Final = 40
 MAX_WIDTH: Final = 100
 _TALL: Final = 20
 """Terminal rows from which there is room for big digits and blank lines."""
-
-_LOW_VOLTAGE: Final = 207.0
-_HIGH_VOLTAGE: Final = 253.0
-"""EN 50160: 230 V +/- 10 % (domain.md, "What owners do with the numbers")."""
 
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _SLOT_MS: Final = 10_000
@@ -40,11 +36,14 @@ _PERCENT_STYLES: Final = {"green": None, "yellow": "bold", "red": "bold red"}
 """Yellow letters cannot be read on a light background; the bar beside them is yellow enough."""
 
 
-class Fuse(NamedTuple):
-    """A meter's main fuse; `given` is False when nobody said and the default is taken."""
+@dataclass(frozen=True, slots=True)
+class ShownLimits:
+    """What the values of a meter are compared with: A, V, V. `fuse_is_set` is False if the fuse is the default."""
 
-    ampere: float
-    given: bool = True
+    main_fuse_a: float
+    voltage_min: float
+    voltage_max: float
+    fuse_is_set: bool = True
 
 
 def load_style(percent: float) -> str:
@@ -56,10 +55,10 @@ def load_style(percent: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How states are shown: `zone` is HAN_TIMEZONE, `fuse_of` gives a meter's main fuse."""
+    """How states are shown. Times are in `zone`; `limits_of` gives the limits of a meter."""
 
     zone: ZoneInfo
-    fuse_of: Callable[[str], Fuse]
+    limits_of: Callable[[str], ShownLimits]
 
     def render(self, state: LiveState, width: int, height: int, now: float) -> Group:
         """The screen at `now` (monotonic), at most `width` columns wide; the important things stand first."""
@@ -128,12 +127,12 @@ class View:
         phases = meter.phases
         if not phases:
             return []
-        fuse = self.fuse_of(meter.id)
-        said = "" if fuse.given else " (assumed: set HAN_MAIN_FUSE_A to yours)"
+        limits = self.limits_of(meter.id)
+        assumed = "" if limits.fuse_is_set else " (assumed: set HAN_MAIN_FUSE_A to yours)"
         with_power = any(phase.power is not None for phase in phases)
         bar = width - 4 - 8 - 8 - 8 - (10 if with_power else 0) - 1
-        title = Text(f" Main fuse {fuse.ampere:g} A{said}", "dim")
-        return [title, *(_phase_line(phase, fuse, min(bar, 50), with_power) for phase in phases)]
+        title = Text(f" Main fuse {limits.main_fuse_a:g} A{assumed}", "dim")
+        return [title, *(_phase_line(phase, limits, min(bar, 50), with_power) for phase in phases)]
 
     def _hour(self, meter: MeterState) -> list[Text]:
         from rich.text import Text
@@ -263,20 +262,20 @@ def _slots(history: Iterable[tuple[int, float]], count: int) -> list[float | Non
     return means
 
 
-def _phase_line(phase: PhaseValues, fuse: Fuse, bar: int, with_power: bool) -> Text:
+def _phase_line(phase: PhaseValues, limits: ShownLimits, bar: int, with_power: bool) -> Text:
     from rich.text import Text
 
     line = Text(" ").append(phase.phase, "bold").append(" ")
     if phase.current is None:
         line.append(f"{'current not measured':<{bar + 16}}", "dim")
     else:
-        percent = phase.current / fuse.ampere * 100
+        percent = phase.current / limits.main_fuse_a * 100
         style = load_style(percent)
         full = min(round(percent / 100 * bar), bar)
         line.append("▆" * full, style).append("▁" * (bar - full), "dim")
         line.append(f"{phase.current:6.1f} A")
         line.append(f"{percent:5.0f} %" + ("!" if percent > 100 else " "), _PERCENT_STYLES[style])
-    outside = phase.voltage is not None and not _LOW_VOLTAGE <= phase.voltage <= _HIGH_VOLTAGE
+    outside = phase.voltage is not None and not limits.voltage_min <= phase.voltage <= limits.voltage_max
     voltage = "" if phase.voltage is None else f"{phase.voltage:.0f} V"
     line.append(f"{voltage:>8}", "bold red" if outside else None)
     if with_power:

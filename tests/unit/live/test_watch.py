@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
-from exporter.cli.watch import Watching, _Came, _fuse
+from exporter.cli.watch import Watching, _Came, limits_of
 from exporter.config import MeterSettings, Settings
 from exporter.derive.running_hour import HourSoFar
 from exporter.live.digits import big_number
 from exporter.live.state import Level, LiveState
-from exporter.live.view import Fuse, View, load_style, plain_line, sparkline
+from exporter.live.view import ShownLimits, View, load_style, plain_line, sparkline
 from exporter.model.calendar import HOUR_MS, to_ms
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import Measurement, Meter, Placed, Reading
@@ -32,7 +33,7 @@ from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = to_ms(datetime(2026, 11, 22, 16, tzinfo=UTC))  # 17:00 in Oslo
 KAMSTRUP = Meter("5706", "Kamstrup", "6841121BN243101040")
-FORTY = Fuse(40)
+FORTY = ShownLimits(40, 207, 253)
 FRAME = Frame(0, 100, b"", b"", b"", 0x13, False)
 
 P, EXPORT, Q = "1-1:1.7.0", "1-1:2.7.0", "1-1:3.7.0"
@@ -68,10 +69,12 @@ def heard(state: LiveState, *readings: Placed, at: float = 100.0) -> LiveState:
     return state
 
 
-def screen(state: LiveState, width: int = 80, height: int = 24, now: float = 103.0, fuse: Fuse = FORTY) -> list[str]:
+def screen(
+    state: LiveState, width: int = 80, height: int = 24, now: float = 103.0, limits: ShownLimits = FORTY
+) -> list[str]:
     out = io.StringIO()
     console = Console(file=out, width=width, height=height, color_system=None, highlight=False)
-    console.print(View(OSLO, lambda _: fuse).render(state, width, height, now))
+    console.print(View(OSLO, lambda _: limits).render(state, width, height, now))
     return out.getvalue().splitlines()
 
 
@@ -320,19 +323,41 @@ def test_export_is_shown_as_export() -> None:
 
 def test_a_fuse_that_nobody_gave_is_said_to_be_assumed() -> None:
     state = heard(LiveState("x"), placed(THREE))
-    assert any("assumed: set HAN_MAIN_FUSE_A" in line for line in screen(state, fuse=Fuse(40, given=False)))
+    assert any(
+        "assumed: set HAN_MAIN_FUSE_A" in line for line in screen(state, limits=replace(FORTY, fuse_is_set=False))
+    )
 
 
 def test_the_fuse_is_the_meter_s_own_else_the_setting_else_the_default() -> None:
     settings = Settings(main_fuse_a=25, meter={"5706": MeterSettings(main_fuse_a=63)})
-    assert _fuse(settings, "5706") == Fuse(63)
-    assert _fuse(settings, "other") == Fuse(25)
-    assert _fuse(Settings(), "other") == Fuse(40, given=False)
+    assert limits_of(settings, "5706") == replace(FORTY, main_fuse_a=63)
+    assert limits_of(settings, "other") == replace(FORTY, main_fuse_a=25)
+    assert limits_of(Settings(), "other") == replace(FORTY, fuse_is_set=False)
+
+
+def voltages_in_red(settings: Settings, meter_id: str) -> set[str]:
+    state = heard(LiveState("x"), placed({U1: 214.0, U2: 230.0, U3: 246.0}, meter=Meter(meter_id)))
+    shown = View(OSLO, lambda one: limits_of(settings, one)).render(state, 80, 24, 103.0)
+    lines = [line for line in shown.renderables if isinstance(line, Text)]
+    red = [line.plain[span.start : span.end] for line in lines for span in line.spans if "red" in str(span.style)]
+    return {text.strip() for text in red if text.endswith(" V")}
+
+
+def test_a_voltage_is_red_outside_the_limits_of_the_settings() -> None:
+    settings = Settings(voltage_min=215, meter={"5706": MeterSettings(voltage_min=200, voltage_max=245)})
+    assert voltages_in_red(Settings(), "other") == set()
+    assert voltages_in_red(settings, "other") == {"214 V"}
+    assert voltages_in_red(settings, "5706") == {"246 V"}
+    assert voltages_in_red(Settings(voltage_min=214, voltage_max=246), "other") == set()
 
 
 def test_a_load_is_green_then_yellow_then_red_and_marked_above_the_fuse() -> None:
     assert [load_style(percent) for percent in (79.9, 80, 89.9, 90, 130)] == ["green", "yellow", "yellow", "red", "red"]
-    rows = [line for line in screen(heard(LiveState("x"), placed(THREE)), fuse=Fuse(9)) if "%" in line]
+    rows = [
+        line
+        for line in screen(heard(LiveState("x"), placed(THREE)), limits=replace(FORTY, main_fuse_a=9))
+        if "%" in line
+    ]
     assert ["!" in row for row in rows] == [True, False, True]
 
 

@@ -1,4 +1,4 @@
-"""The command line: one module a command, loaded only when it is called."""
+"""The command line: one module for each command, imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Final
 
 import click
 
-# command -> (module below this one, one line of help). The help stands here so that `--help` loads no command.
+# Command -> one line of help. It is here so that `--help` imports no command.
 COMMANDS: Final = {
     "run": "Read the meter and write to InfluxDB, until stopped.",
     "watch": "Show a meter live in the terminal; needs no server.",
-    "decode": "Say what the frames of a capture mean.",
+    "decode": "Show what the frames of a capture mean.",
     "capture": "Record a source as time-stamped hex.",
-    "import": "Put captures into InfluxDB.",
+    "import": "Write captures to InfluxDB.",
     "probe": "Find port, speed and parity by listening.",
     "init": "Prepare a fresh InfluxDB 2.",
-    "check": "Try each thing that must work and say what to do.",
-    "report": "Print hours, days and the month beside the bill.",
-    "rejected": "Show what InfluxDB refused; send it again.",
-    "forget": "Remove everything of a meter.",
+    "check": "Test everything that has to work, and say what to do.",
+    "report": "Print hours, days and the month, to compare with the bill.",
+    "rejected": "Show what InfluxDB refused, and send it again.",
+    "forget": "Delete all data of a meter.",
 }
 _MODULES: Final = {"import": "import_"}
 
@@ -28,7 +28,7 @@ class _Commands(click.Group):
     """A group whose commands are imported when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order in which a person meets them."""
+        """The names, in the order in which a user needs them."""
         del ctx
         return list(COMMANDS)
 
@@ -50,16 +50,16 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, and name the commands that there are when there is none such."""
+        """Like click, but an error about an unknown command lists the commands."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            raise click.UsageError(f"{error.message} There are: {', '.join(COMMANDS)}.", ctx) from None
+            raise click.UsageError(f"{error.message} The commands are: {', '.join(COMMANDS)}.", ctx) from None
 
 
-def _say_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> None:
-    """As click's own option does, which would have every other command look up the version, too."""
-    if not asked or ctx.resilient_parsing:
+def _print_version(ctx: click.Context, _option: click.Parameter, requested: bool) -> None:
+    """Like click's own option, which would look up the version for every command."""
+    if not requested or ctx.resilient_parsing:
         return
     from exporter import __version__
 
@@ -73,7 +73,7 @@ def _say_version(ctx: click.Context, _option: click.Parameter, asked: bool) -> N
     is_flag=True,
     expose_value=False,
     is_eager=True,
-    callback=_say_version,
+    callback=_print_version,
     help="Show the version and exit.",
 )
 def main(**_: Any) -> None:

@@ -1,4 +1,4 @@
-"""`report`: hours, days and the month, as an owner holds them beside the bill."""
+"""`report`: hours, days and the month, to compare with the bill."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
+from exporter.counted import counted
 from exporter.derive.derived import EnergySum
 from exporter.derive.points import ABOVE_STEPS
 from exporter.model.calendar import month_start, next_month, weekday_and_hour
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S: Final = 30.0
 _UNREADABLE: Final = re.compile(r"database not found|not executed|not authorized|: 403 \(", re.IGNORECASE)
-"""InfluxDB's words when the token may not read: 2.8 then says that there is no such bucket, or "not executed"."""
+"""What InfluxDB answers if the token may not read. 2.8 then says that the bucket does not exist, or "not executed"."""
 _EARLIEST_MS: Final = 0
 
 
@@ -44,15 +45,15 @@ def _month_option(_context: click.Context, _option: click.Parameter, value: str 
         return None
     found = re.fullmatch(r"(\d{4})-(\d{2})", value, re.ASCII)
     if not found or not 1970 < int(found[1]) < 9999 or not 1 <= int(found[2]) <= 12:
-        raise click.BadParameter(f"{value!r} is no month; write it like 2026-10")
+        raise click.BadParameter(f"{value!r} is not a month; write it like 2026-10")
     return int(found[1]), int(found[2])
 
 
 @click.command()
-@click.option("--month", callback=_month_option, metavar="YYYY-MM", help="Which month. [default: the running one]")
+@click.option("--month", callback=_month_option, metavar="YYYY-MM", help="Which month. [default: the current one]")
 @click.option("--meter", metavar="ID", help="Only this meter. [default: each that has data in the month]")
-@click.option("--csv", "as_rows", is_flag=True, help="One row an hour, in Wh.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, in Wh, as one object.")
+@click.option("--csv", "as_rows", is_flag=True, help="One row for each hour, in Wh.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, in Wh, as one JSON object.")
 @influx_options
 @config_option
 def report(
@@ -63,10 +64,10 @@ def report(
     config: Path | None,
     **overrides: str | None,
 ) -> None:
-    """Print a month's hours, days, sum and capacity peaks, to hold beside the bill.
+    """Print the hours, days, sum and capacity peaks of a month, to compare with the bill.
 
-    It is made from the energy of each full hour in InfluxDB, in local time. An hour that is missing is named as
-    missing and counted, never taken for 0; the hour that comes twice in autumn is shown as 02:00+02:00 and 02:00+01:00.
+    The report is made from the energy of each full hour in InfluxDB, in local time. A missing hour is shown as missing
+    and counted, never taken as 0. The hour that occurs twice in autumn is shown as 02:00+02:00 and 02:00+01:00.
 
     Exit code 0: printed. 1: there is no data of that month. 2: the settings or InfluxDB cannot be used.
     """
@@ -88,18 +89,18 @@ def report(
     _print(reports, notes, as_rows, as_json)
 
 
-# Whose the readings are is asked for by --meter; how to name a meter and where to keep state is no matter here.
+# Here --meter selects a meter; how to name one that does not send its id, and where state is kept, do not matter.
 report.params = [option for option in report.params if option.name not in ("meter_id", "outbox")]
 
 
 def _print(reports: list[MonthReport], notes: list[list[str]], as_rows: bool, as_json: bool) -> None:
     if as_rows:
         click.echo(as_csv(reports), nl=False)
-        for one, words in zip(reports, notes, strict=True):
-            for note in words:
+        for one, of_meter in zip(reports, notes, strict=True):
+            for note in of_meter:
                 say(f"Note on meter {one.meter_id}: {note}.")
     elif as_json:
-        meters = [as_object(one, words) for one, words in zip(reports, notes, strict=True)]
+        meters = [as_object(*pair) for pair in zip(reports, notes, strict=True)]
         click.echo(json.dumps({"meters": meters}, indent=2, ensure_ascii=False))
     else:
         click.echo("\n\n".join(as_text(*pair) for pair in zip(reports, notes, strict=True)), nl=False)
@@ -107,12 +108,12 @@ def _print(reports: list[MonthReport], notes: list[list[str]], as_rows: bool, as
 
 def _of_export(report: MonthReport) -> list[str]:
     missing = sum(hour.export_wh is None for hour in report.hours) if report.exports else 0
-    return [f"the export of {missing} hours is missing"] if missing > len(report.missing) else []
+    return [f"the export of {counted(missing, 'hour')} is missing"] if missing > len(report.missing) else []
 
 
 @dataclass(slots=True)
 class _Found:
-    """What InfluxDB has of one meter's month, as it came."""
+    """What InfluxDB has of a month of one meter, as it was answered."""
 
     energies: dict[str, dict[int, float]] = field(default_factory=dict)
     days: dict[tuple[str, int], EnergySum] = field(default_factory=dict)
@@ -127,7 +128,7 @@ class _Found:
         return Stored(self.days, self.months, self.peaks, self.step_w)
 
     def take(self, series: Series, start: int, zone: Zone) -> None:
-        """Take one series of the answer to _queries; `start` is the month's."""
+        """Add one series of the answer to _queries. `start` is the start of the month."""
         direction, kind = series.tags.get("direction", ""), series.tags.get("kind", "")
         for ms, value, *more in series.rows:
             if series.name == "hour_energy":
@@ -135,7 +136,7 @@ class _Found:
             elif series.name == "day_energy":
                 self.days[direction, ms] = EnergySum(float(value), int(more[0] or 0))
             elif ms != start:
-                continue  # of a month by another HAN_TIMEZONE
+                continue  # a month in another time zone
             elif series.name == "month_energy":
                 self.months[direction, ms] = EnergySum(float(value), int(more[0] or 0))
             elif series.name == "capacity":
@@ -147,13 +148,15 @@ class _Found:
         hours = self.energies.setdefault(direction, {})
         if ms in hours and hours[ms] != wh:
             when = f"{local(ms, zone):%Y-%m-%d} {clock_time(ms, zone)}"
-            self.notes.append(f"the hour {when} ({direction}) is stored twice: was HAN_TIMEZONE another one before?")
+            self.notes.append(
+                f"the hour {when} ({direction}) is stored twice: did HAN_TIMEZONE have another value before?"
+            )
         if ms not in hours or tagged == f"{weekday_and_hour(ms, zone)[1]:02}":
             hours[ms] = wh
 
 
 def _found(settings: Settings, start: int, meter: str | None) -> dict[str, _Found]:
-    """Each meter's month from InfluxDB; ends the command in words when there is none, or no answer."""
+    """The month of each meter from InfluxDB; exits with a message if there is none, or no answer."""
     from exporter.sinks.influx.client import QueryError
 
     client = client_or_exit(settings, timeout=_TIMEOUT_S)
@@ -172,7 +175,7 @@ def _found(settings: Settings, start: int, meter: str | None) -> dict[str, _Foun
 
 
 def _queries(start: int, end: int) -> str:
-    """All that the report needs in one question, so that no hour comes between."""
+    """Everything that the report needs in one request, so that no hour is written in between."""
     span = f"time >= {start}ms AND time < {end}ms"
     return "; ".join(
         (
@@ -185,35 +188,36 @@ def _queries(start: int, end: int) -> str:
     )
 
 
-def _no_answer(words: str, settings: Settings) -> str:
-    if ": 401 (" in words:
-        return f"{words}. The token is not known there: set HAN_INFLUX_TOKEN_FILE to the file of one that may read."
-    if _UNREADABLE.search(words):
+def _no_answer(error: str, settings: Settings) -> str:
+    if ": 401 (" in error:
+        return f"{error}. InfluxDB does not know the token: set HAN_INFLUX_TOKEN_FILE to a token that may read."
+    if _UNREADABLE.search(error):
         return (
-            f"{words}. Either there is no bucket or database {settings.influx_bucket} (HAN_INFLUX_BUCKET), or the "
-            "token may not read it: the one that `run` writes with may only write. Set HAN_INFLUX_TOKEN_FILE to the "
-            "file of one that may read; with Docker: docker compose run --rm admin report"
+            f"{error}. Either there is no bucket or database {settings.influx_bucket} (HAN_INFLUX_BUCKET), or the "
+            "token may not read it: that of `run` may only write. Set HAN_INFLUX_TOKEN_FILE to a token that may read; "
+            "with Docker: docker compose run --rm admin report"
         )
-    return f"{words}. Is it running, and are HAN_INFLUX_URL and HAN_INFLUX_CA_CERT right?"
+    return f"{error}. Is it running, and are HAN_INFLUX_URL and HAN_INFLUX_CA_CERT right?"
 
 
 def _no_data(client: Client, zone: Zone, start: int, meter: str | None) -> str:
-    """Say that there is nothing, and where there is something."""
+    """The message that the month has no data, and which months have some."""
     months: dict[str, list[str]] = {}
     for name, ms in _months_with_data(client, zone):
         months.setdefault(name, []).append(f"{local(ms, zone):%Y-%m}")
-    words = f"No full hour of {local(start, zone):%B %Y} is in InfluxDB" + (f" for meter {meter}." if meter else ".")
-    told = {name: ones for name, ones in months.items() if meter in (None, name)} or months
-    if not told:
+    message = f"InfluxDB has no full hour of {local(start, zone):%B %Y}" + (f" for meter {meter}." if meter else ".")
+    shown = {name: ones for name, ones in months.items() if meter in (None, name)} or months
+    if not shown:
         return (
-            f"{words} Nor is there one of any other month: the first hour is known when the hourly lists at its start "
-            "and at its end have come. Is `run` well? `han-exporter check` says."
+            f"{message} It has none of another month either. An hour is known after the hourly lists at its start and "
+            "at its end were received. `han-exporter check` shows whether `run` works."
         )
-    return "\n".join([words, *(f"Meter {name} has data in: {', '.join(ones)}" for name, ones in sorted(told.items()))])
+    lines = [f"Meter {name} has data in: {', '.join(ones)}" for name, ones in sorted(shown.items())]
+    return "\n".join([message, *lines])
 
 
 def _months_with_data(client: Client, zone: Zone) -> Iterator[tuple[str, int]]:
-    """Meter and month's start, rising: from each month found the first hour after it is asked for."""
+    """Meter and start of the month, in ascending order: after each month it asks for the first hour after it."""
     after: int | None = _EARLIEST_MS
     while after is not None:
         query = f"SELECT first(value) FROM hour_energy WHERE kind = 'final' AND time >= {after}ms"

@@ -1,1 +1,1 @@
-"""Hours, days and the month beside the bill."""
+"""Hours, days and the month, to compare with the bill."""

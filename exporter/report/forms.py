@@ -1,4 +1,4 @@
-"""The report of a month for a person, for a spreadsheet and for a program. Pure: text out of a MonthReport."""
+"""The report of a month as text, as CSV and as a JSON object. Pure: a MonthReport is turned into text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from exporter.counted import counted
 from exporter.derive.derived import EnergySum
 from exporter.model.calendar import HOUR_MS
 from exporter.report.month import Day, MonthReport, clock_time, kwh, local
@@ -19,7 +20,7 @@ _PLACE: Final = 16
 
 
 def as_text(report: MonthReport, notes: Sequence[str]) -> str:
-    """A table of the days, then the month; each missing hour is named, in spans. `notes` come last."""
+    """A table of the days, then the month. Missing hours are listed as spans. `notes` come last."""
     month = f"{local(report.start, report.zone):%B %Y}"
     lines = [f"Meter {report.meter_id}, {month}, {report.zone.key}", "", *_table(report), "", *_month(report, month)]
     return "\n".join(lines + [f"Note: {note}." for note in notes]) + "\n"
@@ -45,10 +46,9 @@ def _row(day: Day, report: MonthReport) -> str:
 
 
 def _month(report: MonthReport, month: str) -> Iterator[str]:
-    of, missing = len(report.hours), len(report.missing)
-    yield f"{month}: {of - missing} of {of} hours known, {missing} missing" + (
-        f"; {report.to_come} hours are still to come" if report.to_come else ""
-    )
+    hours, missing = len(report.hours), len(report.missing)
+    to_come = f"; {counted(report.to_come, 'hour')} still to come" if report.to_come else ""
+    yield f"{month}: {hours - missing} of {counted(hours, 'hour')} known, {missing} missing{to_come}"
     so_far = " so far" if report.to_come else ""
     known = ", without the missing hours" if missing else ""
     yield f"  {f'import{so_far}':<{_PLACE}}{_or_missing(_wh(report.imported)):>10} kWh{known}"
@@ -56,7 +56,7 @@ def _month(report: MonthReport, month: str) -> Iterator[str]:
         yield f"  {f'export{so_far}':<{_PLACE}}{_or_missing(_wh(report.exported)):>10} kWh"
     yield from _capacity(report)
     if missing:
-        yield "Missing hours (a higher peak may have been in one of them):"
+        yield "Missing hours (the highest peak may have been in one of them):"
         for start, end in report.gaps():
             yield f"  {_span(start, end, report)}"
 
@@ -79,7 +79,7 @@ def _step(report: MonthReport) -> str:
 
 def _span(start: int, end: int, report: MonthReport) -> str:
     hours = (end - start) // HOUR_MS
-    return _moment(start, report) + (f" to {_moment(end, report)}, {hours} hours" if hours > 1 else "")
+    return _moment(start, report) + (f" to {_moment(end, report)}, {counted(hours, 'hour')}" if hours > 1 else "")
 
 
 def _moment(ms: int, report: MonthReport) -> str:
@@ -91,7 +91,7 @@ def _or_missing(wh: float | None) -> str:
 
 
 def as_csv(reports: Sequence[MonthReport]) -> str:
-    """COLUMNS, then one row an hour that is over; an energy that is missing is empty."""
+    """COLUMNS, then one row for each hour that is over. A missing energy is empty."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -103,12 +103,12 @@ def as_csv(reports: Sequence[MonthReport]) -> str:
 
 
 def as_object(report: MonthReport, notes: Sequence[str]) -> dict[str, Any]:
-    """What --json prints of one meter. Energies in Wh, null where missing; times are local with their offset.
+    """What --json prints for one meter. Energies are in Wh, null if missing; times are local with their offset.
 
     meter_id, timezone, month ("2026-10"); hours_known, hours_missing, hours_to_come; import_wh, export_wh;
-    capacity: null, or peaks [{start, wh}] highest first, mean_wh, step_w (upper bound, null above the last step);
+    capacity: null, or peaks [{start, wh}] (highest first), mean_wh, step_w (upper bound, null above the last step);
     days [{date, hours_known, hours_missing, import_wh, export_wh, highest: null or {start, wh}}];
-    hours [{start, start_utc, import_wh, export_wh}], those that are over; notes [text].
+    hours [{start, start_utc, import_wh, export_wh}] (those that are over); notes [text].
     """
     found = report.capacity
     return {
@@ -157,7 +157,7 @@ def _wh(known: EnergySum | None) -> float | None:
 
 
 def _number(value: float | None) -> float | int | None:
-    """Whole where it is whole: Wh are, and 1234 reads better than 1234.0."""
+    """An int if the value is whole, as Wh are: 1234 is easier to read than 1234.0."""
     return int(value) if value is not None and value.is_integer() else value
 
 

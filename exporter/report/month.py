@@ -1,7 +1,7 @@
 """One local month of one meter from its final hours: hours, days, peaks, and what is missing.
 
-Pure: no server and no clock is asked here. Times are ms since 1970, an hour is named by its start; energies are Wh. A
-missing hour is None and counted, never 0.
+Pure: it uses no server and no clock. Times are ms since 1970, an hour is identified by its start; energies are in Wh. A
+missing hour is None and is counted, never 0.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
+from exporter.counted import counted
 from exporter.derive.derived import Capacity, EnergySum, capacity, capacity_step, day_sums, month_sums
 from exporter.model.calendar import HOUR_MS, day_start, month_start, next_month
 from exporter.model.reading import Zone
@@ -20,16 +21,16 @@ from exporter.model.reading import Zone
 __all__ = ["DUE_MS", "Day", "Hour", "MonthReport", "Stored", "build", "clock_time", "disagreements", "kwh", "local"]
 
 DUE_MS: Final = 5 * 60_000
-"""The registers of a full hour come within this time: until then the hour before it is not missing."""
-_NAMED: Final = 3
-"""So many days that disagree are named, the rest counted."""
+"""The registers of a full hour arrive within this time. Until then the hour before it does not count as missing."""
+_LISTED: Final = 3
+"""This many days that differ are listed, the rest are counted."""
 _SAME_WH: Final = 1e-3
 DIRECTIONS: Final = ("import", "export")
 
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """One hour that is over. Either energy is None where it is not known."""
+    """One hour that is over. An energy is None if it is not known."""
 
     start: int
     import_wh: float | None
@@ -38,7 +39,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """The hours of a local day that are over (23, 24 or 25 of a whole one), and the sums of those that are known."""
+    """The hours of a local day that are over (a whole day has 23, 24 or 25), and the sums of the known ones."""
 
     start: int
     hours: tuple[Hour, ...]
@@ -47,19 +48,19 @@ class Day:
 
     @property
     def missing(self) -> tuple[Hour, ...]:
-        """The hours without import."""
+        """The hours whose import is not known."""
         return tuple(hour for hour in self.hours if hour.import_wh is None)
 
     @property
     def highest(self) -> Hour | None:
-        """The hour of the highest import, the first of several equals; None when no hour is known."""
+        """The hour with the highest import, the first of equal ones; None if no hour is known."""
         known = [(hour.import_wh, -hour.start, hour) for hour in self.hours if hour.import_wh is not None]
         return max(known)[2] if known else None
 
 
 @dataclass(frozen=True, slots=True)
 class MonthReport:
-    """A local month as far as it is over; `to_come` hours of it are not. `step_w` is None above the last step too."""
+    """A local month as far as it is over; `to_come` is the number of hours that are not."""
 
     meter_id: str
     start: int
@@ -73,7 +74,7 @@ class MonthReport:
 
     @property
     def step_w(self) -> float | None:
-        """Upper bound of the capacity step, W; None above the last, and without any hour."""
+        """Upper bound of the capacity step, W. None above the last step, and if no hour is known."""
         return None if self.capacity is None else capacity_step(self.capacity.mean, self.steps_w)
 
     @property
@@ -83,16 +84,16 @@ class MonthReport:
 
     @property
     def missing(self) -> tuple[Hour, ...]:
-        """The hours without import."""
+        """The hours whose import is not known."""
         return tuple(hour for day in self.days for hour in day.missing)
 
     @property
     def exports(self) -> bool:
-        """True when something was exported: many meters send a register for it that stays 0."""
+        """True if something was exported: many meters send a register for export that stays 0."""
         return self.exported is not None and self.exported.wh > 0
 
     def gaps(self) -> Iterator[tuple[int, int]]:
-        """The spans without import: the first hour, and the end of the last."""
+        """The spans of missing hours: the start of the first and the end of the last."""
         for _, span in groupby(enumerate(self.missing), lambda pair: pair[1].start - pair[0] * HOUR_MS):
             starts = [hour.start for _, hour in span]
             yield starts[0], starts[-1] + HOUR_MS
@@ -107,9 +108,9 @@ def build(
     steps_w: Sequence[float],
     now: int,
 ) -> MonthReport:
-    """The report of the local month that `month` (ms) lies in, as seen at `now` (ms).
+    """The report of the local month that contains `month` (ms), at the time `now` (ms).
 
-    `energies` are the final hours: direction ("import", "export") -> start -> Wh. `steps_w` as in the settings.
+    `energies` are the final hours: direction ("import", "export") -> start -> Wh. `steps_w` is that of the settings.
     """
     start = month_start(month, zone)
     every = range(start, next_month(month, zone), HOUR_MS)
@@ -138,12 +139,12 @@ def build(
     )
 
 
-# What is stored beside the hours
+# What is stored in addition to the hours
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is stored of a month: sums by direction and start, Wh and hour by kind ("peak1" … "mean"), and the step."""
+    """What is stored for a month: sums by direction and start, Wh and hour by kind ("peak1" … "mean"), and the step."""
 
     days: Mapping[tuple[str, int], EnergySum] = field(default_factory=dict)
     months: Mapping[tuple[str, int], EnergySum] = field(default_factory=dict)
@@ -152,20 +153,21 @@ class Stored:
 
 
 def disagreements(report: MonthReport, stored: Stored) -> list[str]:
-    """A sentence for each stored figure that is not what the hours give (of many days, the first few and a count)."""
+    """A sentence for each stored value that differs from that of the hours (for days: the first few and a count)."""
     if not (stored.days or stored.months or stored.capacity):
         return ["no day_energy, month_energy or capacity of this month is stored"]
     found = []
     for direction in DIRECTIONS:
         days = {day.start: day.imported if direction == "import" else day.exported for day in report.days}
         days |= {start: days.get(start) for one, start in stored.days if one == direction}
-        told = [
+        differing = [
             _of_sum(f"day_energy {direction} of {local(start, report.zone):%Y-%m-%d}", mine, theirs)
             for start, mine in sorted(days.items())
             if not _same(mine, theirs := stored.days.get((direction, start)))
         ]
-        found += told[:_NAMED]
-        found += [f"day_energy {direction} of {len(told) - _NAMED} more days differs too"] if told[_NAMED:] else []
+        found += differing[:_LISTED]
+        if differing[_LISTED:]:
+            found.append(f"day_energy {direction} differs on {counted(len(differing) - _LISTED, 'more day')}")
         mine = report.imported if direction == "import" else report.exported
         if not _same(mine, theirs := stored.months.get((direction, report.start))):
             found.append(_of_sum(f"month_energy {direction}", mine, theirs))
@@ -180,10 +182,13 @@ def _of_capacity(report: MonthReport, stored: Stored) -> Iterator[str]:
     for kind in sorted(mine.keys() | stored.capacity.keys()):
         ours, theirs = mine.get(kind), stored.capacity.get(kind)
         if ours is None or theirs is None or abs(ours[0] - theirs[0]) > _SAME_WH or ours[1] != theirs[1]:
-            told = [_of_peak(one, report.zone) for one in (theirs, ours)]
-            yield f"capacity {kind} is stored as {told[0]}, the hours give {told[1]}"
+            yield _differs(f"capacity {kind}", _of_peak(theirs, report.zone), _of_peak(ours, report.zone))
     if stored.step_w != report.step_w:
-        yield f"capacity_step is stored as {_of_step(stored.step_w)}, the hours give {_of_step(report.step_w)}"
+        yield _differs("capacity_step", _of_step(stored.step_w), _of_step(report.step_w))
+
+
+def _differs(what: str, stored: str, calculated: str) -> str:
+    return f"{what} is stored as {stored}, but the hours give {calculated}"
 
 
 def _same(mine: EnergySum | None, theirs: EnergySum | None) -> bool:
@@ -193,10 +198,10 @@ def _same(mine: EnergySum | None, theirs: EnergySum | None) -> bool:
 
 
 def _of_sum(what: str, mine: EnergySum | None, theirs: EnergySum | None) -> str:
-    told = [
-        f"{kwh(one.wh)} kWh of {one.hours} hour{'s' * (one.hours != 1)}" if one else "nothing" for one in (theirs, mine)
-    ]
-    return f"{what} is stored as {told[0]}, the hours give {told[1]}"
+    stored, calculated = (
+        f"{kwh(one.wh)} kWh of {counted(one.hours, 'hour')}" if one else "nothing" for one in (theirs, mine)
+    )
+    return _differs(what, stored, calculated)
 
 
 def _of_peak(peak: tuple[float, int | None] | None, zone: Zone) -> str:
@@ -211,22 +216,22 @@ def _of_step(step_w: float | None) -> str:
     return "none" if step_w is None else f"up to {step_w / 1000:g} kW"
 
 
-# Words for times and energies
+# Text for times and energies
 
 
 def local(ms: int, zone: Zone) -> datetime:
-    """A moment in local time."""
+    """A time in ms as local time."""
     return datetime.fromtimestamp(ms // 1000, zone)
 
 
 def clock_time(ms: int, zone: Zone) -> str:
-    """A local time of day as 17:00; as 02:00+02:00 and 02:00+01:00 where it comes twice."""
+    """A local time of day like 17:00; like 02:00+02:00 and 02:00+01:00 if it occurs twice."""
     moment = local(ms, zone)
     twice = moment.replace(fold=0).utcoffset() != moment.replace(fold=1).utcoffset()
     return moment.strftime("%H:%M") + (moment.isoformat()[-6:] if twice else "")
 
 
 def kwh(wh: float) -> str:
-    """Energy in kWh, to the Wh; more decimals only where a meter sends fractions of a Wh."""
+    """Energy in kWh, to the Wh; with more decimals only if a meter sends fractions of a Wh."""
     rounded = round(wh, 3)
     return f"{rounded / 1000:.3f}" if math.isclose(rounded, round(rounded), abs_tol=1e-6) else f"{rounded / 1000:.6f}"

@@ -1,4 +1,4 @@
-"""`han-exporter capture`: record what a source sends, as time-stamped hex."""
+"""`han-exporter capture`: record what a source sends, as hex text with time stamps."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, give_up, say
+from exporter.counted import counted
 from exporter.sources.contract import Chunk, SourceError, SourceEvent
 
 if TYPE_CHECKING:
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Gatherer", "capture"]
 
 _QUIET: Final = timedelta(milliseconds=50)
-"""A pause on the line that ends a chunk: a dozen octets' time at 2400 baud, and shorter than any between lists."""
+"""A pause this long ends a chunk: the time of 12 bytes at 2400 baud, and shorter than any pause between lists."""
 
-_MOST: Final = 1024
-_PROGRESS_EVERY: Final = 0.5
+_MAX_SIZE: Final = 1024
+_PROGRESS_EVERY_S: Final = 0.5
 
 
 class Gatherer:
-    """Joins octets that came one by one into chunks worth a line, each stamped when its last octet came.
+    """Joins bytes that arrive one by one into chunks of a line each, with the time at which the last byte arrived.
 
-    A chunk ends with a frame, at a pause, or at a kilobyte. So a whole frame is handed on, and safe on disk, as soon as
-    its closing flag is here, with that flag's time (design.md, "Time of a point").
+    A chunk ends with a frame, at a pause, or at 1024 bytes. So a whole frame is passed on, and is safe on disk, as soon
+    as its closing flag has arrived, and has the time of that flag.
     """
 
     def __init__(self) -> None:
@@ -45,54 +46,54 @@ class Gatherer:
         self._last: datetime | None = None
         self.frames = 0
 
-    def add(self, octets: bytes, received: datetime, byte_seconds: float) -> list[Chunk]:
-        """The chunks that are complete with these octets."""
-        began = received - timedelta(seconds=len(octets) * byte_seconds)
+    def add(self, data: bytes, received: datetime, byte_seconds: float) -> list[Chunk]:
+        """Add bytes; return the chunks that are now complete."""
+        began = received - timedelta(seconds=len(data) * byte_seconds)
         done = self.rest() if self._last is not None and began - self._last > _QUIET else []
         start = self._deframer.fed
-        for end in self._frame_ends(octets):
+        for end in self._frame_ends(data):
             cut = end - start
             if cut > 0:
-                behind = timedelta(seconds=(len(octets) - cut) * byte_seconds)
-                self._waiting += octets[:cut]
-                self._last = received - behind
+                after = timedelta(seconds=(len(data) - cut) * byte_seconds)
+                self._waiting += data[:cut]
+                self._last = received - after
                 done += self.rest()
-                octets, start = octets[cut:], end
-        if octets:
-            self._waiting += octets
+                data, start = data[cut:], end
+        if data:
+            self._waiting += data
             self._last = received
-        if len(self._waiting) >= _MOST:
+        if len(self._waiting) >= _MAX_SIZE:
             done += self.rest()
         return done
 
     def rest(self) -> list[Chunk]:
-        """What waits, as a chunk."""
+        """The bytes that are still waiting, as a chunk; nothing if there are none."""
         if not self._waiting or self._last is None:
             return []
         chunk = Chunk(bytes(self._waiting), self._last)
         self._waiting.clear()
         return [chunk]
 
-    def _frame_ends(self, octets: bytes) -> list[int]:
+    def _frame_ends(self, data: bytes) -> list[int]:
         from exporter.protocol.hdlc import Frame
 
-        ends = [found.end for found in self._deframer.feed(octets) if isinstance(found, Frame)]
+        ends = [found.end for found in self._deframer.feed(data) if isinstance(found, Frame)]
         self.frames += len(ends)
         return ends
 
 
 @dataclass
 class _Recording:
-    """One run of `capture`: from a source into a writer, and what is told about it."""
+    """One run of `capture`: from a source to a writer, with messages about it."""
 
     writer: CaptureWriter
     gatherer: Gatherer = field(default_factory=Gatherer)
-    told: float = -_PROGRESS_EVERY
+    shown_at: float = -_PROGRESS_EVERY_S
     on_terminal: bool = field(default_factory=sys.stderr.isatty)
 
     def take(self, chunk: Chunk) -> None:
         if chunk.received is None:
-            raise SourceError("the source has no time stamps, so there is nothing to add to it; copy the file instead")
+            raise SourceError("the source has no time stamps, so there is nothing to record; copy the file instead")
         for gathered in self.gatherer.add(chunk.data, chunk.received, chunk.byte_seconds):
             self.writer.append(gathered)
         self._progress()
@@ -110,20 +111,20 @@ class _Recording:
             click.echo("\r\x1b[K", nl=False, err=True)
 
     def summary(self) -> str:
-        return f"{_count(self.writer.octets, 'octet')}, {_count(self.gatherer.frames, 'whole frame')}"
+        return f"{counted(self.writer.octets, 'byte')}, {counted(self.gatherer.frames, 'valid frame')}"
 
     def _progress(self) -> None:
-        if self.on_terminal and time.monotonic() - self.told >= _PROGRESS_EVERY:
-            self.told = time.monotonic()
+        if self.on_terminal and time.monotonic() - self.shown_at >= _PROGRESS_EVERY_S:
+            self.shown_at = time.monotonic()
             self.clear_line()
-            click.echo(f"{self.summary()}; Ctrl-C ends it", nl=False, err=True)
+            click.echo(f"{self.summary()}; Ctrl-C stops", nl=False, err=True)
 
 
 @click.command()
 @click.argument("source")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
-@click.option("--frames", type=click.IntRange(min=1), help="Stop after so many whole frames.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this many seconds.")
+@click.option("--frames", type=click.IntRange(min=1), help="Stop after this many valid frames.")
 @click.pass_context
 def capture(ctx: click.Context, source: str, file: Path, seconds: float | None, frames: int | None) -> None:
     """Record what SOURCE sends into FILE, until Ctrl-C.
@@ -131,12 +132,12 @@ def capture(ctx: click.Context, source: str, file: Path, seconds: float | None, 
     SOURCE is what HAN_SOURCE takes: a port (/dev/ttyUSB0, /dev/ttyUSB0?parity=E), socket://HOST:PORT,
     rfc2217://HOST:PORT, or sim:kamstrup for a simulated meter.
 
-    FILE becomes text: on each line the time, and the octets that came, in hex. What is there already is kept, new
-    lines are added. `han-exporter decode FILE` and `han-exporter import FILE` read it.
+    FILE is text: each line has the time and the bytes that were received, in hex. If FILE exists, lines are appended.
+    `han-exporter decode FILE` and `han-exporter import FILE` read it.
 
-    A capture holds the meter's id and what the household used: think before you publish it.
+    A capture contains the id of the meter and the consumption of the household: think before you publish it.
 
-    Exit code: 0 when something was recorded, 1 when nothing came, 2 when it could not be done.
+    Exit code 0: something was recorded. 1: nothing was received. 2: it was not possible.
     """
     try:
         recorded = _record(source, file, seconds, frames)
@@ -169,13 +170,13 @@ def _record(setting: str, file: Path, seconds: float | None, frames: int | None)
 
 
 def _iterate(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
-    """As a generator, which can be closed, whatever kind of iterator the source gives."""
+    """The same as a generator, which can be closed; the source may return another kind of iterator."""
     yield from chunks
 
 
 @contextmanager
 def _ended_by(stop: threading.Event, seconds: float | None) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and the time set `stop`; a second signal of the same kind ends the program at once."""
+    """Set `stop` on SIGINT, SIGTERM or after `seconds`. A second signal of the same kind ends the program at once."""
 
     def ended(number: int, _: object) -> None:
         stop.set()
@@ -195,7 +196,3 @@ def _ended_by(stop: threading.Event, seconds: float | None) -> Iterator[None]:
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,}".replace(",", " ") + f" {what}{'' if number == 1 else 's'}"

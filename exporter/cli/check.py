@@ -1,4 +1,4 @@
-"""`check`: try each thing that must work, and say of each ok or what to do."""
+"""`check`: test everything that has to work, and say for each part that it is ok, or what to do."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 from exporter.cli._common import config_option, exit_on_wrong_settings, settings_options, settings_or_exit
 from exporter.config import LazySettings
+from exporter.counted import counted
 from exporter.pipeline.link import Link, LinkState, faults
 from exporter.service.status_socket import NotRunning, ask
 
@@ -21,27 +22,29 @@ if TYPE_CHECKING:
     from exporter.sources.contract import Source, SourceError
 
 _LISTEN_S: Final = 15.0
-"""A Kamstrup sends its list every 10 s, the others more often."""
+"""A Kamstrup meter sends its list every 10 s, the others more often."""
 
 
 @click.command()
-@click.option("--running", is_flag=True, help="Only ask the running service whether it is well (for health checks).")
-@click.option("--seconds", type=click.FloatRange(1, 600), default=_LISTEN_S, show_default=True, help="Listen so long.")
+@click.option("--running", is_flag=True, help="Only ask the running service whether it works (for health checks).")
+@click.option(
+    "--seconds", type=click.FloatRange(1, 600), default=_LISTEN_S, show_default=True, help="How long to listen."
+)
 @settings_options
 @config_option
 def check(running: bool, seconds: float, config: Path | None, **overrides: Any) -> None:
-    """Try settings, source, frames, InfluxDB and clock, and say of each ok or what to do.
+    """Test settings, sources, frames, InfluxDB and clock, and say for each that it is ok, or what to do.
 
-    While `run` holds the port it is asked, and the port is left alone.
+    If `run` is using the port, `check` asks `run` and does not open the port.
 
-    Exit code 0: all is well. 1: something is not. 2: the settings cannot be used.
+    Exit code 0: everything works. 1: something does not. 2: the settings cannot be used.
     """
     verdicts = Verdicts()
     if running:
-        _ask_alone(config, overrides, verdicts)
+        _ask_service(config, overrides, verdicts)
         raise SystemExit(verdicts.exit_code)
     settings = settings_or_exit(config, **overrides)
-    verdicts.ok("settings", f"{len(settings.sources)} source(s), time zone {settings.timezone}")
+    verdicts.ok("settings", f"{counted(len(settings.sources), 'source')}, time zone {settings.timezone}")
     try:
         status = ask(settings.outbox_path)
     except NotRunning:
@@ -54,8 +57,8 @@ def check(running: bool, seconds: float, config: Path | None, **overrides: Any) 
     raise SystemExit(verdicts.exit_code)
 
 
-def _ask_alone(config: Path | None, overrides: Mapping[str, Any], verdicts: Verdicts) -> None:
-    """Ask the running service alone. This is done every minute: only when none answers are the settings checked."""
+def _ask_service(config: Path | None, overrides: Mapping[str, Any], verdicts: Verdicts) -> None:
+    """Ask the running service. This is done every minute, so the settings are checked only if no service answers."""
     settings = LazySettings(overrides, config)
     try:
         with exit_on_wrong_settings():
@@ -69,72 +72,76 @@ def _ask_alone(config: Path | None, overrides: Mapping[str, Any], verdicts: Verd
 
 
 class Verdicts:
-    """Prints each verdict as it falls."""
+    """Prints each verdict at once."""
 
     def __init__(self) -> None:
         self.exit_code = 0
 
-    def ok(self, what: str, words: str) -> None:
+    def ok(self, what: str, message: str) -> None:
         """It works."""
-        click.echo(f"ok     {what}: {words}")
+        click.echo(f"ok     {what}: {message}")
 
-    def note(self, what: str, words: str) -> None:
-        """Not a fault, but worth knowing."""
-        click.echo(f"note   {what}: {words}")
+    def note(self, what: str, message: str) -> None:
+        """It is not an error, but good to know."""
+        click.echo(f"note   {what}: {message}")
 
-    def wrong(self, what: str, words: str) -> None:
-        """It does not work; `words` say what to do."""
-        click.echo(f"WRONG  {what}: {words}")
+    def wrong(self, what: str, message: str) -> None:
+        """It does not work; `message` says what to do."""
+        click.echo(f"WRONG  {what}: {message}")
         self.exit_code = 1
 
 
 def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) -> None:
-    """What a running service says. `patient`: only what does not pass by itself, or has not for long, is a fault."""
-    verdicts.ok("service", f"han-exporter {status['version']} runs, process {status['pid']}, since {status['started']}")
-    told = set()
+    """Report the status of a running service. If `patient`, what may pass by itself and is recent is only a note."""
+    verdicts.ok(
+        "service", f"han-exporter {status['version']} is running, process {status['pid']}, since {status['started']}"
+    )
+    reported = set()
     for link in status["sources"]:
-        words = f"{link['words']}; {link['frames']} frames, the last {link['frame_age_s']:.0f} s ago"
+        frames = counted(link["frames"], "frame")
+        message = f"{link['words']}; {frames}, the last {link['frame_age_s']:.0f} s ago"
         if link["state"] in ("ok", "waiting", "ended"):
-            verdicts.ok(link["name"], words)
+            verdicts.ok(link["name"], message)
         elif patient:
-            verdicts.note(link["name"], words)
+            verdicts.note(link["name"], message)
         else:
-            verdicts.wrong(link["name"], words)
-            told.add(link["words"])
-    trouble = status["outbox"].get("trouble")  # an older service does not tell
+            verdicts.wrong(link["name"], message)
+            reported.add(link["words"])
+    trouble = status["outbox"].get("trouble")  # an older service does not send it
     if trouble:
-        straight = status["influx"] is not None
-        fate = "readings go straight to InfluxDB until then" if straight else "readings are lost until then"
-        say = verdicts.note if patient and straight else verdicts.wrong
-        say("outbox", f"{trouble}. It is tried again by itself; {fate}")
+        direct = status["influx"] is not None
+        result = "readings are sent to InfluxDB without it" if direct else "readings are lost"
+        report = verdicts.note if patient and direct else verdicts.wrong
+        report("outbox", f"{trouble}. The service tries again; until it works, {result}")
     else:
-        _holds(status["outbox"]["path"], status["outbox"], verdicts)
-    for words in faults(status):
-        if words not in told:
-            verdicts.wrong("service", words)
+        _contents(status["outbox"]["path"], status["outbox"], verdicts)
+    for fault in faults(status):
+        if fault not in reported:
+            verdicts.wrong("service", fault)
 
 
 def _outbox(path: Path, verdicts: Verdicts) -> None:
-    """What no service holds now: is it whole?"""
+    """Check an outbox that no service is using."""
     from exporter.cli._outbox import in_words, is_there, look_through
     from exporter.outbox.queue import OutboxError
 
     if not is_there(path):
-        return  # `run` makes it
+        return  # `run` creates it
     try:
-        _holds(path, asdict(look_through(path)), verdicts)
+        _contents(path, asdict(look_through(path)), verdicts)
     except OutboxError as error:
         verdicts.wrong("outbox", in_words(error, path))
 
 
-def _holds(path: Path | str, outbox: Mapping[str, Any], verdicts: Verdicts) -> None:
-    verdicts.ok("outbox", f"{path}: {outbox['depth_lines']} lines wait")
-    if outbox["rejected_lines"]:
-        verdicts.note(
-            "outbox", f"InfluxDB rejected {outbox['rejected_lines']} lines; `han-exporter rejected` shows them"
-        )
-    if outbox["dropped_lines"]:
-        verdicts.note("outbox", f"{outbox['dropped_lines']} lines were dropped since it was full")
+def _contents(path: Path | str, outbox: Mapping[str, Any], verdicts: Verdicts) -> None:
+    """Report what the outbox contains."""
+    verdicts.ok("outbox", f"{path}: {counted(outbox['depth_lines'], 'line')} waiting")
+    rejected, dropped = outbox["rejected_lines"], outbox["dropped_lines"]
+    if rejected:
+        shows = "`han-exporter rejected` shows " + ("it" if rejected == 1 else "them")
+        verdicts.note("outbox", f"InfluxDB rejected {counted(rejected, 'line')}; {shows}")
+    if dropped:
+        verdicts.note("outbox", f"{counted(dropped, 'line')} dropped because it was full")
 
 
 def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
@@ -142,27 +149,27 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
     from exporter.sources.contract import Learns, SourceError
 
     if not settings.sources:
-        verdicts.wrong("source", "none is given: set HAN_SOURCE, for example to /dev/ttyUSB0, or to sim:")
-    learnt = states(settings.outbox_path, "line:")
+        verdicts.wrong("source", "none is configured: set HAN_SOURCE, for example to /dev/ttyUSB0, or to sim:")
+    learned = states(settings.outbox_path, "line:")
     for url, source in _opened(settings):
         if isinstance(source, SourceError):
             verdicts.wrong(url, str(source))
             continue
-        begins_with = ""
+        setting = ""
         if isinstance(source, Learns):
-            source.learnt = learnt.get(f"line:{source.name}", "")
-            begins_with = source.learnt
+            source.learnt = learned.get(f"line:{source.name}", "")
+            setting = source.learnt
         link = Link(source.name, url)
         try:
             _listen(source, link, settings, seconds)
         except SourceError as error:
             verdicts.wrong(url, str(error))
         else:
-            _heard(url, source, link, seconds, begins_with, verdicts)
+            _received(url, source, link, seconds, setting, verdicts)
 
 
 def _opened(settings: Settings) -> list[tuple[str, Source | SourceError]]:
-    """Each source with the name that it has in `run`, or what is wrong with how it is written."""
+    """Each source with the name that it has in `run`, or the error in its URL."""
     from exporter.service.service import name_apart
     from exporter.sources.contract import SourceError
     from exporter.sources.open import open_source
@@ -177,26 +184,29 @@ def _opened(settings: Settings) -> list[tuple[str, Source | SourceError]]:
     return found
 
 
-def _heard(url: str, source: Source, link: Link, seconds: float, begins_with: str, verdicts: Verdicts) -> None:
-    """What listening to a source has shown."""
+def _received(url: str, source: Source, link: Link, seconds: float, setting: str, verdicts: Verdicts) -> None:
+    """Report what was received from a source. `setting` is the speed and parity that `run` found earlier."""
+    size, frames = counted(link.counts.octets, "byte"), counted(link.counts.frames, "frame")
     if link.state is LinkState.OK:
-        learnt = f" ({begins_with}, which `run` has found out)" if begins_with else ""
-        found = "".join(f"; {words}" for words in link.findings())
-        verdicts.ok(url, f"{link.counts.octets} octets, {link.counts.frames} frames, all can be read{learnt}{found}")
+        found = f" ({setting}, which `run` found)" if setting else ""
+        findings = "".join(f"; {finding}" for finding in link.findings())
+        verdicts.ok(url, f"{size}, {frames}, all can be decoded{found}{findings}")
     elif link.state is LinkState.WAITING and not link.counts.octets:
-        verdicts.wrong(url, f"open, but no octet came in {seconds:.0f} s: is the adapter in the HAN port, is it on?")
+        verdicts.wrong(
+            url, f"open, but nothing was received in {seconds:.0f} s: is the adapter in the HAN port, is it on?"
+        )
     elif link.counts.frames and link.counts.unread == link.counts.frames:
-        verdicts.wrong(url, f"{link.counts.frames} frames, and none can be read: {link.unread_words}")
+        verdicts.wrong(url, f"{frames}, and none can be decoded: {link.unread_words}")
     elif not link.counts.frames and link.counts.octets:
-        probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` finds them by itself, too"
+        probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` also finds them by itself"
         advice = probing if source.live else "is it a capture?"
-        verdicts.wrong(url, f"{link.counts.octets} octets and no frame: {advice}")
+        verdicts.wrong(url, f"{size} and no frame: {advice}")
     else:
         verdicts.wrong(url, link.words)
 
 
 def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> None:
-    """Listen until a frame was read or `seconds` are over."""
+    """Listen until a frame was decoded or `seconds` are over."""
     from exporter.pipeline.decoder import Intake
 
     stop = threading.Event()
@@ -215,9 +225,7 @@ def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> N
 
 def _influx(settings: Settings, verdicts: Verdicts) -> None:
     if settings.influx_url is None:
-        verdicts.note(
-            "InfluxDB", "none is configured (HAN_INFLUX_URL); `run` keeps everything in its outbox until one is"
-        )
+        verdicts.note("InfluxDB", "not configured (HAN_INFLUX_URL); until it is, `run` keeps everything in its outbox")
         return
     from exporter.config import SettingsError
     from exporter.sinks.influx.answers import Verdict
@@ -251,7 +259,9 @@ def _clock(verdicts: Verdicts) -> None:
 
     now = datetime.now(UTC)
     if now < NOT_BEFORE:
-        verdicts.wrong("clock", f"this computer says it is {now:%Y-%m-%d %H:%M} UTC, which cannot be; set it (NTP)")
+        verdicts.wrong(
+            "clock", f"the time of this computer is {now:%Y-%m-%d %H:%M} UTC, which cannot be right; set it (NTP)"
+        )
     elif synchronised() is False:
         verdicts.note("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC, but not synchronised: is an NTP service running?")
     else:

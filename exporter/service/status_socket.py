@@ -1,7 +1,8 @@
-"""How a running service is asked: a local socket beside the outbox that gives out one JSON object.
+"""A local socket next to the outbox, on which a running service answers with its status as one JSON object.
 
-`check` must not open a port that `run` holds, and a health check must be cheap. Who asks may say one line of JSON
-first, `{"forget": "METER"}`: then that is done, and the answer says how. Whoever may use the socket may use the outbox.
+`check` must not open a port that `run` is using, and a health check must be cheap. A client may first send one line of
+JSON, `{"forget": "METER"}`: then this command is run, and the answer is its result. Only a user who may use the outbox
+may use the socket.
 """
 
 from __future__ import annotations
@@ -22,22 +23,20 @@ from typing import Any, Final
 log = logging.getLogger(__name__)
 
 _LONGEST_NAME: Final = 64
-"""Octets of an outbox's name that fit a socket's address behind `/proc/self/fd/N/`."""
-
-
-_MOST_SAID: Final = 4096
-_SAYING_S: Final = 1.0
-"""Whoever says nothing for so long wants to know the status."""
+"""Bytes of the name of an outbox that fit into a socket address after `/proc/self/fd/N/`."""
+_MAX_REQUEST: Final = 4096
+_REQUEST_S: Final = 1.0
+"""A client that sends nothing for this long wants to know the status."""
 
 Command = Callable[[str], Mapping[str, Any]]
 
 
-class NotRunning(Exception):  # noqa: N818 - an answer, not a fault
-    """No service answers for this outbox."""
+class NotRunning(Exception):  # noqa: N818 - an answer, not an error
+    """No service is running with this outbox."""
 
 
 def socket_path(outbox: Path) -> Path:
-    """Where the service of this outbox listens."""
+    """The socket on which the service of this outbox listens."""
     name = outbox.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
@@ -46,7 +45,7 @@ def socket_path(outbox: Path) -> Path:
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A name for a socket that fits the 107 octets which the kernel allows, however deep its folder is."""
+    """A name for the socket that fits into the 107 bytes that the kernel allows, however deep its folder is."""
     if len(os.fsencode(path)) < 100 or not Path("/proc/self/fd").exists():
         yield str(path)
         return
@@ -58,10 +57,10 @@ def _short(path: Path) -> Iterator[str]:
 
 
 class StatusServer:
-    """Answers every connection with `status()` as JSON, in a thread of its own, until `close`.
+    """Answers every connection with `status()` as JSON, in its own thread, until `close`.
 
-    `commands` are what else may be asked for: name -> what does it and gives the answer, in a thread of its own.
-    Raises OSError when there can be no socket at its place.
+    `commands` are the other requests: name -> function that returns the answer. Each request is run in its own thread.
+    Raises OSError if the socket cannot be created.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class StatusServer:
         self._closing = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # The outbox is locked, so whoever left this behind is gone.
+            # The outbox is locked, so the process that left this socket does not exist any more.
             self._path.unlink(missing_ok=True)
             with _short(self._path) as name:
                 self._socket.bind(name)
@@ -91,28 +90,28 @@ class StatusServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return  # closed
-            command = self._asked(connection)
+            command = self._requested(connection)
             if command is None:
                 self._answer(connection, self._status)
             else:
                 work = threading.Thread(target=self._answer, args=(connection, command), name="command", daemon=True)
                 work.start()
 
-    def _asked(self, connection: socket.socket) -> Callable[[], Mapping[str, Any]] | None:
-        """What a connection asks to be done; None when it is the status that it wants."""
-        said, until = b"", time.monotonic() + _SAYING_S
+    def _requested(self, connection: socket.socket) -> Callable[[], Mapping[str, Any]] | None:
+        """The command that a client requests; None if it wants the status."""
+        request, until = b"", time.monotonic() + _REQUEST_S
         with contextlib.suppress(OSError):
-            while b"\n" not in said and len(said) < _MOST_SAID and (left := until - time.monotonic()) > 0:
+            while b"\n" not in request and len(request) < _MAX_REQUEST and (left := until - time.monotonic()) > 0:
                 connection.settimeout(left)
-                if not (more := connection.recv(_MOST_SAID)):
+                if not (more := connection.recv(_MAX_REQUEST)):
                     break
-                said += more
+                request += more
         try:
-            ((name, what),) = json.loads(said or b"{}").items()
+            ((name, argument),) = json.loads(request or b"{}").items()
             command = self._commands[name]
         except (ValueError, KeyError, AttributeError, RecursionError):
             return None
-        return lambda: command(str(what))
+        return lambda: command(str(argument))
 
     def _answer(self, connection: socket.socket, give: Callable[[], Mapping[str, Any]]) -> None:
         with connection:
@@ -120,25 +119,25 @@ class StatusServer:
             try:
                 connection.sendall(json.dumps(give()).encode())
             except OSError as error:
-                log.debug("whoever asked went away: %s", error)
-            except Exception as error:  # whoever asked sees no answer; the service goes on
+                log.debug("the client closed the connection: %s", error)
+            except Exception as error:  # the client gets no answer; the service continues
                 if self._closing:
-                    log.debug("asked while it was stopping: %s", error)
+                    log.debug("a request failed because the service is stopping: %s", error)
                 else:
-                    log.exception("what was asked for broke; please report this")
+                    log.exception("a request on the status socket failed; please report this")
 
     def close(self) -> None:
-        """Stop answering. A question that was taken already may find that what it asks for is closed."""
+        """Stop answering. A request that was already accepted may fail because what it needs is closed."""
         self._closing = True
-        with contextlib.suppress(OSError):  # wakes accept(); not connected is what it says then
+        with contextlib.suppress(OSError):  # wakes accept(); it then fails with "not connected"
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        with contextlib.suppress(OSError):  # a disk that has become read-only; the next service removes it
+        with contextlib.suppress(OSError):  # the disk is read-only now; the next service removes the file
             self._path.unlink(missing_ok=True)
 
 
 def ask(outbox: Path, timeout: float = 5.0, command: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The status of the service that holds this outbox, or its answer to a command. Raises NotRunning."""
+    """The status of the service that uses this outbox, or its answer to a command. Raises NotRunning."""
     path = socket_path(outbox)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, _short(path) as name:
@@ -154,5 +153,5 @@ def ask(outbox: Path, timeout: float = 5.0, command: Mapping[str, str] | None = 
     except (OSError, ValueError) as error:
         raise NotRunning(f"no `han-exporter run` answers at {path}: {error}") from None
     if not isinstance(status, dict):
-        raise NotRunning(f"something else answers at {path}")
+        raise NotRunning(f"another program answers at {path}")
     return status

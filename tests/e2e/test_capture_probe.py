@@ -1,4 +1,4 @@
-"""`capture` and `probe` as an owner runs them: the installed command as a process."""
+"""`capture` and `probe` as a user runs them: the installed command as a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KAMSTRUP = frames_of("kamstrup-1phase-norway")[0]
 
 
 class Meter:
-    """A pseudo-terminal; what is written into it comes out of the port at `path`."""
+    """A pseudo-terminal: what is written to it can be read from the port at `path`."""
 
     def __init__(self) -> None:
         self._meter, self._port = os.openpty()
@@ -37,19 +37,19 @@ class Meter:
         self._talking = threading.Event()
         self._talker: threading.Thread | None = None
 
-    def send(self, octets: bytes, size: int = 10) -> None:
-        """As a USB adapter hands them over: some octets at a time."""
-        for start in range(0, len(octets), size):
-            os.write(self._meter, octets[start : start + size])
+    def send(self, data: bytes, size: int = 10) -> None:
+        """Send a few bytes at a time, like a USB adapter."""
+        for start in range(0, len(data), size):
+            os.write(self._meter, data[start : start + size])
             time.sleep(0.002)
 
-    def talk(self, octets: bytes, every: float) -> None:
-        """Send over and over, until closed."""
+    def talk(self, data: bytes, every: float) -> None:
+        """Send the same again and again, until closed."""
 
         def talk() -> None:
             while not self._talking.wait(every):
-                with suppress(BlockingIOError):  # nobody reads, and the line is full
-                    os.write(self._meter, octets)
+                with suppress(BlockingIOError):  # the buffer is full because nobody reads
+                    os.write(self._meter, data)
 
         os.set_blocking(self._meter, False)
         self._talker = threading.Thread(target=talk, daemon=True)
@@ -80,7 +80,7 @@ def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str
 
 
 class Capture:
-    """A running `capture`; ended by a signal."""
+    """A running `capture`, which a signal ends."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -91,8 +91,8 @@ class Capture:
 
     def end(self, number: int) -> tuple[int, str]:
         self.process.send_signal(number)
-        _, words = self.process.communicate(timeout=10)
-        return self.process.returncode, words
+        _, errors = self.process.communicate(timeout=10)
+        return self.process.returncode, errors
 
 
 def wait_for_lines(file: Path, count: int) -> None:
@@ -104,31 +104,32 @@ def wait_for_lines(file: Path, count: int) -> None:
 
 def frames_in(file: Path) -> int:
     with file.open("rb") as stream:
-        octets = b"".join(chunk.data for chunk in read_capture(stream))
-    return sum(isinstance(found, Frame) for found in Deframer().feed(octets))
+        data = b"".join(chunk.data for chunk in read_capture(stream))
+    return sum(isinstance(found, Frame) for found in Deframer().feed(data))
 
 
 # --- capture
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_capture_ends_with_a_sentence(meter: Meter, file: Path, number: int) -> None:
+def test_capture_ends_with_a_summary(meter: Meter, file: Path, number: int) -> None:
     capture = Capture(meter.path, str(file))
     for frame in KAIFA:
         meter.send(frame)
     wait_for_lines(file, len(KAIFA))
-    code, words = capture.end(number)
-    assert (code, words) == (0, f"{file}: 164 octets, 2 whole frames recorded\n")
+    code, summary = capture.end(number)
+    assert code == 0
+    assert all(part in summary for part in (str(file), "164 bytes", "2 valid frames")), summary
     lines = file.read_text().splitlines()
     pieces = [bytes.fromhex(line.split()[1]) for line in lines]
     assert b"".join(pieces) == b"".join(KAIFA)
-    # Where a frame ends a line does, and not after each few octets (more of them only when the machine stood still).
+    # A line ends where a frame ends, not after every few bytes (there are more lines only if the machine was busy).
     assert len(KAIFA[0]) in itertools.accumulate(map(len, pieces))
     assert len(pieces) < 8
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [0-9A-F]+$", line) for line in lines)
 
 
-def test_a_killed_capture_loses_nothing_that_came_and_is_gone_on_with(meter: Meter, file: Path) -> None:
+def test_a_killed_capture_loses_no_received_frame_and_can_be_continued(meter: Meter, file: Path) -> None:
     for n in range(1, 4):
         capture = Capture(meter.path, str(file))
         meter.send(KAMSTRUP)
@@ -156,26 +157,27 @@ def test_capture_stops_after_frames_or_seconds(meter: Meter, file: Path) -> None
     assert frames_in(file) > 3
 
 
-def test_capture_of_silence(meter: Meter, file: Path) -> None:
+def test_capture_of_nothing(meter: Meter, file: Path) -> None:
     result = run("capture", meter.path, str(file), "--seconds", "0.5")
     assert result.returncode == 1
-    assert f"{file}: 0 octets, 0 whole frames recorded" in result.stderr
+    assert "0 bytes, 0 valid frames" in result.stderr
 
 
-def test_capture_says_what_is_wrong(meter: Meter, file: Path, tmp_path: Path) -> None:
-    for arguments, words in (
-        ((str(tmp_path), str(file)), "is a directory, not a port"),
-        ((f"{meter.path}?parity=X", str(file)), "parity is N (none), E (even) or O (odd)"),
-        ((meter.path, str(tmp_path / "no" / "x.hex")), "Cannot write"),
+def test_capture_reports_what_is_wrong(meter: Meter, file: Path, tmp_path: Path) -> None:
+    for arguments, reason in (
+        ((str(tmp_path), str(file)), "directory"),
+        ((f"{meter.path}?parity=X", str(file)), "parity=X"),
+        ((meter.path, str(tmp_path / "no" / "x.hex")), "No such file"),
     ):
         result = run("capture", *arguments)
         assert result.returncode == 2
-        assert words in result.stderr
+        assert reason in result.stderr
         assert "Traceback" not in result.stderr
     file.write_bytes(KAMSTRUP)
     result = run("capture", meter.path, str(file))
     assert result.returncode == 2
-    assert "is a capture as raw octets; time-stamped hex cannot be appended to it" in result.stderr
+    assert str(file) in result.stderr
+    assert "cannot be appended" in result.stderr
     assert file.read_bytes() == KAMSTRUP
 
 
@@ -184,7 +186,7 @@ def test_a_missing_port_is_waited_for(meter: Meter, file: Path, tmp_path: Path) 
     process = subprocess.Popen([COMMAND, "capture", str(link), str(file)], stderr=subprocess.PIPE, text=True)
     with process:
         assert process.stderr is not None
-        assert "missing: no such port" in process.stderr.readline()
+        assert "missing: " in process.stderr.readline()
         link.symlink_to(meter.path)
         assert "opened:" in process.stderr.readline()
         meter.send(KAMSTRUP)
@@ -201,13 +203,13 @@ def test_progress_on_a_terminal(meter: Meter, file: Path) -> None:
         meter.talk(KAIFA[0], 0.1)
         shown = b""
         until = time.monotonic() + 15
-        while b"whole frames; Ctrl-C ends it" not in shown and time.monotonic() < until:
+        while b"valid frames; Ctrl-C" not in shown and time.monotonic() < until:
             if select.select([screen], [], [], 0.5)[0]:
                 shown += os.read(screen, 1000)
         process.send_signal(signal.SIGINT)
         process.wait(10)
     os.close(screen)
-    assert b"whole frames; Ctrl-C ends it" in shown
+    assert b"valid frames; Ctrl-C" in shown
 
 
 def test_capture_from_standard_input_keeps_the_stamps(file: Path) -> None:
@@ -221,7 +223,7 @@ def test_capture_from_standard_input_keeps_the_stamps(file: Path) -> None:
     assert file.read_text() == line * 2
 
 
-def test_capture_of_a_link_with_a_line_of_its_own(meter: Meter, file: Path, tmp_path: Path) -> None:
+def test_capture_of_a_symbolic_link_with_its_own_serial_setting(meter: Meter, file: Path, tmp_path: Path) -> None:
     near = tmp_path / "by-id"
     near.symlink_to(meter.path)
     capture = Capture(f"{near}?parity=E&baud=9600", str(file))
@@ -234,21 +236,20 @@ def test_capture_of_a_link_with_a_line_of_its_own(meter: Meter, file: Path, tmp_
 # --- probe
 
 
-def test_probe_finds_the_meter_and_says_the_setting(meter: Meter) -> None:
+def test_probe_finds_the_meter_and_shows_the_setting(meter: Meter) -> None:
     meter.talk(KAMSTRUP, 0.3)
     result = run("probe", meter.path)
     assert result.returncode == 0
-    assert (
-        f"{meter.path} at 2400 8N1: frames of Kamstrup, type 6861111BN242101040, id 5706567271533207" in result.stdout
-    )
+    [line] = [line for line in result.stdout.splitlines() if line.startswith(f"{meter.path} at 2400 8N1: ")]
+    assert all(part in line for part in ("Kamstrup", "6861111BN242101040", "5706567271533207"))
     assert f"\n    HAN_SOURCE={meter.path}\n" in result.stdout
 
 
-def test_probe_begins_with_the_setting_that_is_given(meter: Meter) -> None:
+def test_probe_starts_with_the_given_setting(meter: Meter) -> None:
     meter.talk(KAIFA[1], 0.3)
     result = run("probe", f"{meter.path}?parity=E&baud=9600")
     assert result.returncode == 0
-    assert "at 9600 8E1: frames of Kaifa" in result.stdout
+    assert re.search(r" at 9600 8E1: .*Kaifa", result.stdout)
     assert f"HAN_SOURCE={meter.path}?baud=9600&parity=E\n" in result.stdout
 
 
@@ -257,14 +258,14 @@ def test_probe_of_silence_does_not_try_every_speed(meter: Meter) -> None:
     assert result.returncode == 1
     assert result.stdout.startswith(f"{meter.path} at 2400 8N1: silence\n")
     assert result.stdout.count(" at ") == 1
-    assert "is that port switched on" in result.stdout
+    assert "HAN port" in result.stdout
 
 
-def test_probe_of_octets_without_frames_tries_every_setting(meter: Meter) -> None:
+def test_probe_of_bytes_without_a_frame_tries_every_setting(meter: Meter) -> None:
     meter.talk(b"\x00\x55" * 20, 0.05)
     result = run("probe", meter.path, "--seconds", "0.3")
     assert result.returncode == 1
-    assert len(re.findall(r"at \d+ 8[NE]1: \d+ octets, but no frame that checks", result.stdout)) == 9
+    assert len(re.findall(r"at \d+ 8[NE]1: \d+ bytes, but no valid frame", result.stdout)) == 9
 
 
 def test_probe_names_a_p1_port(meter: Meter) -> None:
@@ -278,7 +279,7 @@ def test_probe_over_tcp_listens_once() -> None:
 
         def serve() -> None:
             peer, _ = listening.accept()
-            with peer, suppress(OSError):  # until the other end hangs up; what comes while it opens it may throw away
+            with peer, suppress(OSError):  # until the other end hangs up; it may discard what arrives while it opens
                 while True:
                     peer.sendall(KAMSTRUP)
                     time.sleep(0.2)
@@ -290,17 +291,17 @@ def test_probe_over_tcp_listens_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "reason"),
     [
-        ("/dev/none/ttyUSB0", "no such port: /dev/none/ttyUSB0; is the adapter plugged in?"),
-        ("/dev", "is a directory"),
-        ("sim:kaifa", "has no line to probe"),
-        ("/dev/ttyUSB0?speed=1", "'speed=1' is not known"),
-        ("socket://127.0.0.1:1", "nothing listens at 127.0.0.1:1"),
+        ("/dev/none/ttyUSB0", "no such port: /dev/none/ttyUSB0"),
+        ("/dev", "directory"),
+        ("sim:kaifa", "sim:kaifa"),
+        ("/dev/ttyUSB0?speed=1", "speed=1"),
+        ("socket://127.0.0.1:1", "127.0.0.1:1"),
     ],
 )
-def test_probe_says_what_it_cannot_do(url: str, words: str) -> None:
+def test_probe_reports_what_it_cannot_do(url: str, reason: str) -> None:
     result = run("probe", url)
     assert result.returncode == 2
-    assert words in result.stdout + result.stderr
+    assert reason in result.stdout + result.stderr
     assert "Traceback" not in result.stderr

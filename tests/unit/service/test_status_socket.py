@@ -1,4 +1,4 @@
-"""The socket by which a running service is asked."""
+"""The socket on which a running service answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from exporter.service.status_socket import NotRunning, StatusServer, ask, socket_path
 
 
-def test_a_question_that_comes_as_it_stops_is_no_fault_to_report(
+def test_a_request_that_fails_because_it_stops_is_not_an_error_to_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     servers: list[StatusServer] = []
@@ -26,7 +26,7 @@ def test_a_question_that_comes_as_it_stops_is_no_fault_to_report(
     assert "please report" not in caplog.text
 
 
-def test_what_breaks_while_it_runs_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_that_fails_while_it_runs_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def status() -> Mapping[str, Any]:
         raise RuntimeError("a bug")
 
@@ -37,7 +37,7 @@ def test_what_breaks_while_it_runs_is_told(tmp_path: Path, caplog: pytest.LogCap
     assert "please report" in caplog.text
 
 
-def test_a_place_where_no_socket_can_be_is_told_and_what_it_gives_up_can_stay(tmp_path: Path) -> None:
+def test_a_socket_that_cannot_be_created_is_an_error_and_one_that_cannot_be_removed_is_not(tmp_path: Path) -> None:
     outbox = tmp_path / "outbox.db"
     socket_path(outbox).mkdir()
     with pytest.raises(OSError, match=r"directory|permitted"):

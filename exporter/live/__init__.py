@@ -1,1 +1,1 @@
-"""What `watch` shows: the state of what was heard, and its picture in a terminal."""
+"""What `watch` shows: the state of a source and its meters, and how it looks in a terminal."""

@@ -1,4 +1,4 @@
-"""Numbers three terminal lines high, of half blocks."""
+"""Numbers that are three terminal lines high, made of half blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["big_number"]
 
-# Five rows of dots a digit, two rows to a terminal line.
+# Each digit has five rows of dots; two rows fit into a terminal line.
 _DOTS: Final = {
     "0": ("###", "# #", "# #", "# #", "###"),
     "1": (" # ", "## ", " # ", " # ", "###"),
@@ -25,7 +25,7 @@ _HALVES: Final = {"  ": " ", "# ": "▀", " #": "▄", "##": "█"}
 
 
 def big_number(text: str) -> list[str]:
-    """Three lines for digits, blanks and minus signs. Raises KeyError for any other character."""
+    """The three lines for digits, blanks and minus signs. Raises KeyError for any other character."""
     rows = [" ".join(_DOTS[character][row] for character in text) for row in range(5)]
     rows.append(" " * len(rows[0]))
     return ["".join(_HALVES[a + b] for a, b in zip(*rows[at : at + 2], strict=True)) for at in (0, 2, 4)]

@@ -1,7 +1,7 @@
-"""A LiveState as a screen (rich) and as plain lines. Pure: nothing is printed here, no clock is read.
+"""Shows a LiveState as a screen (rich) and as plain lines. Pure: it prints nothing and reads no clock.
 
-Colours are the terminal's own sixteen, so that they suit a dark and a light background; what a colour says is also
-said in words or figures.
+Only the sixteen colours of the terminal are used, so that they suit a dark and a light background. No information is
+only in a colour: there is always a text or a number too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
+from exporter.counted import counted, grouped
 from exporter.live.digits import big_number
 from exporter.live.state import HISTORY_MS, Condition, Level, LiveState, MeterState, PhaseValues
 from exporter.model.calendar import HOUR_MS, from_ms
@@ -27,13 +28,13 @@ __all__ = ["ShownLimits", "View", "load_style", "plain_line", "sparkline"]
 MIN_WIDTH: Final = 40
 MAX_WIDTH: Final = 100
 _TALL: Final = 20
-"""Terminal rows from which there is room for big digits and blank lines."""
+"""With this many terminal rows there is room for big digits and blank lines."""
 
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _SLOT_MS: Final = 10_000
 _STYLES: Final = {Level.WELL: "green", Level.WAITING: "cyan", Level.WRONG: "bold red"}
 _PERCENT_STYLES: Final = {"green": None, "yellow": "bold", "red": "bold red"}
-"""Yellow letters cannot be read on a light background; the bar beside them is yellow enough."""
+"""Yellow text cannot be read on a light background; the bar next to it is yellow enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ShownLimits:
 
 
 def load_style(percent: float) -> str:
-    """The colour of a fuse's load: from 80 % it wants attention, from 90 % something must be switched off."""
+    """The colour for the load of a fuse: from 80 % it needs attention, from 90 % something has to be switched off."""
     if percent >= 90:
         return "red"
     return "yellow" if percent >= 80 else "green"
@@ -61,7 +62,7 @@ class View:
     limits_of: Callable[[str], ShownLimits]
 
     def render(self, state: LiveState, width: int, height: int, now: float) -> Group:
-        """The screen at `now` (monotonic), at most `width` columns wide; the important things stand first."""
+        """The screen at `now` (monotonic), at most `width` columns wide. What is important comes first."""
         from rich.console import Group
         from rich.text import Text
 
@@ -90,36 +91,36 @@ class View:
     ) -> list[Text]:
         from rich.text import Text
 
-        words = Text(" ") + Text(condition.words, _STYLES[condition.level])
-        words.no_wrap = False
+        message = Text(" ") + Text(condition.words, _STYLES[condition.level])
+        message.no_wrap = False
         if meter is None:
-            return [_ends(Text(f" {state.source}", "bold"), Text(), width), words]
-        who = " ".join(filter(None, (meter.maker or "maker not named", meter.type)))
+            return [_ends(Text(f" {state.source}", "bold"), Text(), width), message]
+        maker_and_type = " ".join(filter(None, (meter.maker or "unknown maker", meter.type)))
         age = f"{_duration(now - meter.last_at)} ago"
         lines = [
             _ends(Text(f" {meter.id}", "bold"), Text(self._moment(meter.last_time)), width),
-            _ends(Text(f" {who}, on {state.source}"), Text("" if state.ended else age), width),
+            _ends(Text(f" {maker_and_type}, on {state.source}"), Text("" if state.ended else age), width),
         ]
-        return lines if condition.kind == "receiving" else [*lines, words]
+        return lines if condition.kind == "receiving" else [*lines, message]
 
     def _power(self, meter: MeterState, tall: bool) -> list[Text]:
         from rich.text import Text
 
         imported, exported = meter.value("active_power", "import"), meter.value("active_power", "export")
         if imported is None and exported is None:
-            return [Text(" This meter's lists say no active power.")]
-        delivers = bool(exported) and not imported
-        power, direction = (exported or 0.0, "export") if delivers else (imported or 0.0, "import")
-        unit = [f"W {direction}"]
+            return [Text(" The lists of this meter have no active power.")]
+        exports = bool(exported) and not imported
+        power, direction = (exported or 0.0, "export") if exports else (imported or 0.0, "import")
+        texts = [f"W {direction}"]
         if imported and exported:
-            unit.append(f"{_whole(exported)} W export")
-        unit += _reactive(meter)
+            texts.append(f"{grouped(exported)} W export")
+        texts += _reactive(meter)
         if not tall:
-            return [Text(f" {_whole(power)} {'  '.join(unit)}", "bold")]
-        rows = big_number(_whole(power))
-        unit = [""] * (len(rows) - len(unit)) + unit[: len(rows)]
-        style = "bold green" if delivers else "bold"
-        return [Text("  ") + Text(row, style) + Text(f"  {words}") for row, words in zip(rows, unit, strict=True)]
+            return [Text(f" {grouped(power)} {'  '.join(texts)}", "bold")]
+        rows = big_number(grouped(power))
+        texts = [""] * (len(rows) - len(texts)) + texts[: len(rows)]
+        style = "bold green" if exports else "bold"
+        return [Text("  ") + Text(row, style) + Text(f"  {text}") for row, text in zip(rows, texts, strict=True)]
 
     def _phases(self, meter: MeterState, width: int) -> list[Text]:
         from rich.text import Text
@@ -145,17 +146,17 @@ class View:
             energies.append(f"{meter.exported.energy / 1000:.3f} kWh exported")
         start, end = (from_ms(ms).astimezone(self.zone) for ms in (hour.hour, hour.hour + HOUR_MS))
         since = "so far" if hour.whole else f"since {self._clock(hour.since)}"
-        unheard = f", without {_duration(hour.unheard / 1000)} not heard" if hour.unheard >= 1000 else ""
+        missing = f", {_duration(hour.unheard / 1000)} missing" if hour.unheard >= 1000 else ""
         return [
-            Text(f" Hour {start:%H:%M}-{end:%H:%M}  ") + Text(", ".join(energies), "bold") + Text(f" {since}{unheard}")
+            Text(f" Hour {start:%H:%M}-{end:%H:%M}  ") + Text(", ".join(energies), "bold") + Text(f" {since}{missing}")
         ]
 
     def _minutes(self, meter: MeterState, width: int, rows: int) -> list[Text]:
         from rich.text import Text
 
         slots = _slots(meter.history, min(HISTORY_MS // _SLOT_MS, width - 2))
-        heard = [abs(power) for power in slots if power is not None]
-        if not heard:
+        known = [abs(power) for power in slots if power is not None]
+        if not known:
             return []
         lines = []
         for row in sparkline(slots, rows):
@@ -165,7 +166,7 @@ class View:
             lines.append(line)
         export = ", export green" if any(power is not None and power < 0 for power in slots) else ""
         minutes = round(len(slots) * _SLOT_MS / 60_000)
-        title = f" Last {minutes} minutes, highest {_whole(max(heard))} W{export}"
+        title = f" Last {minutes} minutes, highest {grouped(max(known))} W{export}"
         return [Text(title, "dim"), *lines]
 
     def _foot(self, state: LiveState, meter: MeterState | None, now: float) -> list[Text]:
@@ -174,11 +175,11 @@ class View:
         lines = []
         others = [other for other in reversed(state.meters.values()) if other is not meter]
         if others:
-            said = ", ".join(f"{other.id} {_other(other, now)}" for other in others)
-            lines.append(Text(f" Also heard: {said}"))
-        parts = [_count(state.frames, "frame"), _count(state.rejects, "reject")]
+            others_shown = ", ".join(f"{other.id} {_other(other, now)}" for other in others)
+            lines.append(Text(f" Other meters: {others_shown}"))
+        parts = [counted(state.frames, "frame"), counted(state.rejects, "reject")]
         if state.left_out:
-            parts.append(f"{_whole(state.left_out)} lists of no named meter left out")
+            parts.append(f"{counted(state.left_out, 'list')} without a meter id ignored")
         if meter is not None and meter.clock_offset is not None:
             parts.append(f"meter clock {_offset(meter.clock_offset)}")
         lines.append(Text(f" {', '.join(parts)}", "dim"))
@@ -190,7 +191,7 @@ class View:
         return lines
 
     def plain_line(self, placed: Placed) -> str:
-        """One reading as one line: local time, meter, and what the reading says, nothing from before."""
+        """One reading as one line: local time, meter, and the values of this reading only."""
         return plain_line(placed, self.zone)
 
     def _moment(self, ms: int | None) -> str:
@@ -203,8 +204,8 @@ class View:
 def plain_line(placed: Placed, zone: ZoneInfo) -> str:
     """`2026-11-22 17:00:10 6970… 3771 W  L1 14.7 A 220 V  L2 …`: one reading as one line, in local time.
 
-    Export is said where there is any, registers (kWh) in hourly lists. A quantity that is not in the list is not in
-    the line.
+    Export is shown if there is any, registers (kWh) for hourly lists. A quantity that is not in the list is not in the
+    line.
     """
     values: dict[tuple[str, str, str], float] = {}
     for measurement in placed.reading.measurements:
@@ -214,10 +215,10 @@ def plain_line(placed: Placed, zone: ZoneInfo) -> str:
     parts = [f"{_local(placed.time, zone)} {placed.meter_id} {_plain_power(values)}".rstrip()]
     for phase in ("L1", "L2", "L3"):
         current, voltage = values.get(("current", phase, "")), values.get(("voltage", phase, ""))
-        words = [] if current is None else [f"{current:.1f} A"]
-        words += [] if voltage is None else [f"{voltage:.0f} V"]
-        if words:
-            parts.append(f"{phase} {' '.join(words)}")
+        texts = [] if current is None else [f"{current:.1f} A"]
+        texts += [] if voltage is None else [f"{voltage:.0f} V"]
+        if texts:
+            parts.append(f"{phase} {' '.join(texts)}")
     for direction in ("import", "export"):
         register = values.get(("active_energy", "", direction))
         if register is not None:
@@ -228,21 +229,21 @@ def plain_line(placed: Placed, zone: ZoneInfo) -> str:
 def _plain_power(values: dict[tuple[str, str, str], float]) -> str:
     imported = values.get(("active_power", "", "import"))
     exported = values.get(("active_power", "", "export"))
-    words = [] if imported is None or (exported and not imported) else [f"{imported:.0f} W"]
+    texts = [] if imported is None or (exported and not imported) else [f"{imported:.0f} W"]
     if exported or (exported is not None and imported is None):
-        words.append(f"export {exported:.0f} W")
-    return " ".join(words)
+        texts.append(f"export {exported:.0f} W")
+    return " ".join(texts)
 
 
 def sparkline(slots: list[float | None], rows: int) -> list[str]:
-    """Bars of |W|, `rows` lines high, the highest full; a blank where nothing is known, a low mark where it is 0."""
+    """Bars of |W|, `rows` lines high; the highest is full. A blank means not known, a low mark means 0."""
     top = max((abs(power) for power in slots if power is not None), default=0.0) or 1.0
     steps = [0 if power is None else max(round(abs(power) / top * 8 * rows), 1) for power in slots]
     return ["".join(_BLOCKS[min(max(step - 8 * row, 0), 8)] for step in steps) for row in reversed(range(rows))]
 
 
 def _slots(history: Iterable[tuple[int, float]], count: int) -> list[float | None]:
-    """Mean W of each of the last `count` slots of 10 s; a slot without a reading has the one's before, once."""
+    """Mean W of each of the last `count` slots of 10 s. One slot without a reading has the mean of the slot before."""
     sums: dict[int, tuple[float, int]] = {}
     last = 0
     for time, power in history:
@@ -279,30 +280,30 @@ def _phase_line(phase: PhaseValues, limits: ShownLimits, bar: int, with_power: b
     voltage = "" if phase.voltage is None else f"{phase.voltage:.0f} V"
     line.append(f"{voltage:>8}", "bold red" if outside else None)
     if with_power:
-        line.append("" if phase.power is None else f"{_whole(phase.power) + ' W':>10}")
+        line.append("" if phase.power is None else f"{grouped(phase.power) + ' W':>10}")
     return line
 
 
 def _reactive(meter: MeterState) -> list[str]:
-    words = []
+    texts = []
     for direction in ("import", "export"):
         value = meter.value("reactive_power", direction)
         if value:
-            words.append(f"{_whole(value)} var {direction}")
-    if not words and meter.net("reactive_power") is not None:
-        words.append("0 var")
-    return [", ".join(words) + " (reactive)"] if words else []
+            texts.append(f"{grouped(value)} var {direction}")
+    if not texts and meter.net("reactive_power") is not None:
+        texts.append("0 var")
+    return [", ".join(texts) + " (reactive)"] if texts else []
 
 
 def _other(meter: MeterState, now: float) -> str:
-    power = meter.net("active_power")
-    said = "" if power is None else f"{_whole(power)} W, "
-    return f"({said}{_duration(now - meter.last_at)} ago)"
+    net = meter.net("active_power")
+    power = "" if net is None else f"{grouped(net)} W, "
+    return f"({power}{_duration(now - meter.last_at)} ago)"
 
 
 def _offset(seconds: float) -> str:
     if abs(seconds) < 1.5:
-        return "right within 1 s"
+        return "correct to 1 s"
     return f"{_duration(abs(seconds))} {'ahead' if seconds > 0 else 'behind'}"
 
 
@@ -318,15 +319,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{_whole(number)} {what}{'' if number == 1 else 's'}"
-
-
-def _whole(value: float) -> str:
-    """A whole number in groups of three, as meters and electricians write it: `12 345`."""
-    return f"{round(value):,}".replace(",", " ")
-
-
 def _local(ms: int | None, zone: ZoneInfo) -> str:
     if ms is None:
         return "(no time)"
@@ -335,23 +327,23 @@ def _local(ms: int | None, zone: ZoneInfo) -> str:
 
 
 def _ends(left: Text, right: Text, width: int) -> Text:
-    """Two texts at both ends of a line; the left one gives way."""
+    """Two texts at both ends of a line. The left one is cut if there is not enough room."""
     left = left.copy()
     left.truncate(max(width - right.cell_len - 2, 8), overflow="ellipsis", pad=True)
     return left + " " + right
 
 
 def _within(line: Text, width: int) -> Text:
-    """Cut at the width, or broken into lines there where the line is a sentence (`no_wrap` False)."""
+    """The line, cut at the width, or wrapped if it is a sentence (`no_wrap` is False)."""
     from rich.console import Console
 
     if line.no_wrap is False:
         lines = line.wrap(Console(width=width), width - 1)
         for following in lines[1:]:
             following.pad_left(1)
-        broken = type(line)("\n").join(lines)
-        broken.no_wrap = True
-        return broken
+        wrapped = type(line)("\n").join(lines)
+        wrapped.no_wrap = True
+        return wrapped
     line = line.copy()
     line.truncate(width, overflow="ellipsis")
     line.no_wrap = True

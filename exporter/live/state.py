@@ -1,7 +1,7 @@
-"""What a live view knows of a source and its meters: a small state, pure, told everything and asked for words.
+"""What `watch` knows of a source and its meters. Pure: it is given everything that happens, and has no clock.
 
-Two times meet here. `time` is that of the readings, milliseconds since 1970 in UTC (placing.py). `at` and `now` are
-seconds of a monotonic clock of whoever calls: they say how long ago something came, also when a capture is played.
+There are two kinds of time here. `time` is that of the readings, in milliseconds since 1970 in UTC. `at` and `now` are
+seconds of the caller's monotonic clock: they say how long ago something was received, also when a capture is played.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from exporter.counted import counted
 from exporter.derive.running_hour import HourSoFar
 from exporter.model.calendar import HOUR_MS
 from exporter.model.obis import describe
@@ -23,14 +24,14 @@ __all__ = ["HISTORY_MS", "PHASES", "Condition", "Level", "LiveState", "MeterStat
 
 PHASES: Final = ("L1", "L2", "L3")
 HISTORY_MS: Final = 10 * 60_000
-_AWAITED: Final = "waiting for the first whole list: a Kamstrup sends one every 10 s, Aidon and Kaifa every 2 s"
+_AWAITED: Final = "waiting for the first list: Kamstrup meters send one every 10 s, Aidon and Kaifa meters every 2 s"
 _UNREADABLE_AFTER: Final = 15.0
-"""Seconds of octets without a frame after which something is wrong: every meter sends a list within 10 s."""
+"""After so many seconds of bytes without a frame something is wrong: every meter sends a list within 10 s."""
 _OVERDUE: Final = 30.0
 _IMPORT: Final = ("active_power", "", "import")
 _EXPORT: Final = ("active_power", "", "export")
 _METERS: Final = 8
-"""How many meters are kept; a stream of ever new ids is no reason to grow."""
+"""How many meters are kept, so that memory stays bounded if every list has another id."""
 
 
 class Level(Enum):
@@ -43,7 +44,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How the source is, in words; `kind` stays the same while only the numbers in the words change."""
+    """How the source is. `kind` stays the same while only the numbers in the message (`words`) change."""
 
     level: Level
     kind: str
@@ -52,7 +53,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class PhaseValues:
-    """What a meter measures of one phase: A, V, W (import less export); None where it does not."""
+    """What a meter measures of one phase: A, V, W (import minus export). None: it does not measure this."""
 
     phase: str
     current: float | None
@@ -62,9 +63,9 @@ class PhaseValues:
 
 @dataclass(slots=True)
 class MeterState:
-    """One meter: the last of every value, and the last minutes of its power.
+    """One meter: the latest of each value, and its power in the last minutes.
 
-    `named` is False while `id` is a stand-in. `last_time` is that of the last reading, `last_at` when it came.
+    `named` is False while `id` is a placeholder. `last_time` is the time of the last reading, `last_at` its arrival.
     `history` holds (time, W), export negative. `clock_offset` is in seconds.
     """
 
@@ -82,7 +83,7 @@ class MeterState:
     _values: dict[tuple[str, str, str], float] = field(default_factory=dict)
 
     def take(self, placed: Placed, at: float) -> None:
-        """Take the meter's next reading."""
+        """Add the next reading of the meter."""
         meter = placed.reading.meter
         self.maker = meter.maker or self.maker
         self.type = meter.type or self.type
@@ -96,11 +97,11 @@ class MeterState:
             self._remember(placed.time)
 
     def value(self, name: str, direction: str = "", phase: str = "") -> float | None:
-        """The last value of a quantity of the catalogue (obis.py), None if the meter never sent one."""
+        """The last value of a quantity of the catalogue (obis.py); None if the meter has not sent one."""
         return self._values.get((name, phase, direction))
 
     def net(self, name: str, phase: str = "") -> float | None:
-        """Import less export of a power; None if neither was sent."""
+        """Import minus export of a power; None if neither was sent."""
         imported, exported = self.value(name, "import", phase), self.value(name, "export", phase)
         if imported is None and exported is None:
             return None
@@ -108,7 +109,7 @@ class MeterState:
 
     @property
     def phases(self) -> list[PhaseValues]:
-        """The phases of which this meter measures anything."""
+        """The phases of which this meter measures something."""
         every = (
             PhaseValues(
                 phase,
@@ -122,21 +123,21 @@ class MeterState:
         return [p for p in every if p.current is not None or p.voltage is not None or p.power]
 
     def _take_values(self, measurements: tuple[Measurement, ...]) -> dict[str, float]:
-        """Keep what is instantaneous; give the active energy registers by direction."""
+        """Keep the instantaneous values; return the active energy registers by direction."""
         registers: dict[str, float] = {}
-        told = {}
+        values = {}
         for measurement in measurements:
             quantity = describe(measurement.obis)
             if quantity is None:
                 continue
             if not quantity.is_register:
-                told[quantity.name, quantity.phase, quantity.direction] = measurement.value
+                values[quantity.name, quantity.phase, quantity.direction] = measurement.value
             elif quantity.name == "active_energy" and not quantity.phase and measurement.obis.e == 0:
                 registers[quantity.direction] = measurement.value
-        if told.get(_IMPORT) and _EXPORT in self._values:
-            # The fast lists say import alone. What is drawn is not delivered: an export of some lists ago is over.
-            told.setdefault(_EXPORT, 0.0)
-        self._values |= told
+        if values.get(_IMPORT) and _EXPORT in self._values:
+            # The fast lists have only import. While there is import there is no export, so an earlier export is over.
+            values.setdefault(_EXPORT, 0.0)
+        self._values |= values
         return registers
 
     def _take_hour(self, time: int, register_time: int | None, registers: dict[str, float]) -> None:
@@ -158,7 +159,7 @@ class MeterState:
 
 @dataclass(slots=True)
 class LiveState:
-    """Everything that is known of one source. `source` is its name, `began` when it was opened (monotonic)."""
+    """Everything that is known of one source. `source` is its name, `began` the time when it was opened (monotonic)."""
 
     source: str
     began: float = 0.0
@@ -183,7 +184,7 @@ class LiveState:
     _found: str = ""
 
     def hear(self, octets: int, at: float) -> None:
-        """So many octets came."""
+        """Count received bytes."""
         if not octets:
             return
         if not self.octets:
@@ -196,7 +197,7 @@ class LiveState:
     def count(self, outcome: Outcome, at: float) -> None:
         """Count a frame or a reject."""
         if isinstance(outcome, Rejected):
-            joined = outcome.offset == 0 and outcome.kind is Kind.NOISE  # the stream was joined inside a frame
+            joined = outcome.offset == 0 and outcome.kind is Kind.NOISE  # listening started in the middle of a frame
             if outcome.kind is not Kind.FILL and not joined:
                 self.rejects += 1
                 self.last_reject = outcome.reason
@@ -210,7 +211,7 @@ class LiveState:
             self._unread_words = outcome.words
 
     def happen(self, event: SourceEvent) -> None:
-        """The source reported something about itself."""
+        """Take an event that the source reported."""
         if event.what is Happened.NO_FRAMES:
             self._search = event.words
         elif event.what is Happened.FOUND:
@@ -219,9 +220,9 @@ class LiveState:
             self._trouble = None if event.what is Happened.OPENED else event
 
     def take(self, placed: Placed, at: float, recalled: bool = False) -> MeterState:
-        """Take the next reading; give the meter that it is of, which is now the newest.
+        """Add the next reading; return its meter, which is now the newest.
 
-        `recalled` ones came from before the source was listened to: they are shown, and not counted.
+        `recalled` readings were sent before `watch` was listening: they are shown but not counted.
         """
         meter = self.meters.pop(placed.meter_id, None) or self._new_meter(placed)
         meter.named = meter.named or placed.reading.meter.id is not None
@@ -234,18 +235,18 @@ class LiveState:
         return meter
 
     def _new_meter(self, placed: Placed) -> MeterState:
-        """A meter heard for the first time; it takes over what lists that named no meter said before."""
+        """A new meter. It gets the readings of earlier lists without an id."""
         named = placed.reading.meter.id is not None
-        stand_in = next((meter for meter in self.meters.values() if not meter.named), None)
-        if not named or stand_in is None:
+        placeholder = next((meter for meter in self.meters.values() if not meter.named), None)
+        if not named or placeholder is None:
             return MeterState(placed.meter_id, named)
-        del self.meters[stand_in.id]
-        stand_in.id = placed.meter_id
-        return stand_in
+        del self.meters[placeholder.id]
+        placeholder.id = placed.meter_id
+        return placeholder
 
     @property
     def newest(self) -> MeterState | None:
-        """The meter heard last."""
+        """The meter with the newest reading."""
         return next(reversed(self.meters.values()), None)
 
     def condition(self, now: float) -> Condition:
@@ -256,35 +257,38 @@ class LiveState:
             return Condition(Level.WELL, "ended", f"{self.source}: read to its end")
         if self.ended and not self.frames:
             why = f" (the last reject: {self.last_reject})" if self.rejects else ""
-            return Condition(Level.WRONG, "ended", f"{self.source}: no frame that checks in it{why}")
+            return Condition(Level.WRONG, "ended", f"{self.source}: it contains no valid frame{why}")
         if not self.octets:
-            shown = "shown is what was sent before; waiting for the next list" if self._recalled else _AWAITED
+            shown = "these values were sent earlier; waiting for the next list" if self._recalled else _AWAITED
             return Condition(Level.WAITING, "no octets", shown)
         if self._search:
             return Condition(Level.WRONG, self._search, self._search)
         if not self.frames:
             return self._without_frame(now)
         if self.unread == self.frames:
-            return Condition(Level.WRONG, "unread", f"frames come, but they cannot be read: {self._unread_words}")
+            return Condition(
+                Level.WRONG, "unread", f"frames are received, but they cannot be decoded: {self._unread_words}"
+            )
         return self._going_on(now)
 
     def _without_frame(self, now: float) -> Condition:
         if now - self._first_octet_at <= _UNREADABLE_AFTER:
-            return Condition(Level.WAITING, "no frame", f"octets come; {_AWAITED}")
+            return Condition(Level.WAITING, "no frame", f"bytes are received; {_AWAITED}")
         return Condition(
             Level.WRONG,
             "never a frame",
-            f"{self.octets} octets came, but no frame that checks: wrong parity or speed? If they are not found by "
-            "itself, `han-exporter probe` looks for them (end this first, for only one program can read a port)",
+            f"{counted(self.octets, 'byte')}, but no valid frame: wrong parity or speed? If they are not found "
+            "automatically, stop this and run `han-exporter probe` (only one program can read a port)",
         )
 
     def _going_on(self, now: float) -> Condition:
         silent, age = now - self._last_octet_at, now - self._last_frame_at
         if silent > _OVERDUE:
-            return Condition(Level.WRONG, "silent", f"nothing was heard for {silent:.0f} s")
+            return Condition(Level.WRONG, "silent", f"nothing was received for {silent:.0f} s")
         if age > _OVERDUE and self._octets_since_frame:
-            words = f"octets come, but no frame checked for {age:.0f} s ({self.last_reject or 'all are incomplete'})"
-            return Condition(Level.WRONG, "no more frames", words)
+            why = self.last_reject or "all are incomplete"
+            message = f"bytes are received, but no valid frame for {age:.0f} s ({why})"
+            return Condition(Level.WRONG, "no more frames", message)
         if self._found:
             return Condition(Level.WELL, self._found, f"receiving; {self._found}")
         return Condition(Level.WELL, "receiving", "receiving")

@@ -198,7 +198,7 @@ def _received(url: str, source: Source, link: Link, seconds: float, setting: str
     elif link.counts.frames and link.counts.unread == link.counts.frames:
         verdicts.wrong(url, f"{frames}, and none can be decoded: {link.unread_words}")
     elif not link.counts.frames and link.counts.octets:
-        probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` also finds them by itself"
+        probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` also searches for them"
         advice = probing if source.live else "is it a capture?"
         verdicts.wrong(url, f"{size} and no frame: {advice}")
     else:

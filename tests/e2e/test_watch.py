@@ -21,12 +21,14 @@ from typing import TypeAlias
 
 import pytest
 
+from tests.support.octets import frames_of
+
 _INSTALLED = Path(sys.executable).parent / "han-exporter"
 COMMAND = str(_INSTALLED if _INSTALLED.exists() else shutil.which("han-exporter"))
 Variables: TypeAlias = Mapping[str, str]
 NONE: Variables = {}
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d SIMULATED-KAIFA-1 (export )?\d+ W( |$)")
-KAIFA_LIST_1 = "7ea027010201105a87e6e7000f40000000090c07e5031702131a3aff80000002010600000bf35b057e"
+KAIFA_LIST_1 = frames_of("kaifa-3phase-norway")[0].hex()
 TO_OTHER_SCREEN, BACK, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
 
 
@@ -231,12 +233,12 @@ def test_a_reader_that_goes_away_ends_it(home: Path) -> None:
 
 def test_a_capture_is_read_to_its_end(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     capture = tmp_path_factory.mktemp("capture") / "kaifa.hex"
-    capture.write_text(f"2021-03-23T18:27:00.000Z {KAIFA_LIST_1}\n" * 2)
+    capture.write_text(f"2023-03-08T05:41:40.000Z {KAIFA_LIST_1}\n" * 2)
     done = piped(home, str(capture), HAN_METER_ID="6970")
-    assert done.stdout.splitlines() == ["2021-03-23 19:27:00 6970 3059 W"] * 2
+    assert done.stdout.splitlines() == ["2023-03-08 06:41:40 6970 2748 W"] * 2
     assert done.returncode == 0
     in_finnish_time = piped(home, str(capture), HAN_TIMEZONE="Europe/Helsinki")
-    assert in_finnish_time.stdout.startswith("2021-03-23 20:27:00 ")
+    assert in_finnish_time.stdout.startswith("2023-03-08 07:41:40 ")
     with terminal(home, str(capture), variables={"HAN_METER_ID": "6970"}) as shown:
         assert shown.end() == 0
         assert TO_OTHER_SCREEN not in shown.seen

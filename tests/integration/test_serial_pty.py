@@ -22,8 +22,9 @@ from serial import rfc2217
 from exporter.sources.contract import Chunk, Happened, SourceEvent
 from exporter.sources.serial.flood import ALLOWED, RATE
 from exporter.sources.serial.serial_port import SerialSource
+from tests.support.octets import frames_of
 
-FRAME = bytes.fromhex("7ea027010201105a87e6e7000f40000000090c07e5031702131a3aff80000002010600000bf35b057e")
+FRAME = frames_of("kaifa-3phase-norway")[0]
 
 
 class Listener:

@@ -30,19 +30,20 @@ def frame(
     return b"\x7e" + body + crc_x25(body) + b"\x7e"
 
 
-def notification(value: bytes, date_time: bytes = b"\x00") -> bytes:
+def notification(value: bytes, date_time: bytes = b"\x00", *, invoke_id: int = 0x40000000) -> bytes:
     """LLC and a Data-Notification around an A-XDR value."""
-    return b"\xe6\xe7\x00\x0f\x40\x00\x00\x00" + date_time + value
+    return b"\xe6\xe7\x00\x0f" + invoke_id.to_bytes(4, "big") + date_time + value
 
 
-def frames_of(name: str) -> list[bytes]:
-    """The frames of a capture in tests/captures."""
-    return [bytes.fromhex(line) for line in (CAPTURES / f"{name}.hex").read_text().split()]
+def frames_of(name: str, folder: Path = CAPTURES) -> list[bytes]:
+    """The frames of a capture, one a line; comments begin with #. Those of tests/captures if no folder is named."""
+    lines = (folder / f"{name}.hex").read_text().splitlines()
+    return [bytes.fromhex(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
-def expected() -> dict[str, list[dict[str, Any]]]:
+def expected(folder: Path = CAPTURES) -> dict[str, list[dict[str, Any]]]:
     """Capture name -> what each of its frames says."""
-    content: dict[str, list[dict[str, Any]]] = json.loads((CAPTURES / "expected.json").read_text())
+    content: dict[str, list[dict[str, Any]]] = json.loads((folder / "expected.json").read_text())
     return content
 
 
@@ -92,21 +93,6 @@ def obis(text: str) -> bytes:
 def clock(year: int, month: int, day: int, hour: int, minute: int, second: int, tail: str = "ff800000") -> bytes:
     """The 12 octets of a date-time; `tail` is hundredths, deviation and status."""
     return year.to_bytes(2, "big") + bytes([month, day, 0xFF, hour, minute, second]) + bytes.fromhex(tail)
-
-
-def published_frame(meter_id: str = "5706567000000000") -> bytes:
-    """The frame that started it all, given an id and a mended FCS (its owner hid the id)."""
-    head = (
-        "A0E22B2113239AE6E7000F000000000C07E3011F040D240AFF80000002190A0E4B616D73747275705F5630303031"
-        "09060101000005FF0A10"
-    )
-    tail = (
-        "09060101600101FF0A12363834313132 31424E32343331303130343009060101010700FF0600000EBB09060101020700FF0600000000"
-        "09060101030700FF06000001C409060101040700FF0600000000090601011F0700FF06000005C109060101330700FF0600000327"
-        "09060101470700FF060000039109060101200700FF1200DC09060101340700FF1200DE09060101480700FF1200DD"
-    )
-    body = bytes.fromhex(head) + meter_id.encode() + bytes.fromhex(tail)
-    return b"\x7e" + body + crc_x25(body) + b"\x7e"
 
 
 def joined(parts: Iterable[bytes]) -> bytes:

@@ -2,72 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from exporter.meters import interpret
-from exporter.model.obis import ObisCode, describe
-from exporter.model.reading import Measurement, Reading
-from exporter.pipeline.decoder import Heard, Intake
-from exporter.protocol.apdu import decode
+from exporter.model.obis import ObisCode
 from exporter.protocol.hdlc import Deframer, Frame
-from tests.support.octets import all_frames, crc_x25, expected, frames_of, published_frame
+from tests.e2e.truth import read
+from tests.support import made_captures
+from tests.support.octets import CAPTURES, all_frames, crc_x25, expected, frames_of
+from tests.support.expected_rows import row_of, row_of_frame, rows_of_stream, said
 
 ROWS = [(name, n) for name, rows in expected().items() for n in range(len(rows))]
 
 
-def read(octets: bytes) -> Reading:
-    (frame,) = Deframer().feed(octets)
-    assert isinstance(frame, Frame)
-    return interpret(decode(frame.content))
-
-
-def key_of(measurement: Measurement) -> str:
-    quantity = describe(measurement.obis)
-    assert quantity is not None
-    assert quantity.unit == measurement.unit
-    parts = [quantity.name, quantity.direction, quantity.phase.lower()]
-    return "_".join(part for part in parts if part)
-
-
-def row_of(reading: Reading) -> dict[str, Any]:
-    row: dict[str, Any] = {key_of(m): m.value for m in reading.measurements}
-    row |= {"maker": reading.meter.maker, "meter_id": reading.meter.id, "meter_type": reading.meter.type}
-    if reading.clock is not None:
-        row["clock_utc"] = reading.clock.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {key: value for key, value in row.items() if value is not None}
-
-
 @pytest.mark.parametrize(("name", "n"), ROWS)
 def test_a_row_of_expected(name: str, n: int) -> None:
-    told = row_of(read(frames_of(name)[n]))
-    wanted = {key: value for key, value in expected()[name][n].items() if value is not None}
-    assert told == wanted
+    assert row_of_frame(frames_of(name)[n]) == said(expected()[name][n])
 
 
 def test_as_many_frames_as_rows() -> None:
     assert len(all_frames()) == len(ROWS) == 20
 
 
-def test_the_published_frame() -> None:
-    reading = read(published_frame())
-    assert row_of(reading) == {
-        "maker": "Kamstrup",
-        "meter_id": "5706567000000000",
-        "meter_type": "6841121BN243101040",
-        "active_power_import": 3771.0,
-        "active_power_export": 0.0,
-        "reactive_power_import": 452.0,
-        "reactive_power_export": 0.0,
-        "current_l1": 14.73,
-        "current_l2": 8.07,
-        "current_l3": 9.13,
-        "voltage_l1": 220.0,
-        "voltage_l2": 222.0,
-        "voltage_l3": 221.0,
-        "clock_utc": "2019-01-31T12:36:10Z",
-    }
+@pytest.mark.parametrize("name", sorted(made_captures.MADE))
+def test_a_file_is_what_is_made(name: str) -> None:
+    """`python -m tests.support.made_captures` writes it."""
+    capture = made_captures.MADE[name]
+    assert (CAPTURES / f"{name}.hex").read_text() == made_captures.text_of(capture)
+    assert frames_of(name) == [made.frame for made in capture.frames]
+    assert expected()[name] == [made.row for made in capture.frames]
+
+
+def test_a_10s_list_of_three_phases() -> None:
+    made = made_captures.kamstrup_10s()
+    reading = read(made.frame)
+    assert row_of(reading) == made.row
     assert reading.list_id == "Kamstrup_V0001"
     assert {str(m.obis) for m in reading.measurements} >= {"1-1:1.7.0", "1-1:31.7.0"}
 
@@ -81,7 +49,7 @@ def test_aidon_document_example() -> None:
         "02020f00161b020309060100030700ff06000003e402020f00161d020309060100040700ff060000000002020f00161d"
         "0203090601001f0700ff10005d02020fff1621020309060100200700ff1209c402020fff1623e0c47e"
     )
-    assert row_of(read(octets)) == {
+    assert row_of_frame(octets) == {
         "maker": "Aidon",
         "meter_id": "7359992890941742",
         "meter_type": "6515",
@@ -98,10 +66,10 @@ def test_swedish_aidon_has_power_by_phase() -> None:
     reading = read(frames_of("aidon-3phase-sweden")[0])
     values = {str(m.obis): (m.value, m.unit) for m in reading.measurements}
     assert len(values) == 26
-    assert values["1-0:21.7.0"] == (213.0, "W")
-    assert values["1-0:41.7.0"] == (780.0, "W")
-    assert values["1-0:61.7.0"] == (1017.0, "W")
-    assert values["1-0:64.7.0"] == (233.0, "var")
+    assert values["1-0:21.7.0"] == (247.0, "W")
+    assert values["1-0:41.7.0"] == (705.0, "W")
+    assert values["1-0:61.7.0"] == (931.0, "W")
+    assert values["1-0:64.7.0"] == (208.0, "var")
 
 
 def test_crc_of_the_tests_is_that_of_the_captures() -> None:
@@ -110,25 +78,19 @@ def test_crc_of_the_tests_is_that_of_the_captures() -> None:
 
 
 STREAM = b"".join(all_frames())
-READINGS = [row_of(read(octets)) for octets in all_frames()]
-
-
-def heard(pieces: list[bytes]) -> list[dict[str, Any]]:
-    intake = Intake()
-    outcomes = [outcome for piece in pieces for outcome in intake.feed(piece)] + intake.end()
-    return [row_of(outcome.reading) for outcome in outcomes if isinstance(outcome, Heard)]
+READINGS = [row_of_frame(octets) for octets in all_frames()]
 
 
 def test_cut_at_every_position() -> None:
     whole = Deframer().feed(STREAM)
-    assert heard([STREAM]) == READINGS
+    assert rows_of_stream([STREAM]) == READINGS
     for cut in range(len(STREAM) + 1):
         deframer = Deframer()
         assert deframer.feed(STREAM[:cut]) + deframer.feed(STREAM[cut:]) == whole
 
 
 def test_in_one_octet_pieces() -> None:
-    assert heard([bytes([octet]) for octet in STREAM]) == READINGS
+    assert rows_of_stream([bytes([octet]) for octet in STREAM]) == READINGS
 
 
 @pytest.mark.parametrize(
@@ -136,8 +98,8 @@ def test_in_one_octet_pieces() -> None:
 )
 def test_garbage_before_between_and_after(garbage: bytes) -> None:
     pieces = [garbage] + [piece for octets in all_frames() for piece in (octets, garbage)]
-    assert heard(pieces) == READINGS
-    assert heard([b"".join(pieces)]) == READINGS
+    assert rows_of_stream(pieces) == READINGS
+    assert rows_of_stream([b"".join(pieces)]) == READINGS
 
 
 def frames_in(octets: bytes) -> list[bytes]:

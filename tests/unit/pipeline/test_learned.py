@@ -17,8 +17,9 @@ from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, frame, information
 from exporter.simulator.sample import Flows, Identity, Sample
 from tests.benchmarks.frames import CASES, frames
+from tests.support.made_captures import kamstrup_10s
 from tests.support.octets import frame as built
-from tests.support.octets import notification, obis, octet_string, published_frame, structure, u32
+from tests.support.octets import notification, obis, octet_string, structure, u32
 from tests.support.two_ways import Chunks, Source, at_once, mended, same
 
 NOON = datetime(2024, 1, 1, 11, 59, 40, tzinfo=UTC)
@@ -63,7 +64,7 @@ def test_any_size_of_chunk_is_the_same() -> None:
 
 def test_meters_share_a_shape() -> None:
     ids = [f"57065670000000{number:02}" for number in range(40)]
-    pieces = [published_frame(meter_id) for meter_id in [*ids, *ids, *ids]]
+    pieces = [kamstrup_10s(meter_id).frame for meter_id in [*ids, *ids, *ids]]
     assert same(every(1, pieces)) == 2 * len(ids)  # of each meter, the first teaches how often it sends registers
 
 
@@ -173,7 +174,7 @@ def test_an_id_of_six_octets_and_an_id_that_is_a_number() -> None:
 
 
 def test_two_meters_and_lists_that_name_none() -> None:
-    first, second = published_frame("5706567000000001"), published_frame("5706567000000002")
+    first, second = kamstrup_10s("5706567000000001").frame, kamstrup_10s("5706567000000002").frame
     nameless = AIDON_1[1]
     pieces = [nameless, first, first, nameless, second, nameless, first, nameless, second, nameless, nameless]
     for seconds in (10, 61, 700):

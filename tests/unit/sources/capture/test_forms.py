@@ -15,11 +15,9 @@ import pytest
 from exporter.sources.capture.forms import Form, NotACapture, identify, name_content
 from exporter.sources.capture.reader import CaptureParser, CaptureWriter, Problem, read_capture
 from exporter.sources.contract import Chunk, SourceError
-from tests.support.octets import CAPTURES
+from tests.support.octets import expected, frames_of
 
-FRAME = bytes.fromhex(
-    "7ea027010201105a87e6e7000f40000000090c07e5031702131a3aff80000002010600000bf35b057e"  # a Kaifa list 1
-)
+FRAME = frames_of("kaifa-3phase-norway")[0]  # a list 1
 HEX = FRAME.hex().upper()
 STAMP = "2026-11-22T17:00:10.123Z"
 WHEN = datetime(2026, 11, 22, 17, 0, 10, 123000, UTC)
@@ -266,8 +264,8 @@ def test_octets_without_a_flag_are_left_for_the_deframer_to_judge() -> None:
 
 
 def test_real_octets_are_raw_wherever_they_begin() -> None:
-    for file in CAPTURES.glob("*.hex"):
-        octets = bytes.fromhex(file.read_text())
+    for name in expected():
+        octets = b"".join(frames_of(name))
         for cut in range(len(octets) - 60):
             assert identify(octets[cut:]) is Form.RAW
 

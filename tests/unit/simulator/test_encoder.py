@@ -1,76 +1,24 @@
-"""The simulator's encoder against real frames: their values, encoded again, are their octets."""
+"""The simulator's encoder against frames that it did not make: what they say, encoded again, gives their bytes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
 import pytest
 
-from exporter.model.reading import MeterClock
+from exporter.meters import OSLO
 from exporter.simulator import aidon, kaifa, kamstrup
-from exporter.simulator.sample import Flows, Identity, Sample
+from exporter.simulator.encoder import local_clock, standard_time
+from exporter.simulator.sample import Flows, Identity, PerPhase, Sample
+from tests.support import real_captures
+from tests.support.made_captures import MADE, kamstrup_10s
+from tests.support.rows import row_of_frame
 
-# Frames that owners of the meters captured and published, and the example of Aidon's document v1.1A (list 2).
-KAMSTRUP_LIST_1 = (
-    "7ea0ba2b2113edaae6e7000f000000000c07e60205060d0014ff80000002190a0e4b616d73747275705f5630303031090601"
-    "01000005ff0a103537303635363732373135333332303709060101600101ff0a1236383631313131424e3234323130313034"
-    "3009060101010700ff060000026809060101020700ff060000000009060101030700ff060000005309060101040700ff0600"
-    "000000090601011f0700ff06000001230000000009060101200700ff1200e1000000008e5e7e"
-)
-KAMSTRUP_HOURLY = (
-    "7ea1042b2113776ee6e7000f000000000c07e60205060d0019ff80000002230a0e4b616d73747275705f5630303031090601"
-    "01000005ff0a103537303635363732373135333332303709060101600101ff0a1236383631313131424e3234323130313034"
-    "3009060101010700ff060000026b09060101020700ff060000000009060101030700ff060000005409060101040700ff0600"
-    "000000090601011f0700ff06000001250000000009060101200700ff1200e10000000009060001010000ff090c07e6020506"
-    "0d0019ff80000009060101010800ff060012cf9309060101020800ff060000000009060101030800ff0600008cce09060101"
-    "040800ff060005e5047fe97e"
-)
-KAMSTRUP_SWEDISH = (
-    "7ea12c2b2113fc04e6e7000f000000000c07e6021205160023ff80000002230a0e4b616d73747275705f5630303031090601"
-    "01000005ff0a103537303635363733333133323335323609060101600101ff0a1236383431313331424e3234353130313039"
-    "3209060101010700ff06000008dd09060101020700ff060000000009060101030700ff060000000009060101040700ff0600"
-    "000190090601011f0700ff060000011f09060101330700ff060000025709060101470700ff060000006a09060101200700ff"
-    "1200f109060101340700ff1200f009060101480700ff1200f309060001010000ff090c07e6021205160023ff800000090601"
-    "01010800ff0601e87f4e09060101020800ff060000000009060101030800ff060058718b09060101040800ff0600106023b8"
-    "1c7e"
-)
-KAIFA_LIST_1 = "7ea027010201105a87e6e7000f40000000090c07e5031702131a3aff80000002010600000bf35b057e"
-KAIFA_LIST_2 = (
-    "7ea079010201108093e6e7000f40000000090c07e1090e04151f14ff800000020d09074b464d5f3030310910363937303633"
-    "3134303137353339383509084d41333034483345060000040c06000000000600000000060000004e06000007c10600000c9e"
-    "0600000d7e060000095f0600000000060000096687967e"
-)
-AIDON_LIST_3 = (
-    "7ea18a41088313ebfde6e7000f40000000000112020209060101000281ff0a0b4149444f4e5f563030303102020906000060"
-    "0100ff0a1037333539393932383930343937393937020209060000600107ff0a0436353334020309060100010700ff060000"
-    "0fbb02020f00161b020309060100020700ff060000000002020f00161b020309060100030700ff060000000002020f00161d"
-    "020309060100040700ff06000001d802020f00161d0203090601001f0700ff10000502020fff1621020309060100330700ff"
-    "10000302020fff1621020309060100470700ff1000a802020fff1621020309060100200700ff12091a02020fff1623020309"
-    "060100340700ff12091e02020fff1623020309060100480700ff12090702020fff1623020209060000010000ff090c07e90c"
-    "0e00100000ff000000020309060100010800ff0600a729d902020f01161e020309060100020800ff060000000002020f0116"
-    "1e020309060100030800ff06000032f802020f011620020309060100040800ff060017604402020f01162028087e"
-)
-AIDON_SWEDISH = (
-    "7ea2434108831385ebe6e7000f4000000000011b020209060000010000ff090c07e50c0a05103900ff8000ff020309060100"
-    "010700ff06000007e502020f00161b020309060100020700ff060000000002020f00161b020309060100030700ff06000000"
-    "0002020f00161d020309060100040700ff060000024802020f00161d0203090601001f0700ff10000902020fff1621020309"
-    "060100330700ff10002502020fff1621020309060100470700ff10002e02020fff1621020309060100200700ff1208e30202"
-    "0fff1623020309060100340700ff1208d802020fff1623020309060100480700ff1208df02020fff16230203090601001507"
-    "00ff06000000d502020f00161b020309060100160700ff060000000002020f00161b020309060100170700ff060000000002"
-    "020f00161d020309060100180700ff060000003602020f00161d020309060100290700ff060000030c02020f00161b020309"
-    "0601002a0700ff060000000002020f00161b0203090601002b0700ff060000012102020f00161d0203090601002c0700ff06"
-    "0000000002020f00161d0203090601003d0700ff06000003f902020f00161b0203090601003e0700ff060000000002020f00"
-    "161b0203090601003f0700ff060000000002020f00161d020309060100400700ff06000000e902020f00161d020309060100"
-    "010800ff0603c25a6402020f00161e020309060100020800ff060000000002020f00161e020309060100030800ff0600045d"
-    "0602020f001620020309060100040800ff0600b49d8902020f0016201c907e"
-)
-E350_LIST_1 = "7ea02a410883130413e6e7000f40000000000101020309060100010700ff06000024e002020f00161b18a57e"
-E350_LIST_2 = (
-    "7ea11e41088313eeeee6e7000f4000000000010d020209060101000281ff0a0b454d425249515f56315f3102020906000060"
-    "0100ff0a1031333934333539370000000000000000020209060000600107ff0a045a464631020309060100010700ff060000"
-    "24f402020f00161b020309060100020700ff060000000002020f00161b020309060100030700ff060000003102020f00161d"
-    "020309060100040700ff060000000002020f00161d0203090601001f0700ff100c6c02020ffe1621020309060100330700ff"
-    "10000002020ffe1621020309060100470700ff100d6802020ffe1621020309060100200700ff12092e02020fff1623020309"
-    "060100340700ff12000002020fff1623020309060100480700ff12091002020fff16232faf7e"
-)
+Row = dict[str, Any]
+
+# The example of Aidon's document v1.1A.
 AIDON_LIST_2 = (
     "7ea0d24108831382d6e6e7000f40000000000109020209060101000281ff0a0b4149444f4e5f563030303102020906000060"
     "0100ff0a1037333539393932383930393431373432020209060000600107ff0a0436353135020309060100010700ff060000"
@@ -80,73 +28,74 @@ AIDON_LIST_2 = (
 )
 
 
-def clock(*fields: int, deviation: int | None = None, status: int | None = 0) -> MeterClock:
-    """Year, month, day, weekday, hour, minute, second."""
-    year, month, day, weekday, hour, minute, second = fields
-    return MeterClock(year, month, day, weekday, hour, minute, second, None, deviation, status)
+FLOWS = ("active_{}_import", "active_{}_export", "reactive_{}_import", "reactive_{}_export")
 
 
-OMNIPOWER = Identity(b"5706567271533207", b"6861111BN242101040")
-AIDON_TN = Identity(b"7359992890497997", b"6534")
-E350 = Identity(b"13943597".ljust(16, b"\0"), b"ZFF1")
-MA304H3E = Identity(b"6970631401753985", b"MA304H3E")
+def flows(row: Row, kind: str, phase: str = "") -> Flows:
+    return Flows(*(row[flow.format(kind) + phase] for flow in FLOWS))
 
 
-def of_l1(ampere: float, volt: float, power: Flows, registers: Flows | None = None) -> Sample:
-    return Sample(power, (ampere, None, None), (volt, None, None), None, registers)
+def per_phase(row: Row, key: str) -> PerPhase:
+    return row.get(f"{key}_l1"), row.get(f"{key}_l2"), row.get(f"{key}_l3")
 
 
-ENCODED = {
-    KAMSTRUP_LIST_1: kamstrup.list1(OMNIPOWER, of_l1(2.91, 225, Flows(616, 0, 83, 0)), clock(2022, 2, 5, 6, 13, 0, 20)),
-    KAMSTRUP_HOURLY: kamstrup.hourly(
-        OMNIPOWER,
-        of_l1(2.93, 225, Flows(619, 0, 84, 0), Flows(12327870, 0, 360460, 3863080)),
-        clock(2022, 2, 5, 6, 13, 0, 25),
-    ),
-    KAMSTRUP_SWEDISH: kamstrup.hourly(
-        Identity(b"5706567331323526", b"6841131BN245101092"),
-        Sample(
-            Flows(2269, 0, 0, 400),
-            (2.87, 5.99, 1.06),
-            (241, 240, 243),
-            None,
-            Flows(32014158, 0, 5796235, 1073187),
-        ),
-        clock(2022, 2, 18, 5, 22, 0, 35),
-    ),
-    KAIFA_LIST_1: kaifa.list1(Sample(Flows(3059, 0, 0, 0)), clock(2021, 3, 23, 2, 19, 26, 58)),
-    KAIFA_LIST_2: kaifa.list2(
-        MA304H3E,
-        Sample(Flows(1036, 0, 0, 78), (1.985, 3.23, 3.454), (239.9, None, 240.6)),
-        clock(2017, 9, 14, 4, 21, 31, 20),
-    ),
-    AIDON_LIST_2: aidon.list2(Identity(b"7359992890941742", b"6515"), of_l1(9.3, 250.0, Flows(1362, 0, 996, 0))),
-    AIDON_LIST_3: aidon.list3(
-        AIDON_TN,
-        Sample(
-            Flows(4027, 0, 0, 472),
-            (0.5, 0.3, 16.8),
-            (233.0, 233.4, 231.1),
-            None,
-            Flows(109552250, 0, 130480, 15319720),
-        ),
-        clock(2025, 12, 14, 0, 16, 0, 0, deviation=0),
-    ),
-    AIDON_SWEDISH: aidon.swedish(
-        Sample(
-            Flows(2021, 0, 0, 584),
-            (0.9, 3.7, 4.6),
-            (227.5, 226.4, 227.1),
-            (Flows(213, 0, 0, 54), Flows(780, 0, 289, 0), Flows(1017, 0, 0, 233)),
-            Flows(63068772, 0, 285958, 11836809),
-        ),
-        clock(2021, 12, 10, 5, 16, 57, 0, status=None),
-    ),
-    E350_LIST_1: aidon.list1(Sample(Flows(9440, 0, 0, 0))),
-    E350_LIST_2: aidon.list2(E350, Sample(Flows(9460, 0, 49, 0), (31.8, 0, 34.32), (235.0, 0, 232.0)), aidon.E350),
-}
+def sample_of(row: Row) -> Sample:
+    """The values of a row of expected.json that has more than power alone."""
+    phases = None
+    if "active_power_import_l1" in row:
+        phases = (flows(row, "power", "_l1"), flows(row, "power", "_l2"), flows(row, "power", "_l3"))
+    registers = flows(row, "energy") if "active_energy_import" in row else None
+    return Sample(flows(row, "power"), per_phase(row, "current"), per_phase(row, "voltage"), phases, registers)
 
 
-@pytest.mark.parametrize("captured", ENCODED)
-def test_the_values_of_a_real_frame_give_its_octets(captured: str) -> None:
-    assert ENCODED[captured].hex() == captured
+def encoded(name: str, row: Row) -> bytes:
+    """The frame that the encoder of a capture's maker makes of a row."""
+    maker = name.partition("-")[0]
+    meter = Identity(str(row.get("meter_id", "")).encode(), str(row.get("meter_type", "")).encode())
+    at = datetime.fromisoformat(row.get("clock_utc", "1970-01-01T00:00:00Z"))
+    if "active_power_export" not in row:
+        alone = Sample(Flows(row["active_power_import"], 0, 0, 0))
+        return kaifa.list1(alone, kaifa.clock(at, OSLO)) if maker == "kaifa" else aidon.list1(alone)
+    sample = sample_of(row)
+    if maker == "kamstrup":
+        encode = kamstrup.list1 if sample.registers is None else kamstrup.hourly
+        return encode(meter, sample, kamstrup.clock(at, OSLO))
+    if maker == "kaifa":
+        return kaifa.list2(meter, sample, kaifa.clock(at, OSLO))
+    if maker == "landisgyr":
+        (i1, _, i3), (u1, _, u3) = sample.currents, sample.voltages
+        zeros = Sample(sample.power, (i1, 0, i3), (u1, 0, u3))
+        return aidon.list2(Identity(meter.id.ljust(16, b"\0"), meter.type.ljust(4, b"\0")), zeros, aidon.E350)
+    if name.endswith("sweden"):
+        return aidon.swedish(sample, replace(local_clock(standard_time(at, OSLO), deviation=None), status=None))
+    return aidon.list3(meter, sample, aidon.clock(at, OSLO))
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_what_a_made_frame_says_gives_its_bytes(name: str) -> None:
+    for data, row in MADE[name].frames:
+        assert encoded(name, row).hex() == data.hex()
+
+
+@real_captures.needed
+@pytest.mark.parametrize("name", real_captures.names())
+def test_what_a_real_frame_says_gives_its_bytes(name: str) -> None:
+    for data, row in zip(real_captures.frames_of(name), real_captures.expected()[name], strict=True):
+        assert encoded(name, row).hex() == data.hex()
+
+
+def test_a_10s_list_of_three_phases() -> None:
+    made = kamstrup_10s()
+    assert encoded("kamstrup", made.row) == made.frame
+
+
+@real_captures.needed
+def test_the_list_whose_owner_hid_the_id() -> None:
+    data = real_captures.list_with_hidden_id("5706567000000000")
+    assert encoded("kamstrup", row_of_frame(data)) == data
+
+
+def test_the_example_of_aidon_s_document() -> None:
+    power = Flows(1362, 0, 996, 0)
+    meter = Identity(b"7359992890941742", b"6515")
+    assert aidon.list2(meter, Sample(power, (9.3, None, None), (250.0, None, None))).hex() == AIDON_LIST_2

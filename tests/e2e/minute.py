@@ -281,7 +281,7 @@ def _lists_of(maker: str, meter_id: str) -> Iterator[bytes]:
 def _swedish(meter_id: str, moments: list[datetime]) -> Iterator[Frame]:
     """The hourly list of a Kamstrup …092 at these moments."""
     household = Household(8, 3, "TN", OSLO)
-    meter = Identity(meter_id.encode(), b"6841131BN245101092")
+    meter = Identity(meter_id.encode(), b"6841131BN299901092")
     for moment in moments:
         sample = household.sample(moment, registers_at=moment)
         yield Frame(moment, kamstrup.hourly(meter, sample, kamstrup.clock(moment, OSLO)))

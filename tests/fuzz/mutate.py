@@ -162,7 +162,7 @@ def value(dice: random.Random, depth: int = 0) -> bytes:
         return bytes([tag]) + dice.choice([dice.randbytes(size), b"\xff" * size, bytes(size), b"\x7f" * size])
     length = dice.choice([0, 1, 6, 12, 16, 18])
     return bytes([tag, length * (8 if size == -8 else 1)]) + dice.choice(
-        [dice.randbytes(length), b"5706567271533207AB"[:length], b"Kamstrup_V0001, =\n"[:length], b"KFM_001"[:length]]
+        [dice.randbytes(length), b"5706567100012345AB"[:length], b"Kamstrup_V0001, =\n"[:length], b"KFM_001"[:length]]
     ).ljust(length, b"\\")
 
 

@@ -43,7 +43,7 @@ class Made:
 
 def _line(number: int, place: int) -> str:
     name = "active_power" if place else "day_energy"
-    return f"{name},direction=import,meter_id=570656727153{place % 7},obis=1-1:1.7.0 value={number}.0 {place}"
+    return f"{name},direction=import,meter_id=570656710001{place % 7},obis=1-1:1.7.0 value={number}.0 {place}"
 
 
 def make(folder: Path) -> Made:

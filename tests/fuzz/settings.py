@@ -73,7 +73,7 @@ def use(settings: Settings) -> None:
     assert steps
     assert all(map(math.isfinite, steps)), steps
     assert steps == sorted(set(steps))
-    for meter_id in ("5706567271533207", *settings.meter):
+    for meter_id in ("5706567100012345", *settings.meter):
         limits = settings.limits(meter_id)
         assert 0 < limits.main_fuse_a <= 1000
         assert limits.voltage_min > 0

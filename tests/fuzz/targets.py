@@ -20,7 +20,7 @@ _SETTINGS: Final = (
     b"source=/dev/ttyUSB0?parity=E&baud=2400&bits=8&stop=1 socket://10.0.0.5:2001 rfc2217://gw:1 file:x?pace=1\n---\n",
     b'outbox_max=500M\n---\ntimezone = "Europe/Oslo"\ncapacity_steps_kw = "2,5,10"\n',
     b"influx_url=http://localhost:8086\ninflux_token=x\ninstance=box\nmeter_id=5\nmain_fuse_a=63\n---\n",
-    b'influx_token_file=/tmp/none\n---\n[meter."5706567271533207"]\nmain_fuse_a = 25\nlimit_hour_wh = 10000\n',
+    b'influx_token_file=/tmp/none\n---\n[meter."5706567100012345"]\nmain_fuse_a = 25\nlimit_hour_wh = 10000\n',
     b'---\nvoltage_min = 207.5\nvoltage_max = 253\noutbox_max = 2000000\ninflux_token_file = "t"\n',
 )
 _DAMAGES: Final = (

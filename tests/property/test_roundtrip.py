@@ -107,7 +107,7 @@ def without_registers(sample: Sample) -> Sample:
 
 @pytest.mark.parametrize(
     ("meter_type", "per_ampere", "register_step"),
-    [(b"6841121BN243101040", 100, 10), (b"6851121BN243101040", 1000, 10), (b"6841131BN245101092", 100, 1)],
+    [(b"6841121BN243101040", 100, 10), (b"6851121BN243101040", 1000, 10), (b"6841131BN299901092", 100, 1)],
 )
 @given(data=st.data(), meter_id=names, at=moments, zone=zones, tagged=st.booleans(), nulls=st.booleans())
 def test_kamstrup(

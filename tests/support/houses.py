@@ -103,7 +103,7 @@ class SwedishHouse(House):
             moment += _TICK
 
 
-TN = House("tn", "kamstrup", 1, 40, given_id="5706567271533207")
+TN = House("tn", "kamstrup", 1, 40, given_id="5706567100012345")
 IT = House("it", "aidon", 2, 32, net="IT")
 CABIN = House("cabin", "kaifa", 3, 25, phases=1)
 SOLAR = House("solar", "aidon", 7, 40, solar=True)

@@ -40,7 +40,7 @@ P, EXPORT, Q = "1-1:1.7.0", "1-1:2.7.0", "1-1:3.7.0"
 I1, I2, I3 = "1-1:31.7.0", "1-1:51.7.0", "1-1:71.7.0"
 U1, U2, U3 = "1-1:32.7.0", "1-1:52.7.0", "1-1:72.7.0"
 REGISTER, EXPORTED = "1-1:1.8.0", "1-1:2.8.0"
-THREE = {P: 3771.0, EXPORT: 0.0, Q: 452.0, I1: 14.73, I2: 8.07, I3: 9.13, U1: 220.0, U2: 222.0, U3: 221.0}
+THREE = {P: 4126.0, EXPORT: 0.0, Q: 538.0, I1: 16.21, I2: 7.94, I3: 9.87, U1: 221.0, U2: 223.0, U3: 222.0}
 
 
 def placed(
@@ -143,12 +143,12 @@ def test_the_rest_of_a_frame_at_the_start_and_fill_are_not_rejects() -> None:
 def test_a_file_without_a_frame_is_reported_at_its_end() -> None:
     state = LiveState("x.hex")
     state.hear(200, 1.0)
-    state.count(Rejected(0, 200, Kind.FCS, "FCS F79B, calculated 0000"), 1.0)
+    state.count(Rejected(0, 200, Kind.FCS, "FCS 3A1B, calculated 0000"), 1.0)
     state.ended = True
     condition = state.condition(1.0)
     assert (condition.kind, condition.level) == ("ended", Level.WRONG)
     assert "x.hex" in condition.words
-    assert "FCS F79B, calculated 0000" in condition.words
+    assert "FCS 3A1B, calculated 0000" in condition.words
 
 
 # --- meters
@@ -158,17 +158,17 @@ def test_lists_without_a_meter_id_belong_to_the_meter_that_is_named_next() -> No
     nameless = Meter(None, "Kaifa")
     state = heard(LiveState("x"), placed({P: 600.0}, HOUR + 2000, meter=nameless))
     assert list(state.meters) == ["unknown-x"]
-    heard(state, placed({P: 616.0, I1: 2.9}, HOUR + 4000, meter=Meter("6970", "Kaifa", "MA304")))
+    heard(state, placed({P: 583.0, I1: 2.6}, HOUR + 4000, meter=Meter("6970", "Kaifa", "MA304")))
     assert list(state.meters) == ["6970"]
     assert state.newest is not None
-    assert [power for _, power in state.newest.history] == [600.0, 616.0]
+    assert [power for _, power in state.newest.history] == [600.0, 583.0]
 
 
 def test_the_newest_meter_is_shown_and_the_others_are_listed() -> None:
     state = heard(LiveState("x"), placed(THREE, meter=Meter("A")), placed({P: 5.0}, meter=Meter("B")))
     shown = text(state)
     assert shown.splitlines()[0].startswith(" B ")
-    assert "A (3 771 W, 3 s ago)" in shown
+    assert "A (4 126 W, 3 s ago)" in shown
     heard(state, *(placed(THREE, meter=Meter(f"M{n}")) for n in range(100)))
     assert len(state.meters) <= 8
 
@@ -180,10 +180,10 @@ def test_a_fast_list_with_only_import_ends_the_export_of_the_list_before() -> No
 
 
 def test_only_phases_that_are_measured_are_shown() -> None:
-    one = heard(LiveState("x"), placed({P: 616.0, I1: 2.9, U1: 226.0}))
+    one = heard(LiveState("x"), placed({P: 583.0, I1: 2.6, U1: 231.0}))
     assert one.newest is not None
     assert [phase.phase for phase in one.newest.phases] == ["L1"]
-    it = heard(LiveState("x"), placed({P: 616.0, I1: 2.9, I3: 1.0, U1: 226.0, U2: 230.0, U3: 231.0}))
+    it = heard(LiveState("x"), placed({P: 583.0, I1: 2.6, I3: 1.0, U1: 231.0, U2: 230.0, U3: 231.0}))
     rows = [line for line in screen(it) if line.lstrip().startswith("L")]
     assert ["A" in row.split() for row in rows[:3]] == [True, False, True]
     assert "current not measured" in rows[1]
@@ -305,15 +305,15 @@ def test_the_screen_shows_what_a_user_wants_to_know() -> None:
         "Kamstrup 6841121BN243101040, on ttyUSB0",
         "3 s ago",
         "W import",
-        "452 var import (reactive)",
+        "538 var import (reactive)",
         "Main fuse 40 A",
-        "14.7 A   37 %    220 V",
+        "16.2 A   41 %    221 V",
         "Hour 17:00-18:00",
         "since 17:00",
         "1 frame, 0 rejects, meter clock 75 s behind",
     ):
         assert shown_text in shown
-    assert all(row in shown for row in big_number("3 771"))
+    assert all(row in shown for row in big_number("4 126"))
 
 
 def test_export_is_shown_as_export() -> None:
@@ -391,7 +391,7 @@ def test_big_digits() -> None:
 
 def test_a_plain_line_shows_the_reading() -> None:
     assert plain_line(placed(THREE), OSLO) == (
-        "2026-11-22 17:00:10 5706 3771 W  L1 14.7 A 220 V  L2 8.1 A 222 V  L3 9.1 A 221 V"
+        "2026-11-22 17:00:10 5706 4126 W  L1 16.2 A 221 V  L2 7.9 A 223 V  L3 9.9 A 222 V"
     )
     assert plain_line(placed(THREE), ZoneInfo("UTC")).startswith("2026-11-22 16:00:10 ")
 

@@ -35,7 +35,7 @@ def disk() -> Iterator[Path]:
 
 
 def line(number: int) -> str:
-    return f"active_power,direction=import,meter_id=5706567271533207,obis=1-1:1.7.0 value={number} {number}"
+    return f"active_power,direction=import,meter_id=5706567100012345,obis=1-1:1.7.0 value={number} {number}"
 
 
 def appended(outbox: Outbox, first: int, count: int, also: Path | None = None) -> None:

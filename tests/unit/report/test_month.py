@@ -17,7 +17,7 @@ from exporter.report.month import MonthReport, Stored, build, clock_time, disagr
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = 3_600_000
 STEPS = [2000.0, 5000.0, 10_000.0]
-METER = "5706567271533207"
+METER = "5706567100012345"
 
 
 def utc(text: str) -> int:

@@ -14,7 +14,8 @@ import click
 from exporter.cli._common import config_option, exit_on_wrong_settings, settings_options, settings_or_exit
 from exporter.config import LazySettings
 from exporter.counted import counted
-from exporter.pipeline.link import Link, LinkState, faults
+from exporter.pipeline.link import Link, LinkState
+from exporter.service.metrics import faults
 from exporter.service.status_socket import NotRunning, ask
 
 if TYPE_CHECKING:
@@ -207,16 +208,17 @@ def _received(url: str, source: Source, link: Link, seconds: float, setting: str
 
 def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> None:
     """Listen until a frame was decoded or `seconds` are over."""
-    from exporter.pipeline.decoder import Intake
+    from exporter.pipeline.host_clock import HostClock
+    from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
 
     stop = threading.Event()
     timer = threading.Timer(seconds, stop.set)
     timer.daemon = True
     timer.start()
-    intake = Intake(settings.zone)
+    pipeline = Pipeline(source.name, settings, NoState(), HostClock(), purpose=Purpose.READINGS, link=link)
     try:
         for chunk in source.chunks(stop, link.happened):
-            link.heard(len(chunk.data), intake.feed(chunk.data, chunk.received))
+            pipeline.feed((chunk,), more=True)
             if link.state is LinkState.OK or stop.is_set():
                 break
     finally:

@@ -21,10 +21,11 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli._outbox import in_words, is_there
-from exporter.model.point import replaced_key
 from exporter.counted import counted
+from exporter.model.point import replaced_key
+from exporter.model.state_keys import meters_of
 from exporter.outbox.queue import Outbox, OutboxError, OutboxLockedError
-from exporter.service.forgetting import Forgotten, meters_of
+from exporter.service.forgetting import Forgotten
 from exporter.service.forgetting import forget as forget_in
 from exporter.service.status_socket import NotRunning, ask
 

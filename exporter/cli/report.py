@@ -23,8 +23,8 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.counted import counted
-from exporter.derive.derived import EnergySum
 from exporter.derive.points import ABOVE_STEPS
+from exporter.derive.sums import EnergySum
 from exporter.model.calendar import month_start, next_month, weekday_and_hour
 from exporter.model.reading import Zone
 from exporter.report.forms import as_csv, as_object, as_text

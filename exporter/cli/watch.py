@@ -23,8 +23,8 @@ from exporter.cli._common import EXIT_OK, EXIT_REJECTED, config_option, give_up,
 from exporter.live.state import Level, LiveState
 from exporter.live.view import ShownLimits, View
 from exporter.model.reading import Placed
-from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
 from exporter.sources.contract import Chunk, Happened, Source, SourceError, SourceEvent
 
 if TYPE_CHECKING:
@@ -55,17 +55,18 @@ _Item: TypeAlias = _Came | SourceEvent | None
 
 @dataclass
 class Watching:
-    """One source's octets into a LiveState."""
+    """One source's bytes into a LiveState."""
 
     source: Source
     settings: Settings
     state: LiveState = field(init=False)
 
     def __post_init__(self) -> None:
-        zone = self.settings.zone
         self.state = LiveState(self.source.name, began=time.monotonic())
-        self._intake = Intake(zone)
-        self._placer = Placer(self.source.name, zone=zone, fallback=self.settings.meter_id)
+        # A list that names no meter is not kept waiting for one that does: here it is shown, not stored.
+        self._pipeline = Pipeline(
+            self.source.name, self.settings, NoState(), HostClock(), purpose=Purpose.SHOW, waits=False
+        )
 
     def take(self, item: _Item) -> list[Placed]:
         """Take what came; give the readings that came with it."""
@@ -75,27 +76,19 @@ class Watching:
         if isinstance(item, SourceEvent):
             self.state.happen(item)
             return self._end(time.monotonic()) if item.what is Happened.LOST else []
-        chunk = item.chunk
         if not item.recalled:
-            self.state.hear(len(chunk.data), item.at)
-        placed = []
-        for outcome in self._intake.feed(chunk.data, chunk.received, chunk.byte_seconds):
-            if not item.recalled:
+            self.state.hear(len(item.chunk.data), item.at)
+        fed = self._pipeline.feed((item.chunk,), more=True)
+        if not item.recalled:
+            for outcome in fed.outcomes:
                 self.state.count(outcome, item.at)
-            if isinstance(outcome, Heard):
-                placed += self._place(outcome, item)
-        return placed
-
-    def _place(self, heard: Heard, came: _Came) -> list[Placed]:
-        # A list that names no meter is not kept waiting for one that does: here it is shown, not stored.
-        placed = self._placer.place(heard.reading) or self._placer.give_up()
-        self.state.left_out = self._placer.left_out
-        for each in placed:
-            self.state.take(each, came.at, came.recalled)
-        return placed
+        self.state.left_out = self._pipeline.left_out
+        for placed in fed.placed:
+            self.state.take(placed, item.at, item.recalled)
+        return fed.placed
 
     def _end(self, at: float) -> list[Placed]:
-        for outcome in self._intake.end():
+        for outcome in self._pipeline.interrupted().outcomes:
             self.state.count(outcome, at)
         return []
 

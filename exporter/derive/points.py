@@ -1,15 +1,19 @@
-"""Reading -> line protocol. The schema (design.md, "InfluxDB schema") lives here and nowhere else.
+"""Points as the schema has them (docs/schema.md): the values that a meter sent, and what is derived from them.
 
-Measurement = quantity; tags meter_id, obis, phase, direction; one float field `value`; precision ms.
+Measurement = quantity; tags meter_id, obis, phase, direction; one float field `value`; precision ms. Derived points
+have a meter_id and no obis; the modules beside this one say how each figure is calculated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
-from exporter.derive.derived import Capacity, EnergySum, Phases, Threshold, capacity_step
+from exporter.derive.capacity import Capacity, capacity_step
+from exporter.derive.limits import Threshold
+from exporter.derive.phases import Phases
+from exporter.derive.sums import EnergySum
 from exporter.model.calendar import weekday_and_hour
 from exporter.model.point import line, measured_series, series, tag, text_field
 from exporter.model.reading import Measurement, Placed, Zone
@@ -19,7 +23,7 @@ SIMULATED: Final = "SIMULATED-"
 
 
 def lines(placed: Placed) -> Iterator[str]:
-    """The lines of the values that the meter sent, without a time stamp where nothing told the time."""
+    """The lines of the values that the meter sent, without a time stamp where no time is known."""
     for measurement in placed.reading.measurements:
         key, is_register = measured_series(placed.meter_id, measurement.obis, measurement.unit)
         time = placed.register_time if is_register else placed.time
@@ -58,46 +62,13 @@ def meter_line(meter_id: str, timezone: str, day: int) -> str:
     return f"meter,{tag('meter_id', meter_id)},{tag(kind, meter_id)} value=1.0,timezone={text_field(timezone)} {day}"
 
 
-def clock_offset_lines(placed: Placed) -> Iterator[str]:
-    """How far the meter's clock is from ours, s, for each list that has a clock and was timed by us."""
-    if placed.clock_offset is not None and placed.time is not None:
-        yield clock_offset_line(placed.meter_id, placed.clock_offset, placed.time)
-
-
 def clock_offset_line(meter_id: str, offset: float, ms: int) -> str:
     """How far a meter's clock is from ours, s."""
     return f"meter_clock_offset,{tag('meter_id', meter_id)} value={offset!r} {ms}"
 
 
-def reading_age_line(meter_id: str, age_s: float, ms: int) -> str:
-    """Age of a meter's last reading, s."""
-    return f"reading_age,{tag('meter_id', meter_id)} value={age_s!r} {ms}"
-
-
-def exporter_line(instance: str, fields: Mapping[str, int | float], ms: int) -> str:
-    """The exporter's own counters; every field a float, so that no later version changes a field's type."""
-    text = ",".join(f"{name}={float(value)!r}" for name, value in sorted(fields.items()))
-    return f"exporter,{tag('instance', instance)} {text} {ms}"
-
-
-def event_line(instance: str, kind: str, text: str, ms: int) -> str:
-    """Something an owner may want to see as a mark on a graph."""
-    return f"event,{tag('instance', instance)},{tag('kind', kind)} text={text_field(text)} {ms}"
-
-
-# Derived points: meter_id and no obis (derived.py says how each figure is worked out)
-
 ABOVE_STEPS: Final = -1.0
 """Value of capacity_step above the last step: the bound is infinite, and what stood there must be overwritten."""
-
-
-def figure_lines(placed: Placed, main_fuse_a: float) -> Iterator[str]:
-    """What a reading tells of the phases: unbalance, fuse load, power factor. Nothing where nothing told the time."""
-    if placed.time is not None:
-        measurements = placed.reading.measurements
-        phases = Phases.of(tuple((one.obis, one.unit) for one in measurements))
-        values = [one.value for one in measurements]
-        yield from phase_lines(phases, values, placed.meter_id, main_fuse_a, placed.time)
 
 
 def phase_lines(phases: Phases, values: Sequence[float], meter_id: str, main_fuse_a: float, ms: int) -> list[str]:

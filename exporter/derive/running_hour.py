@@ -8,13 +8,25 @@ from typing import Final, NamedTuple
 
 from exporter.model.calendar import HOUR_MS
 
-__all__ = ["HourSoFar"]
+__all__ = ["HourSoFar", "projected"]
 
 _HOLD_MS: Final = 60_000
 """How long a power is believed to last when no newer one comes."""
 
+_MOST_UNKNOWN_MS: Final = 5 * 60_000
+"""With more of the hour than this unknown, a projection would be a guess."""
 _LATE_MS: Final = 5 * 60_000
 """An hour's register comes seconds after the full hour; never this late."""
+
+
+def projected(so_far_wh: float, power_w: float, ms_left: int, unknown_ms: int = 0) -> float | None:
+    """What the running hour comes to if the power stays, Wh; `so_far_wh` itself when no time is left.
+
+    None when more than 5 minutes of the hour so far are unknown.
+    """
+    if unknown_ms > _MOST_UNKNOWN_MS:
+        return None
+    return so_far_wh + power_w * max(ms_left, 0) / HOUR_MS
 
 
 class _Anchor(NamedTuple):

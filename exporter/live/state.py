@@ -16,7 +16,7 @@ from exporter.derive.running_hour import HourSoFar
 from exporter.model.calendar import HOUR_MS
 from exporter.model.obis import describe
 from exporter.model.reading import Measurement, Placed
-from exporter.pipeline.decoder import Outcome, Unread
+from exporter.pipeline.decoder import Outcome, Undecoded
 from exporter.protocol.framing import Kind, Rejected
 from exporter.sources.contract import Happened, SourceEvent
 
@@ -206,9 +206,9 @@ class LiveState:
         self._last_frame_at = at
         self._octets_since_frame = 0
         self._search = ""
-        if isinstance(outcome, Unread):
+        if isinstance(outcome, Undecoded):
             self.unread += 1
-            self._unread_words = outcome.words
+            self._unread_words = outcome.reason
 
     def happen(self, event: SourceEvent) -> None:
         """Take an event that the source reported."""

@@ -38,6 +38,7 @@ def from_ms(ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=ms)
 
 
+@lru_cache(maxsize=4096)  # the same hours are asked for again and again
 def day_start(ms: int, zone: Zone) -> int:
     """Start of the local day that a moment lies in."""
     local = _local(ms, zone)
@@ -55,6 +56,7 @@ def day_hours(ms: int, zone: Zone) -> range:
     return range(day_start(ms, zone), next_day(ms, zone), HOUR_MS)
 
 
+@lru_cache(maxsize=4096)
 def month_start(ms: int, zone: Zone) -> int:
     """Start of the local month that a moment lies in."""
     local = _local(ms, zone)
@@ -68,6 +70,7 @@ def next_month(ms: int, zone: Zone) -> int:
     return _midnight(following.year, following.month, 1, zone)
 
 
+@lru_cache(maxsize=4096)
 def weekday_and_hour(ms: int, zone: Zone) -> tuple[int, int]:
     """Local weekday, 1 (Monday) to 7, and hour, 0 to 23. The 25th hour of a day has the number of the hour before."""
     local = _local(ms, zone)

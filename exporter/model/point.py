@@ -29,6 +29,7 @@ __all__ = [
     "series",
     "tag",
     "text_field",
+    "without",
 ]
 
 OTHER: Final = "other"
@@ -97,6 +98,20 @@ def is_of(meter_id: str) -> Callable[[str], bool]:
     # Measurement and tags end with the first blank that has no backslash before it.
     start = re.compile(rf"(?:[^\\ ]|\\.)*?{re.escape(meter_tag(meter_id))}(?=[ ,])")
     return lambda line: start.match(line) is not None
+
+
+def without(rows: Iterable[Row], meter_id: str) -> list[Row]:
+    """The rows without a meter's lines."""
+    doomed = is_of(meter_id)
+    left = []
+    for row in rows:
+        lines = row.body.decode().split("\n")
+        kept = [one for one in lines if not doomed(one)]
+        if len(kept) == len(lines):
+            left.append(row)
+        elif kept:
+            left.append(Row("\n".join(kept).encode(), row.key))
+    return left
 
 
 def escaped(value: str) -> str:

@@ -1,7 +1,7 @@
-"""By which rule a meter's clock is read, and which hour a register belongs to (design.md, "Time of a point").
+"""By which rule a meter's clock is read, and which hour a register belongs to.
 
-Four rules: the maker's habit, civil time, standard time, UTC; at first the habit. A rule changes when two hourly lists
-in a row, with different clocks, say so, and only to one that fits both.
+A rule changes when two hourly lists in a row, with different clocks, say so, and only to one that fits both. Times are
+whole milliseconds since 1970 in UTC.
 """
 
 from __future__ import annotations
@@ -10,24 +10,31 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
-from exporter.meters.clock import by_habit, local_time, to_utc
-from exporter.model.obis import describe
-from exporter.model.reading import ClockHabit, MeterClock, Reading, Zone
+from exporter.model.calendar import HOUR_MS, from_ms, to_ms
+from exporter.pipeline.arrival import Arrival
+from exporter.pipeline.clock_reading import RULE_NAMES, Rule
+
+__all__ = ["ClockRules", "Sends"]
 
 log = logging.getLogger(__name__)
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-HOUR: Final = timedelta(hours=1)
-_HOUR_MS: Final = 3_600_000
 _MINUTE_MS: Final = 60_000
-TOLERANCE: Final = timedelta(minutes=5)
-_INSTANTANEOUS: Final = 7
+_SECOND_MS: Final = 1000
+_TOLERANCE_MS: Final = 5 * _MINUTE_MS
 _MOST_RULES_DIFFER: Final = 2
 """Hours between civil summer time and UTC; a clock that is further off is wrong under every rule."""
+_REMEMBERED: Final = 2
+"""Hourly lists that are remembered: Aidon repeats the list before, also when the right one has just come."""
+_STEADY_MS: Final = 30 * _SECOND_MS
+"""A meter that sends registers again so soon sends them all the time (Sweden), not once an hour."""
+_SURE_ROW: Final = 2
+"""So many times in a row, where the meter was taken for one that sends them hourly: one extra list is no habit."""
+_FIRST_MS: Final = 10 * _SECOND_MS
+"""Of registers that come every 10 s, the first of an hour comes before this part of it is over."""
 
 
 class Sends(Enum):
@@ -41,113 +48,78 @@ class Sends(Enum):
     STEADILY = "steadily"
 
 
-_HOURLY: Final = Sends.HOURLY
-
-
-class Rule(Enum):
-    """How a meter's clock is read; the value is what is kept over a restart."""
-
-    HABIT = "habit"
-    CIVIL = "civil"
-    STANDARD = "standard"
-    UTC = "utc"
-
-
-_HABIT_OF: Final = {
-    Rule.CIVIL: ClockHabit.CIVIL,
-    Rule.STANDARD: ClockHabit.STANDARD,
-    Rule.UTC: ClockHabit.UTC,
-}
-_WORDS: Final = {
-    Rule.HABIT: "its maker's habit",
-    Rule.CIVIL: "civil time, daylight saving included",
-    Rule.STANDARD: "standard time all year",
-    Rule.UTC: "UTC",
-}
-
-
-def read_clock(clock: MeterClock, rule: Rule, habit: ClockHabit, zone: Zone, near: datetime | None) -> datetime | None:
-    """A meter's clock in UTC by a rule; None when it is no date. A deviation counts under the habit only."""
-    if rule is Rule.HABIT:
-        return to_utc(clock, habit, zone, near)
-    local = local_time(clock)
-    try:
-        return None if local is None else by_habit(local, _HABIT_OF[rule], zone, near)
-    except OverflowError:
-        return None
-
-
-_REMEMBERED: Final = 2
-"""Hourly lists that are remembered: Aidon repeats the list before, also when the right one has just come."""
-_STEADY: Final = timedelta(seconds=30)
-"""A meter that sends registers so soon again sends them all the time (Sweden), not once an hour."""
-_SURE_ROW: Final = 2
-"""So many times in a row, where the meter was taken for one that sends them hourly: one extra list is no habit."""
-_FIRST_SECONDS: Final = 10
-"""Of registers that come every 10 s, the first of an hour comes before this second of it."""
-
-
 @dataclass(frozen=True, slots=True)
 class _HourList:
-    """An hourly list before: what its clock read, its registers, the time they were given."""
+    """An earlier hourly list: what its clock showed, its registers, the time they were given."""
 
-    clock: str
+    shown: int
     registers: tuple[float, ...]
-    time_ms: int
+    time: int
 
 
 @dataclass(frozen=True, slots=True)
 class _MeterClock:
     """What is remembered of one meter: its newest hourly lists, newest first, and the hour that began last.
 
-    `suspects` are the rules that fitted the list before, when ours did not; `sends` tells whether registers come all
-    the time or once an hour.
+    `suspects` are the rules that fitted the last list when ours did not; `sends` says whether registers come all the
+    time or once an hour.
     """
 
     rule: Rule = Rule.HABIT
     lists: tuple[_HourList, ...] = ()
-    hour_ms: int | None = None
+    hour: int | None = None
     suspects: tuple[Rule, ...] = ()
     sends: Sends = Sends.UNKNOWN
 
     def text(self) -> str:
-        lists = [[one.clock, one.registers, one.time_ms] for one in self.lists]
+        """All of it, to be kept over a restart."""
+        lists = [[_iso(one.shown), one.registers, one.time] for one in self.lists]
         suspects = [rule.value for rule in self.suspects]
-        return json.dumps([self.rule.value, lists, self.hour_ms, suspects, self.sends.value])
+        return json.dumps([self.rule.value, lists, self.hour, suspects, self.sends.value])
 
     @classmethod
     def parse(cls, text: str) -> _MeterClock:
-        rule, lists, hour_ms, suspects, sends = json.loads(text)
-        kept = tuple(_HourList(clock, tuple(registers), time_ms) for clock, registers, time_ms in lists)
-        return cls(Rule(rule), kept, hour_ms, tuple(map(Rule, suspects)), Sends(sends))
+        """What `text` gave."""
+        rule, lists, hour, suspects, sends = json.loads(text)
+        kept = tuple(_HourList(_from_iso(shown), tuple(registers), time) for shown, registers, time in lists)
+        return cls(Rule(rule), kept, hour, tuple(map(Rule, suspects)), Sends(sends))
+
+
+def _iso(shown: int) -> str:
+    return from_ms(shown).replace(tzinfo=None).isoformat()
+
+
+def _from_iso(text: str) -> int:
+    return to_ms(datetime.fromisoformat(text).replace(tzinfo=UTC))
 
 
 def _parsed(key: str, text: str) -> _MeterClock:
     try:
         return _MeterClock.parse(text)
     except (ValueError, TypeError, IndexError, AttributeError):
-        log.warning("what the outbox remembers under %s is not understood (another version's?): it is learnt anew", key)
+        log.warning("the state under %s in the outbox is not understood (another version's?): it is learned again", key)
         return _MeterClock()
 
 
+_UNKNOWN_METER: Final = _MeterClock()
+
+
 class ClockRules:
-    """The clocks of all meters of one source. `state` is what `new_state` gave before a restart."""
+    """The clocks of all meters of one stream. `state` is what `new_state` gave before a restart."""
 
     _KEY: Final = "clock:"
 
-    def __init__(self, zone: Zone, state: Mapping[str, str]) -> None:
-        self._zone = zone
+    def __init__(self, state: Mapping[str, str]) -> None:
         self._meters: dict[str, _MeterClock] = {}
         for key, text in state.items():
             if key.startswith(self._KEY):
                 self._meters[key.removeprefix(self._KEY)] = _parsed(key, text)
         self._changed: set[str] = set()
-        self.shown: dict[str, int] = {}
-        """What the list with registers before showed, by meter: local time in ms."""
+        self._shown: dict[str, int] = {}  # what the last list with registers showed, by meter
         self._row: dict[str, int] = {}  # how many lists with registers came one soon after the other
         self._said: set[str] = set()
-        self.settled: dict[str, Sends] = {}
-        """Meters of which it is known for good how often they send registers."""
+        self.hourly: set[str] = set()
+        """Meters that send registers once an hour: `learn` learns nothing more from a list of theirs without any."""
 
     def new_state(self) -> dict[str, str]:
         """What changed since this was last asked: key -> text."""
@@ -155,236 +127,194 @@ class ClockRules:
         return {self._KEY + meter_id: self._meters[meter_id].text() for meter_id in changed}
 
     def forget(self, meter_id: str) -> None:
-        """Learn this meter's clock anew."""
-        for known in (self._meters, self.shown, self._row, self.settled):
+        """Remove what is known of this meter's clock: it is learned again."""
+        for known in (self._meters, self._shown, self._row):
             known.pop(meter_id, None)
         self._changed.discard(meter_id)
         self._said.discard(meter_id)
+        self.hourly.discard(meter_id)
 
-    def teaches_nothing(self, meter_id: str, shown: int | None) -> bool:
-        """Whether a list teaches nothing but what it shows, and tells no hour.
+    def clock(self, one: Arrival, meter_id: str, near: int | None) -> int | None:
+        """The list's clock in UTC by the rule in force for this meter."""
+        return one.utc(self._of(meter_id).rule, near)
 
-        `shown` is the local time, ms, that the clock beside its registers shows; None where it has none of both.
+    def is_repeat(self, one: Arrival, meter_id: str) -> bool:
+        """Whether this is an hourly list that came before, with the same clock and registers.
+
+        A clock that is right now makes it none: in the hour that comes twice no energy need have been used.
         """
-        sends = self.settled.get(meter_id)
-        if shown is None:
-            return sends is _HOURLY
-        into_hour = shown % _HOUR_MS
-        if into_hour >= _MINUTE_MS:
-            return sends is not None
-        return sends is Sends.STEADILY and into_hour >= _FIRST_SECONDS * 1000
+        if not one.registers or one.shown is None:
+            return False
+        return self._shown.get(meter_id) == one.shown or self._heard_before(one, self._of(meter_id)) is not None
 
-    def rule(self, meter_id: str) -> Rule:
-        """The rule in force for this meter."""
-        return self._of(meter_id).rule
-
-    def clock(self, reading: Reading, meter_id: str, near: datetime | None) -> datetime | None:
-        """The reading's clock in UTC by the rule in force for this meter."""
-        if reading.meter_clock is None:
-            return None
-        rule = self._of(meter_id).rule
-        return read_clock(reading.meter_clock, rule, reading.habit, self._zone, near or reading.received)
-
-    def is_repeat(self, reading: Reading, meter_id: str) -> bool:
-        """Whether this is an hourly list that was heard before, with the same clock and registers: it teaches nothing.
-
-        Of a clock that is right now it is none: in the hour that comes twice nothing need have been used.
-        """
-        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
-        again = local is not None and self.shown.get(meter_id) == local_ms(local) and bool(_registers(reading))
-        return again or self._heard_before(reading, meter_id) is not None
-
-    def _heard_before(self, reading: Reading, meter_id: str) -> _HourList | None:
-        shown, registers = _shown(reading), _registers(reading)
-        if not registers:
-            return None
-        for heard in self._of(meter_id).lists:
-            if (heard.clock, heard.registers) == (shown, registers):
-                clock, received = self.clock(reading, meter_id, reading.received), reading.received
-                right = clock is not None and received is not None and abs(clock - received) <= TOLERANCE
-                later = received is not None and abs(received - _moment(heard.time_ms)) > HOUR / 2
+    @staticmethod
+    def _heard_before(one: Arrival, meter: _MeterClock) -> _HourList | None:
+        for heard in meter.lists:
+            if heard.shown == one.shown and heard.registers == one.registers:
+                received = one.received_ms
+                if received is None:
+                    return heard
+                utc = one.utc(meter.rule, received)
+                right = utc is not None and abs(utc - received) <= _TOLERANCE_MS
+                later = abs(received - heard.time) > HOUR_MS // 2
                 return None if right and later else heard
         return None
 
-    def is_unsure(self, reading: Reading, meter_id: str) -> bool:
-        """Whether only the next list will tell if these registers are an hour's, or come too late to be.
+    def is_unsure(self, one: Arrival, meter_id: str) -> bool:
+        """Whether only the next list will say if these registers are an hour's, or come too late to be.
 
         So it is with the first list ever of a meter, when it comes later than a meter that sends registers all the
         time (Sweden) sends the hour's.
         """
-        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
-        if local is None or local.minute != 0 or local.second < _FIRST_SECONDS or not _registers(reading):
+        if not one.registers or one.shown is None:
             return False
         meter = self._of(meter_id)
-        clock = self.clock(reading, meter_id, reading.received)
-        begun = clock is not None and _ms(_floor(clock)) == meter.hour_ms
-        return meter.sends is Sends.UNKNOWN and not begun
+        into_hour = one.shown % HOUR_MS
+        if meter.sends is not Sends.UNKNOWN or into_hour >= _MINUTE_MS or into_hour < _FIRST_MS:
+            return False
+        utc = one.utc(meter.rule, one.received_ms)
+        return utc is None or _floor(utc) != meter.hour
 
-    def learn(self, reading: Reading, meter_id: str) -> None:
+    def learn(self, one: Arrival, meter_id: str) -> None:
         """Learn from a list, before it is placed, how often its meter sends registers."""
-        meter = self._of(meter_id)
-        sends = meter.sends
-        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
-        if not _registers(reading) or local is None:
-            if any(m.obis.d == _INSTANTANEOUS for m in reading.measurements):
-                sends = Sends.HOURLY
+        meter = self._meters.get(meter_id, _UNKNOWN_METER)
+        shown = one.shown
+        if not one.registers or shown is None:
             self._row[meter_id] = 0
-        else:
-            before = self.shown.get(meter_id)
-            shown = self.shown[meter_id] = local_ms(local)
-            since = None if before is None else timedelta(milliseconds=shown - before)
-            sends = self._steadiness(sends, meter_id, local, since)
+            if one.instantaneous:
+                self.hourly.add(meter_id)
+                if meter.sends is not Sends.HOURLY:
+                    self._keep(meter_id, replace(meter, sends=Sends.HOURLY))
+            return
+        before = self._shown.get(meter_id)
+        self._shown[meter_id] = shown
+        sends = self._steadiness(meter.sends, meter_id, shown, None if before is None else shown - before)
         if sends is not meter.sends:
             self._keep(meter_id, replace(meter, sends=sends))
-        if sends in (Sends.HOURLY, Sends.STEADILY):
-            self.settled[meter_id] = sends
 
-    def _steadiness(self, sends: Sends, meter_id: str, local: datetime, since: timedelta | None) -> Sends:
-        """What a list with registers tells, by what its clock shows and how long since the one before."""
-        soon = since is not None and timedelta() < since <= _STEADY
+    def _steadiness(self, sends: Sends, meter_id: str, shown: int, since: int | None) -> Sends:
+        """What a list with registers says, by what its clock shows and how long since the last one."""
+        soon = since is not None and 0 < since <= _STEADY_MS
         self._row[meter_id] = self._row.get(meter_id, 0) + 1 if soon else 0
         if sends in (Sends.HOURLY, Sends.STEADILY):
             return sends
-        if local.minute != 0:  # an hourly list comes in the first minute of its own clock's hour
+        if shown % HOUR_MS >= _MINUTE_MS:  # an hourly list comes in the first minute of its own clock's hour
             return Sends.STEADILY
         if soon and (sends is Sends.UNKNOWN or self._row[meter_id] >= _SURE_ROW):
             return Sends.STEADILY
-        if since is not None and since > _STEADY:
+        if since is not None and since > _STEADY_MS:
             return Sends.HOURLY_SO_FAR
         return sends
 
-    def register_hour(self, reading: Reading, meter_id: str, time_ms: int, *, unsure: bool = False) -> tuple[int, bool]:
-        """When the registers of a list were taken, ms, and whether they are an hour's.
+    def register_hour(self, one: Arrival, meter_id: str, time: int, *, unsure: bool = False) -> tuple[int, bool]:
+        """When the registers of a list were taken, and whether they are an hour's.
 
-        `time_ms` is the time of the reading, which registers of no hour carry; those of an `unsure` list are of none.
+        `time` is the time of the list, which registers of no hour carry; those of an `unsure` list are of none.
         """
-        registers = _registers(reading)
-        local = None if reading.meter_clock is None else local_time(reading.meter_clock)
-        if not registers or local is None:
-            return time_ms, False
+        if not one.registers or one.shown is None:
+            return time, False
         meter = self._of(meter_id)
-        late = unsure or (meter.sends is Sends.STEADILY and local.second >= _FIRST_SECONDS)
-        if local.minute != 0 or late:  # late: the hour's own was not heard, and this one came too late for it
-            return time_ms, False
-        heard = self._heard_before(reading, meter_id)
+        into_hour = one.shown % HOUR_MS
+        late = unsure or (meter.sends is Sends.STEADILY and into_hour >= _FIRST_MS)
+        if late or into_hour >= _MINUTE_MS:  # late: the hour's own was not heard, and this one came too late for it
+            return time, False
+        heard = self._heard_before(one, meter)
         if heard is not None:
-            return heard.time_ms, False  # stamped as that one was
-        hour, meter = self._hour_of(reading, meter_id, meter, _moment(time_ms))
-        hour_ms = None if hour is None else _ms(hour)
-        starts = hour_ms is not None and hour_ms != meter.hour_ms
-        given = hour_ms if starts and hour_ms is not None else time_ms
-        lists = (_HourList(local.isoformat(), registers, given), *meter.lists)[:_REMEMBERED]
-        self._keep(meter_id, replace(meter, lists=lists, hour_ms=hour_ms if starts else meter.hour_ms))
+            return heard.time, False  # the same time as that one
+        hour, meter = self._hour_of(one, meter_id, meter, time)
+        starts = hour is not None and hour != meter.hour
+        given = hour if starts and hour is not None else time
+        lists = (_HourList(one.shown, one.registers, given), *meter.lists)[:_REMEMBERED]
+        began = hour if starts else meter.hour
+        self._keep(meter_id, _MeterClock(meter.rule, lists, began, meter.suspects, meter.sends))
         return given, starts
 
     def _of(self, meter_id: str) -> _MeterClock:
-        return self._meters.get(meter_id, _MeterClock())
+        return self._meters.get(meter_id, _UNKNOWN_METER)
 
     def _keep(self, meter_id: str, meter: _MeterClock) -> None:
         if self._meters.get(meter_id) != meter:
             self._meters[meter_id] = meter
             self._changed.add(meter_id)
 
-    def _hour_of(
-        self, reading: Reading, meter_id: str, meter: _MeterClock, moment: datetime
-    ) -> tuple[datetime | None, _MeterClock]:
-        """The full hour of an hourly list, None when it starts none; and what was learnt of the clock."""
-        received = reading.received
-        clock = self.clock(reading, meter_id, moment)
-        if clock is None or reading.meter_clock is None:
+    def _hour_of(self, one: Arrival, meter_id: str, meter: _MeterClock, time: int) -> tuple[int | None, _MeterClock]:
+        """The full hour of an hourly list, None when it starts none; and what was learned of the clock."""
+        received = one.received_ms
+        utc = one.utc(meter.rule, time)
+        if utc is None:
             return None, meter
         if received is None:
-            hour = _floor(clock)
-            if _ms(hour) == meter.hour_ms:  # other registers: of the hour that comes twice in autumn, the second
-                hour = _floor(self.clock(reading, meter_id, clock + HOUR) or clock)
-            return hour, replace(meter, suspects=())
-        if abs(clock - received) <= TOLERANCE:
-            return _floor(clock), replace(meter, suspects=())
-        fitting = tuple(
-            rule
-            for rule in Rule
-            if rule is not meter.rule
-            and (other := read_clock(reading.meter_clock, rule, reading.habit, self._zone, received)) is not None
-            and abs(other - received) <= TOLERANCE
-        )
-        again = bool(meter.lists) and _hour_shown(meter.lists[0].clock) == _hour_shown(_shown(reading))
-        if again and abs(received - _moment(meter.lists[0].time_ms)) < HOUR / 2:
+            hour = _floor(utc)
+            if hour == meter.hour:  # other registers: of the hour that comes twice in autumn, the second
+                later = one.utc(meter.rule, utc + HOUR_MS)
+                hour = _floor(utc if later is None else later)
+            return hour, _without_suspects(meter)
+        if abs(utc - received) <= _TOLERANCE_MS:
+            return _floor(utc), _without_suspects(meter)
+        return self._hour_of_odd_clock(one, utc, received, meter_id, meter)
+
+    def _hour_of_odd_clock(
+        self, one: Arrival, utc: int, received: int, meter_id: str, meter: _MeterClock
+    ) -> tuple[int | None, _MeterClock]:
+        """As `_hour_of`, of a clock that is over 5 minutes off when read by the rule in force."""
+        fitting = tuple(rule for rule in Rule if rule is not meter.rule and _fits(one.utc(rule, received), received))
+        last = meter.lists[0] if meter.lists else None
+        again = last is not None and last.shown // HOUR_MS == (one.shown or 0) // HOUR_MS
+        if again and last is not None and abs(received - last.time) < HOUR_MS // 2:
             return None, meter  # not the next hourly list: the same hour's once more, as Swedish meters send it
         both = [] if again else [rule for rule in fitting if rule in meter.suspects]
         if both:
             log.warning(
                 "the clock of meter %s is %+.1f h off when read as %s; it is read as %s from now on",
                 meter_id,
-                (clock - received) / HOUR,
-                _WORDS[meter.rule],
-                _WORDS[both[0]],
+                (utc - received) / HOUR_MS,
+                RULE_NAMES[meter.rule],
+                RULE_NAMES[both[0]],
             )
-            changed = replace(meter, rule=both[0], suspects=())
-            reread = read_clock(reading.meter_clock, changed.rule, reading.habit, self._zone, received)
-            return None if reread is None else _floor(reread), changed
-        if fitting or _whole_hours(clock - received):
+            reread = one.utc(both[0], received)
+            return None if reread is None else _floor(reread), replace(meter, rule=both[0], suspects=())
+        if fitting or _whole_hours(utc - received):
             if not fitting:
-                self._say_off(meter_id, clock - received)
+                self._say_off(meter_id, utc - received)
             return None, meter if again else replace(meter, suspects=fitting)
-        return self._of_wrong_clock(clock, received, meter_id), replace(meter, suspects=())
+        return self._hour_of_wrong_clock(utc, received, meter_id), replace(meter, suspects=())
 
-    def _say_off(self, meter_id: str, off: timedelta) -> None:
+    def _say_off(self, meter_id: str, off: int) -> None:
         if meter_id not in self._said:
             self._said.add(meter_id)
             log.warning(
-                "the clock of meter %s is %+.1f h off: its registers begin no hour until that is understood or over",
+                "the clock of meter %s is %+.1f h off: its registers begin no hour until this is explained or over",
                 meter_id,
-                off / HOUR,
+                off / HOUR_MS,
             )
 
     @staticmethod
-    def _of_wrong_clock(clock: datetime, received: datetime, meter_id: str) -> datetime | None:
-        nearest = _floor(received + HOUR / 2)
-        if abs(received - nearest) > TOLERANCE:
+    def _hour_of_wrong_clock(utc: int, received: int, meter_id: str) -> int | None:
+        nearest = _floor(received + HOUR_MS // 2)
+        if abs(received - nearest) > _TOLERANCE_MS:
             return None
         log.warning(
-            "the clock of meter %s is wrong by %+.0f s; its registers are taken for those of %s",
+            "the clock of meter %s is wrong by %+.0f s; its registers are taken as those of %s",
             meter_id,
-            (clock - received).total_seconds(),
-            nearest.strftime("%Y-%m-%d %H:%M UTC"),
+            (utc - received) / _SECOND_MS,
+            from_ms(nearest).strftime("%Y-%m-%d %H:%M UTC"),
         )
         return nearest
 
 
-def _registers(reading: Reading) -> tuple[float, ...]:
-    """The registers of a list that says itself when they were taken; empty for any other list."""
-    if not reading.list_clock:
-        return ()
-    return tuple(m.value for m in reading.measurements if (q := describe(m.obis)) and q.is_register)
+def _without_suspects(meter: _MeterClock) -> _MeterClock:
+    return replace(meter, suspects=()) if meter.suspects else meter
 
 
-def _hour_shown(shown: str) -> str:
-    return shown[:13]
+def _fits(utc: int | None, received: int) -> bool:
+    return utc is not None and abs(utc - received) <= _TOLERANCE_MS
 
 
-def _shown(reading: Reading) -> str:
-    local = None if reading.meter_clock is None else local_time(reading.meter_clock)
-    return "" if local is None else local.isoformat()
+def _whole_hours(off: int) -> bool:
+    hours = round(off / HOUR_MS)
+    return abs(hours) <= _MOST_RULES_DIFFER and abs(off - hours * HOUR_MS) <= _TOLERANCE_MS
 
 
-def _whole_hours(off: timedelta) -> bool:
-    hours = round(off / HOUR)
-    return abs(hours) <= _MOST_RULES_DIFFER and abs(off - hours * HOUR) <= TOLERANCE
-
-
-def _floor(moment: datetime) -> datetime:
-    # Hours of UTC are hours of every zone that a HAN meter stands in.
-    return moment.replace(minute=0, second=0, microsecond=0)
-
-
-def local_ms(local: datetime) -> int:
-    """A local time without its zone, as if it were UTC, ms."""
-    return _ms(local.replace(tzinfo=UTC))
-
-
-def _ms(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _moment(ms: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=ms)
+def _floor(ms: int) -> int:
+    # Hours of UTC are hours of every zone that a HAN meter is in.
+    return ms - ms % HOUR_MS

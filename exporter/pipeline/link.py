@@ -1,4 +1,4 @@
-"""The exporter's own state: what each source does, in words and as metrics, and whether all is well."""
+"""What each source does, in one set of words: for the log, `check`, `watch` and the metrics."""
 
 from __future__ import annotations
 
@@ -6,31 +6,22 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from exporter.pipeline.decoder import Heard, Outcome, Unread
+from exporter.limiter import OnceAMinute
 from exporter.protocol.framing import Kind, Rejected
 from exporter.sources.contract import Happened, SourceEvent
 
 log = logging.getLogger(__name__)
 
-NO_FRAME_LIMIT_S: Final = 300.0
-"""A source without a frame for so long is not well."""
-BACKLOG_LIMIT_S: Final = 600.0
-"""The oldest unsent reading may wait so long while InfluxDB is configured."""
 _GARBAGE_OCTETS: Final = 1024
 """So many octets without a frame cannot be the rest of one: wrong parity or speed."""
 _UNREAD_FRAMES: Final = 3
-_WORDS_EVERY_S: Final = 60.0
 _METERS: Final = 1024
 """Meters whose last reading is remembered, for its age."""
-_AGE_TOLD_S: Final = 24 * 3600.0
-"""A meter that was not heard for so long is no more."""
-_AHEAD_S: Final = 60.0
-"""A clock that is set back by less is being kept right."""
 _SWAPPED_AFTER_S: Final = 600.0
 """Two meters that speak in turn on a source change places all the time; one not heard for so long is news."""
 
@@ -58,9 +49,6 @@ _LEVELS: Final = {
     LinkState.ENDED: logging.INFO,
     LinkState.FAILED: logging.ERROR,
 }
-_NEVER_WELL: Final = frozenset({"failed", "unreadable"})
-"""States, as `snapshot` names them, that do not pass by themselves: no need to wait for NO_FRAME_LIMIT_S."""
-
 _OF_EVENT: Final = {
     Happened.OPENED: LinkState.WAITING,
     Happened.MISSING: LinkState.MISSING,
@@ -116,7 +104,7 @@ class Link:
         self._found = ""  # with which speed and parity frames check
         self._findings: list[str] = []
         self._opened_before = False
-        self._said: dict[str, _Minute] = {}
+        self._said: dict[str, OnceAMinute] = {}
 
     def happened(self, event: SourceEvent) -> None:
         """Take what the source says of itself."""
@@ -131,16 +119,41 @@ class Link:
                 self._found, self._findings = event.words, [event.words]
             self._become(_OF_EVENT[event.what], event.words, news=event.what in (Happened.NO_FRAMES, Happened.FOUND))
 
-    def heard(self, octets: int, outcomes: Sequence[Outcome]) -> None:
-        """Take what a chunk brought."""
+    def hear(self, size: int) -> None:
+        """A chunk of so many bytes came."""
         with self._lock:
-            self.counts.octets += octets
-            self._octets_without_frame += octets
-            for outcome in outcomes:
-                if isinstance(outcome, Rejected):
-                    self._rejected(outcome)
-                else:
-                    self._frame(outcome)
+            self.counts.octets += size
+            self._octets_without_frame += size
+
+    def decoded(self) -> None:
+        """A message came, and was decoded."""
+        with self._lock:
+            self._message()
+            self._unread_in_a_row = 0
+            self._become(LinkState.OK, f"reading {self.name}" + (f"; {self._found}" if self._found else ""))
+
+    def undecoded(self, reason: str) -> None:
+        """A message came that cannot be decoded."""
+        with self._lock:
+            self._message()
+            self.counts.unread += 1
+            self._unread_in_a_row += 1
+            self.unread_words = reason
+            self._say("unread", f"a frame from {self.name} cannot be read: {reason}")
+            if self._unread_in_a_row >= _UNREAD_FRAMES:
+                self._become(LinkState.UNREADABLE, f"frames come from {self.name} and none can be read: {reason}")
+
+    def rejected(self, rejected: Rejected) -> None:
+        """Bytes came that belong to no message."""
+        with self._lock:
+            self.rejects[rejected.kind] += 1
+            if rejected.kind is Kind.FILL or (rejected.offset == 0 and rejected.kind is Kind.NOISE):
+                return  # flags between frames, and the rest of the frame that had begun before we listened
+            self._say("rejected", f"{rejected.size} bytes from {self.name} are no frame: {rejected.reason}")
+
+    def judge(self) -> None:
+        """All of a chunk was looked at."""
+        with self._lock:
             if self._octets_without_frame >= _GARBAGE_OCTETS:
                 self._become(LinkState.NO_FRAMES, self._search or self._no_frame_words())
 
@@ -161,11 +174,12 @@ class Link:
         with self._lock:
             self.meter, self._named = meter_id, meter_id if named else None
 
-    def read(self, meter_id: str, *, named: bool = True) -> None:
-        """A reading of this meter is on its way; `named`: it said so itself."""
+    def read(self, meter_id: str, *, named: bool = True, timed: bool = True) -> None:
+        """A reading of this meter is on its way; `named`: it said so itself, `timed`: it has a time."""
         with self._lock:
             now = self._monotonic()
             self.counts.readings += 1
+            self.counts.without_time += not timed
             if named and meter_id != self._named:
                 self._exchanged(meter_id, now)
             if self.meter not in (None, meter_id) and len(self.replaced) < _METERS:
@@ -203,27 +217,10 @@ class Link:
         with self._lock:
             self._become(LinkState.FAILED, words)
 
-    def _frame(self, outcome: Heard | Unread) -> None:
+    def _message(self) -> None:
         self.counts.frames += 1
         self._octets_without_frame, self._search = 0, ""
         self._last_frame = self._monotonic()
-        if isinstance(outcome, Heard):
-            self._unread_in_a_row = 0
-            self._become(LinkState.OK, f"reading {self.name}" + (f"; {self._found}" if self._found else ""))
-            return
-        self.counts.unread += 1
-        self._unread_in_a_row += 1
-        self.unread_words = outcome.words
-        self._say("unread", f"a frame from {self.name} cannot be read: {outcome.words}")
-        if self._unread_in_a_row >= _UNREAD_FRAMES:
-            words = f"frames come from {self.name} and none can be read: {outcome.words}"
-            self._become(LinkState.UNREADABLE, words)
-
-    def _rejected(self, rejected: Rejected) -> None:
-        self.rejects[rejected.kind] += 1
-        if rejected.kind is Kind.FILL or (rejected.offset == 0 and rejected.kind is Kind.NOISE):
-            return  # flags between frames, and the rest of the frame we came in the middle of
-        self._say("rejected", f"{rejected.size} octets from {self.name} are no frame: {rejected.reason}")
 
     def _become(self, state: LinkState, words: str, *, news: bool = False) -> None:
         quiet = state in (LinkState.OK, LinkState.NO_FRAMES) and not news
@@ -232,9 +229,9 @@ class Link:
         self.state, self.words = state, words
 
     def _say(self, what: str, words: str) -> None:
-        count = self._said.setdefault(what, _Minute()).count(self._monotonic())
-        if count:
-            log.warning("%s%s", words, f" ({count} such in all by now)" if count > 1 else "")
+        limiter = self._said.setdefault(what, OnceAMinute(self._monotonic))
+        if limiter.due():
+            log.warning("%s%s", words, f" ({limiter.count} so far)" if limiter.count > 1 else "")
 
     def frame_age(self) -> float:
         """Seconds since the last frame, or since the start."""
@@ -264,100 +261,3 @@ class Link:
             "frame_age_s": round(self.frame_age(), 1),
             "reading_age_s": {meter_id: round(age, 1) for meter_id, age in self.reading_ages().items()},
         }
-
-
-class ReadingAges:
-    """The age of each meter's last reading, until it is a day old: over a restart too.
-
-    `before` tells when meters were last heard before this process began, ms.
-    """
-
-    def __init__(self, before: Mapping[str, int]) -> None:
-        self._before = dict(before)
-        self._lock = threading.Lock()
-
-    def of(self, links: Sequence[Link], now_ms: int) -> dict[str, float]:
-        """Meter id -> s. One that was heard before the restart, and none in its place, is told by the clock."""
-        heard: dict[str, float] = {}
-        for link in links:
-            ages = link.reading_ages()
-            for meter_id in {*ages, *link.replaced}:
-                self.forget(meter_id)
-            heard |= {meter_id: age for meter_id, age in ages.items() if meter_id == link.meter}
-        ages = self.missed(now_ms) | heard
-        return {meter_id: age for meter_id, age in ages.items() if age <= _AGE_TOLD_S}
-
-    def missed(self, now_ms: int) -> dict[str, float]:
-        """Those of them that were not heard since the restart."""
-        with self._lock:
-            ages = {meter_id: (now_ms - at) / 1000 for meter_id, at in self._before.items()}
-        # A time still to come was kept under another clock: nothing is told before it is over.
-        return {meter_id: max(age, 0.0) for meter_id, age in ages.items() if -_AHEAD_S <= age <= _AGE_TOLD_S}
-
-    def forget(self, meter_id: str) -> None:
-        """Nothing more of this meter before it is heard again."""
-        with self._lock:
-            self._before.pop(meter_id, None)
-
-
-class _Minute:
-    """Lets the first through at once, then one a minute."""
-
-    def __init__(self) -> None:
-        self._next = float("-inf")
-        self._count = 0
-
-    def count(self, now: float) -> int:
-        """How many there were by now if it is time to say so, else 0."""
-        self._count += 1
-        if now < self._next:
-            return 0
-        self._next = now + _WORDS_EVERY_S
-        return self._count
-
-
-def exporter_fields(
-    links: Sequence[Link], outbox: Mapping[str, float], writer: Mapping[str, float]
-) -> dict[str, int | float]:
-    """Fields of the `exporter` point: sums over the sources, then what outbox and writer add."""
-    fields: Counter[str] = Counter()
-    for link in links:
-        fields["frames"] += link.counts.frames
-        fields["octets"] += link.counts.octets
-        fields["readings"] += link.counts.readings
-        fields["rejects_unread"] += link.counts.unread
-        fields["reconnects"] += link.counts.reconnects
-        fields["readings_without_time"] += link.counts.without_time
-        fields["readings_left_out"] += link.counts.left_out
-        fields["lines_lost"] += link.counts.lost_lines
-        for kind in Kind:
-            fields[f"rejects_{kind.value}"] += link.rejects[kind]
-    # The worst of the sources: 1 is well, higher is a fault that has a name.
-    states = max((link.state.value for link in links), default=0)
-    return {**fields, "source_state": states, **outbox, **writer, "memory": resident_octets()}
-
-
-def resident_octets() -> int:
-    """Resident memory of this process; 0 where the platform does not tell."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-            pages = int(file.read().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    import resource
-
-    return pages * resource.getpagesize()
-
-
-def faults(status: Mapping[str, Any]) -> list[str]:
-    """What is not well in a status as the service gives it out, in words; empty when all is."""
-    found = []
-    for link in status["sources"]:
-        if link["state"] in _NEVER_WELL:
-            found.append(link["words"])
-        elif link["state"] != "ended" and link["frame_age_s"] > NO_FRAME_LIMIT_S:
-            found.append(f"no frame from {link['name']} for {link['frame_age_s']:.0f} s: {link['words']}")
-    influx, age = status["influx"], status["outbox"]["oldest_age_s"]
-    if influx is not None and age is not None and age > BACKLOG_LIMIT_S:
-        found.append(f"the oldest unsent reading waits for {age:.0f} s: {influx['words'] or influx['state']}")
-    return found

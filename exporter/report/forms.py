@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from exporter.counted import counted
-from exporter.derive.derived import EnergySum
+from exporter.derive.sums import EnergySum
 from exporter.model.calendar import HOUR_MS
 from exporter.report.month import Day, MonthReport, clock_time, kwh, local
 

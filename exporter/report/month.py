@@ -14,7 +14,8 @@ from itertools import groupby
 from typing import Final
 
 from exporter.counted import counted
-from exporter.derive.derived import Capacity, EnergySum, capacity, capacity_step, day_sums, month_sums
+from exporter.derive.capacity import Capacity, capacity, capacity_step
+from exporter.derive.sums import EnergySum, day_sums, month_sums
 from exporter.model.calendar import HOUR_MS, day_start, month_start, next_month
 from exporter.model.reading import Zone
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
 from exporter.model import point
+from exporter.model.state_keys import state_of
 from exporter.outbox.queue import Outbox
 
 log = logging.getLogger(__name__)
@@ -64,31 +65,3 @@ def forget(outbox: Outbox, meter_id: str, memories: Sequence[Memory] = (), sende
         rejected += more_rejected
     log.info("meter %s is forgotten: %d lines, %d entries of the state", meter_id, lines, len(keys))
     return Forgotten(lines, rejected, len(keys), settled)
-
-
-def meter_of(key: str, value: str) -> str | None:
-    """The meter that an entry of the state is about; None for one of another kind.
-
-    Keys: `last_id:SOURCE` (placing.py; the meter is its value), `clock:METER` (clock_rules.py),
-    `running:DIRECTION:METER` (deriving.py), `registers:` and `imported:METER:DIRECTION:MONTH` (hour_book.py).
-    """
-    kind, _, rest = key.partition(":")
-    if kind == "last_id":
-        return value
-    if kind == "clock":
-        return rest
-    if kind == "running":
-        return rest.partition(":")[2]
-    if kind in ("registers", "imported"):
-        return rest.rsplit(":", 2)[0]
-    return None
-
-
-def state_of(state: Mapping[str, str], meter_id: str) -> list[str]:
-    """The keys of the entries that are about a meter."""
-    return [key for key, value in state.items() if meter_of(key, value) == meter_id]
-
-
-def meters_of(state: Mapping[str, str]) -> set[str]:
-    """The meters that a state knows."""
-    return {meter_id for key, value in state.items() if (meter_id := meter_of(key, value))}

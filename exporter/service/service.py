@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exporter import __version__
 from exporter.derive import points
-from exporter.derive.deriver import backlog_threshold_lines, last_heard, limit_lines
+from exporter.derive.derivations import backlog_threshold_lines, last_heard, limit_lines
 from exporter.meters import safe_text
 from exporter.model import point
 from exporter.model.calendar import to_ms
@@ -30,11 +30,13 @@ from exporter.outbox import rejected
 from exporter.outbox.batch import Status
 from exporter.outbox.memory_queue import OrderedOutbox, Straight
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.pipeline.link import Link, ReadingAges, exporter_fields
+from exporter.pipeline.link import Link
+from exporter.service import own_points
 from exporter.service.events import LineMarks, SourceMarks
 from exporter.service.forgetting import forget
+from exporter.service.metrics import ReadingAges, exporter_fields
 from exporter.service.piggyback import Aboard
-from exporter.service.source_worker import Reader
+from exporter.service.source_worker import SourceWorker
 from exporter.service.status_socket import StatusServer, socket_path
 from exporter.sinks.backoff import Minute
 from exporter.sinks.influx.client import Client
@@ -86,20 +88,20 @@ class Service:
         )
         name_apart(sources)
         self._aboard = Aboard(METRICS_EVERY_S, time.monotonic())
-        self.readers = [
-            Reader(source, Link(source.name, url), self._outbox, settings, self._straight, self._aboard)
+        self.workers = [
+            SourceWorker(source, Link(source.name, url), self._outbox, settings, self._straight, self._aboard)
             for source, url in zip(sources, settings.sources, strict=True)
         ]
         self._writer = self._make_writer(settings)
         self._ages = ReadingAges(self._heard_before())
-        self._source_marks = [SourceMarks(reader.link) for reader in self.readers]
+        self._source_marks = [SourceMarks(worker.link) for worker in self.workers]
         self._outbox_words = Minute()
         self._last_status = self._first_status()
         self._line_marks = LineMarks(self._last_status.dropped_lines)
 
     def _heard_before(self) -> dict[str, int]:
         """When each meter was heard that was the last on its source, ms. Of a simulated one nothing is missed."""
-        last = {*self._outbox.states("last_id:").values(), *(str(reader.link.meter) for reader in self.readers)}
+        last = {*self._outbox.states("last_id:").values(), *(str(worker.link.meter) for worker in self.workers)}
         heard = last_heard(self._outbox.states("running:"))
         return {one: at for one, at in heard.items() if one in last and not one.startswith(points.SIMULATED)}
 
@@ -136,8 +138,8 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         threads = [
-            threading.Thread(target=reader.run, args=(self._stop,), name=reader.source.name, daemon=True)
-            for reader in self.readers
+            threading.Thread(target=worker.run, args=(self._stop,), name=worker.source.name, daemon=True)
+            for worker in self.workers
         ]
         sender = None
         if self._writer is not None:
@@ -151,7 +153,7 @@ class Service:
             self._until_stopped(threads)
         finally:
             self._end(threads, sender)
-        return 2 if self.readers and all(reader.failed for reader in self.readers) else 0
+        return 2 if self.workers and all(worker.failed for worker in self.workers) else 0
 
     def _listen(self) -> None:
         """Let `check` ask; without it, what is read is read all the same, and it is tried again every minute."""
@@ -176,14 +178,14 @@ class Service:
         self._stop.set()
 
     def _until_stopped(self, threads: Sequence[threading.Thread]) -> None:
-        while not self._stop.wait(1.0 if any(reader.source.live for reader in self.readers) else 0.1):
+        while not self._stop.wait(1.0 if any(worker.source.live for worker in self.workers) else 0.1):
             if not any(thread.is_alive() for thread in threads):
                 log.info("every source has ended")
                 self._wait_until_sent()
                 return
             now = time.monotonic()
-            for reader in self.readers:
-                reader.look_at_waiting(now)
+            for worker in self.workers:
+                worker.tick()
             self._mark()
             self._listen()
             if self._aboard.due(now):
@@ -222,17 +224,17 @@ class Service:
         if self._writer is None:
             return []
         ms = to_ms(datetime.now(UTC))
-        links = [reader.link for reader in self.readers]
+        links = [worker.link for worker in self.workers]
         lines = self._own_lines(ms, links)
         ages = self._ages.of(links, ms)
-        lines += [points.reading_age_line(meter_id, age, ms) for meter_id, age in ages.items()]
+        lines += [own_points.reading_age_line(meter_id, age, ms) for meter_id, age in ages.items()]
         if not 0 <= ms - self._limits_told < _THRESHOLD_EVERY_MS:
             self._limits_told = ms
             lines += backlog_threshold_lines(self._settings, ms)
             for meter_id in self._ages.missed(ms):  # its age is told, so its limit is told too
                 lines += limit_lines(self._settings, meter_id, ms)
-        for reader in self.readers:
-            lines += reader.now(ms)
+        for worker in self.workers:
+            lines += worker.now(ms)
         return lines
 
     def _first_status(self) -> Status:
@@ -272,15 +274,15 @@ class Service:
                 "write_latency": writer.last_latency_s or 0.0,
             },
         )
-        fields["clock_untrusted"] = float(not all(reader.clock_trusted for reader in self.readers))
+        fields["clock_untrusted"] = float(not all(worker.clock_trusted for worker in self.workers))
         marks = self._line_marks.new(
             rejected=writer.lines_rejected,
             why=lambda: next((one.words for one in self._outbox.rejected(1)), "it is no more"),
             lost=outbox.dropped_lines + sum(link.counts.lost_lines for link in links),
         )
         return [
-            points.exporter_line(self._instance, fields, ms),
-            *(points.event_line(self._instance, *mark, ms) for mark in marks),
+            own_points.exporter_line(self._instance, fields, ms),
+            *(own_points.event_line(self._instance, *mark, ms) for mark in marks),
         ]
 
     def _mark(self) -> None:
@@ -290,7 +292,7 @@ class Service:
 
     def _event(self, kind: str, text: str) -> None:
         if self._writer is not None:
-            self._append([points.event_line(self._instance, kind, text, to_ms(datetime.now(UTC)))])
+            self._append([own_points.event_line(self._instance, kind, text, to_ms(datetime.now(UTC)))])
 
     def _append(self, lines: Sequence[str]) -> None:
         rows = point.rows_of(lines)
@@ -306,7 +308,7 @@ class Service:
         self._ages.forget(meter_id)
         self._aboard.drop(point.is_of(meter_id))
         try:
-            return {"forgotten": asdict(forget(self._outbox, meter_id, self.readers, self._writer))}
+            return {"forgotten": asdict(forget(self._outbox, meter_id, self.workers, self._writer))}
         except OutboxError as error:
             return {"error": str(error)}
 
@@ -325,7 +327,7 @@ class Service:
             "version": __version__,
             "pid": os.getpid(),
             "started": self._started.isoformat(timespec="seconds"),
-            "sources": [reader.link.snapshot() for reader in self.readers],
+            "sources": [worker.link.snapshot() for worker in self.workers],
             "outbox": {
                 "path": str(self._outbox.path),
                 "trouble": self._outbox.why_not,

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from exporter.config import Settings
-from exporter.derive import points
-from exporter.derive.deriver import Deriver
 from exporter.outbox.queue import Outbox
-from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import NoState, Pipeline
 from exporter.simulator.meter import List, SimulatedMeter
 from exporter.sinks.influx.answers import Verdict
+from exporter.sources.contract import Chunk
 from tests.support.influx_server import LocalInflux
 from tests.support.rows import rows
 
@@ -37,15 +36,15 @@ LIVE: Final = "SIMULATED-KAMSTRUP-2"
 def readings(count: int) -> Iterator[list[str]]:
     """The lines of each of so many readings of a meter, the last of them an hour ago."""
     settings = Settings()
-    placer = Placer("sim", zone=settings.zone, fallback=None, state={})
-    deriver, intake = Deriver(settings, lambda _: None), Intake(settings.zone)
+    pipeline = Pipeline("sim", settings, NoState(), HostClock())
     end = datetime.now(UTC) - timedelta(hours=1)
     meter = SimulatedMeter("kamstrup")
     for received, octets in meter.frames(end - timedelta(seconds=10 * count), end, frozenset(List)):
-        for outcome in intake.feed(octets, received):
-            assert isinstance(outcome, Heard)
-            for placed in placer.place(outcome.reading):
-                yield [*points.lines(placed), *deriver.of(placed)]
+        fed = pipeline.feed((Chunk(octets, received),), more=True)
+        assert not fed.outcomes
+        lines = [line for row in fed.rows for line in row.body.decode().split("\n")]
+        if lines:
+            yield lines
 
 
 def fill(path: Path, count: int) -> list[str]:

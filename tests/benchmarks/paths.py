@@ -10,16 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from exporter.derive import points
-from exporter.meters import OSLO, interpret
-from exporter.model.reading import Placed
-from exporter.pipeline.decoder import Heard, Outcome
-from exporter.pipeline.learned import Lines
-from exporter.pipeline.placing import Placer
-from exporter.protocol.apdu import decode
-from exporter.protocol.axdr import DecodeError
-from exporter.protocol.hdlc import Deframer, Frame
+from exporter.config import Settings
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import Fed, NoState, Pipeline, Purpose
 from exporter.sources.capture.reader import BLOCK
+from exporter.sources.contract import Chunk
+
+SETTINGS: Final = Settings()
 
 Way: TypeAlias = Callable[[Iterable[bytes]], Iterator[str]]
 """Octets of a stream in blocks -> the text of each."""
@@ -27,38 +24,34 @@ Way: TypeAlias = Callable[[Iterable[bytes]], Iterator[str]]
 
 def slowly(blocks: Iterable[bytes]) -> Iterator[str]:
     """Frame by frame, each value by value."""
-    placer, deframer = Placer("benchmark", zone=OSLO), Deframer()
-    for block in blocks:
-        lines: list[str] = []
-        for item in deframer.feed(block):
-            if isinstance(item, Frame):
-                for placed in _read(item, placer):
-                    lines += points.lines(placed)
-        yield "\n".join(lines)
-    yield "\n".join(line for placed in placer.give_up() for line in points.lines(placed))
-
-
-def _read(frame: Frame, placer: Placer) -> list[Placed]:
-    try:
-        return placer.place(interpret(decode(frame.content), OSLO))
-    except DecodeError:
-        return []
+    return _fed(blocks, quick=False)
 
 
 def quickly(blocks: Iterable[bytes]) -> Iterator[str]:
     """Frames of a known shape at once, all others as `slowly`."""
-    placer = Placer("benchmark", zone=OSLO)
+    return _fed(blocks, quick=True)
 
-    def read(outcome: Outcome) -> Iterator[str]:
-        if isinstance(outcome, Heard):
-            for placed in placer.place(outcome.reading):
-                yield from points.lines(placed)
 
-    lines = Lines(placer, read, OSLO)
+def derived(blocks: Iterable[bytes]) -> Iterator[str]:
+    """As `quickly`, with everything that `import` derives."""
+    return _fed(blocks, quick=True, purpose=Purpose.IMPORT)
+
+
+def derived_slowly(blocks: Iterable[bytes]) -> Iterator[str]:
+    """As `slowly`, with everything that `import` derives."""
+    return _fed(blocks, quick=False, purpose=Purpose.IMPORT)
+
+
+def _fed(blocks: Iterable[bytes], *, quick: bool, purpose: Purpose = Purpose.VALUES) -> Iterator[str]:
+    pipeline = Pipeline("benchmark", SETTINGS, NoState(), HostClock(), purpose=purpose, quick=quick)
     for block in blocks:
-        yield "\n".join(lines.feed(block))
-    yield "\n".join(lines.end())
-    yield "\n".join(line for placed in placer.give_up() for line in points.lines(placed))
+        yield _text(pipeline.feed((Chunk(block, None),), more=True))
+    yield _text(pipeline.interrupted())
+    yield _text(pipeline.end())
+
+
+def _text(fed: Fed) -> str:
+    return "\n".join(row.body.decode() for row in fed.rows)
 
 
 ours: Final[Way] = quickly

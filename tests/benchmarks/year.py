@@ -5,7 +5,7 @@ and each hour, what is derived from it, the exporter's own metrics; some 75 mill
 and bucket are HAN_INFLUX_URL and so on, as for `run`.
 
 The readings come straight from the simulated household (octets and their decoding would take three times as long; a
-test holds the two together), the lines from points.py and Deriver, so the schema is theirs.
+test holds the two together), the lines from points.py and Derivations, so the schema is theirs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from urllib.parse import urlencode
 
 from exporter.config import Settings, load
 from exporter.derive import points
-from exporter.derive.derived import projected, thresholds, with_running
-from exporter.derive.deriver import Deriver, backlog_threshold_lines
-from exporter.derive.running_hour import HourSoFar
+from exporter.derive.capacity import with_running
+from exporter.derive.derivations import Derivations, backlog_threshold_lines
+from exporter.derive.limits import thresholds
+from exporter.derive.running_hour import HourSoFar, projected
+from exporter.derive.values import Values
 from exporter.model.calendar import HOUR_MS, day_start, from_ms, month_start, next_day, to_ms
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import Measurement, Meter, Placed, Reading, Zone
-from exporter.pipeline.link import Link, exporter_fields
+from exporter.pipeline.link import Link
+from exporter.service import own_points
+from exporter.service.metrics import exporter_fields
 from exporter.simulator.household import Household
 from exporter.simulator.loads import noise
 from exporter.simulator.meter import MAKERS
@@ -100,7 +104,7 @@ def _sent(sample: Sample) -> list[float]:
 
 
 class RunningHour:
-    """What Deriver.now says of the running hour, without looking through the whole month's hours each time."""
+    """What Derivations.now says of the running hour, without looking through the whole month's hours each time."""
 
     def __init__(self, meter_id: str, zone: Zone) -> None:
         self._meter_id, self._zone = meter_id, zone
@@ -164,7 +168,7 @@ class Year:
         self.meter_id = self._readings.meter_id
         self._instance = settings.instance or "benchmark"
         self._state: dict[str, str] = {}
-        self._deriver = Deriver(settings, self._state.get)
+        self._deriver = Derivations(settings, self._state.get)
         self._running = RunningHour(self.meter_id, settings.zone)
         self._limits_told = self._started = 0
         self._written = 0
@@ -178,10 +182,11 @@ class Year:
         """The lines that each reading brings, and those of the service in the 10 s after it."""
         for placed in self._readings.between(self._start, self._end):
             lines = list(points.lines(placed))
-            lines += self._deriver.of(placed)
+            values = Values.of(placed)
+            lines += [] if values is None else self._deriver.of(values)
             self._running.heard(placed)
             if placed.is_hour:
-                lines += self._deriver.months()
+                lines += self._deriver.sums()
                 self._state.update(self._deriver.new_state())
                 self._deriver.kept()
             else:
@@ -202,16 +207,16 @@ class Year:
             return
         if ms - self._started >= _RESTART_MS:
             if self._started:
-                yield points.event_line(self._instance, "stop", "han-exporter stopped", ms - 5000)
+                yield own_points.event_line(self._instance, "stop", "han-exporter stopped", ms - 5000)
             self._started = ms
-            yield points.event_line(self._instance, "start", "han-exporter started", ms)
-        yield points.exporter_line(self._instance, self._metrics(ms), ms)
+            yield own_points.event_line(self._instance, "start", "han-exporter started", ms)
+        yield own_points.exporter_line(self._instance, self._metrics(ms), ms)
         if ms - self._limits_told >= _THRESHOLDS_MS:
             self._limits_told = ms
             yield from backlog_threshold_lines(self._settings, ms)
             yield from _limit_lines(self._settings, self.meter_id, ms)
         yield from self._running.lines(ms)
-        yield points.reading_age_line(self.meter_id, age, ms)
+        yield own_points.reading_age_line(self.meter_id, age, ms)
 
     def _metrics(self, ms: int) -> dict[str, int | float]:
         since, chance = (ms - self._started) // SLOT_MS, noise(self._seed, 93, ms // 1000)

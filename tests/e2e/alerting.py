@@ -18,9 +18,11 @@ import yaml
 
 from exporter.config import Limits
 from exporter.derive import points
-from exporter.derive.derived import Capacity, Peak, Threshold, exporter_thresholds, thresholds
+from exporter.derive.capacity import Capacity, Peak
+from exporter.derive.limits import Threshold, exporter_thresholds, thresholds
 from exporter.model.calendar import month_start
 from exporter.model.reading import Zone
+from exporter.service import own_points
 from tests.support.grafana_server import ROOT, GrafanaServer
 from tests.support.influx_server import Influx
 
@@ -234,7 +236,7 @@ class House:
             yield f"phase_unbalance,meter_id={self.meter_id},quantity=current value={float(self.unbalance)} {ms}"
         yield points.running_hour_line(self.meter_id, "import", "projected", self.hour, ms)
         yield points.projected_capacity_line(self.meter_id, self.month, ms)
-        yield points.reading_age_line(self.meter_id, self.age, ms)
+        yield own_points.reading_age_line(self.meter_id, self.age, ms)
 
     def changed(self, **what: Any) -> House:
         """This house with some values changed."""
@@ -245,7 +247,7 @@ def exporter_lines(instance: str, now_ms: int, *, outbox_age: float = 0, ended_s
     """Ten minutes of an exporter's own points that ended some seconds ago."""
     newest = now_ms - now_ms % STEP_MS - ended_s * 1000
     for ms in range(newest - 60 * STEP_MS, newest + 1, STEP_MS):
-        yield points.exporter_line(instance, {"memory": 5e7, "outbox_age": outbox_age}, ms)
+        yield own_points.exporter_line(instance, {"memory": 5e7, "outbox_age": outbox_age}, ms)
     for threshold in exporter_thresholds(600):
         assert isinstance(threshold, Threshold)
         yield points.threshold_line(threshold, newest)

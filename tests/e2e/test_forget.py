@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from exporter.model.state_keys import meters_of
 from exporter.outbox.queue import Outbox
-from exporter.service.forgetting import meters_of
 from exporter.sinks.influx.client import quoted
 from tests.e2e.captures import write_stamped
 from tests.e2e.harness import HAN, Home, Meter, started, until

@@ -6,9 +6,8 @@ import random
 import zlib
 from typing import Final
 
-from exporter.derive.deriver import Deriver
-from exporter.pipeline.decoder import Intake, Outcome
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
 from exporter.sources.capture.forms import Form, NotACapture
 from exporter.sources.capture.reader import BLOCK, CaptureParser
 from exporter.sources.contract import Chunk
@@ -23,12 +22,8 @@ def run(content: bytes) -> None:
     whole = parsed([content[at : at + BLOCK] for at in range(0, len(content), BLOCK)])
     pieces = slices(content) if random.Random(zlib.crc32(content)).random() < 0.5 else [content]
     parsed(pieces)
-    outcomes: list[Outcome] = []
-    intake = Intake(SETTINGS.zone)
-    for chunk in whole:
-        outcomes += intake.feed(chunk.data, chunk.received)
-    outcomes += intake.end()
-    kept(outcomes, Placer("fuzz", zone=SETTINGS.zone), Deriver(SETTINGS, lambda _: None, imported=True))
+    pipeline = Pipeline("fuzz", SETTINGS, NoState(), HostClock(), purpose=Purpose.IMPORT)
+    kept([pipeline.feed(whole), pipeline.interrupted(), pipeline.end()])
 
 
 def parsed(pieces: list[bytes]) -> list[Chunk]:

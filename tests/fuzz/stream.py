@@ -7,20 +7,20 @@ import random
 import re
 import time
 import zlib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from exporter.config import Settings
-from exporter.derive import points
-from exporter.derive.deriver import Deriver
 from exporter.meters import interpret
-from exporter.pipeline.decoder import Heard, Intake, Outcome, Unread
-from exporter.pipeline.host_clock import HostTime
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.decoder import Undecoded
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import Fed, NoState, Pipeline
 from exporter.protocol.apdu import decode
 from exporter.protocol.axdr import DecodeError
 from exporter.protocol.framing import Rejected
 from exporter.protocol.hdlc import MAX_FRAME, Deframer, Frame
+from exporter.sources.contract import Chunk
 
 SETTINGS: Final = Settings()
 RECEIVED: Final = datetime(2026, 11, 22, 17, 0, 10, tzinfo=UTC)
@@ -98,36 +98,35 @@ def decoded(information: bytes) -> None:
 
 
 def lines_of(octets: bytes) -> list[str]:
-    """Everything that would be kept of it, through the rooms that a reading goes through in `run`."""
-    intake = Intake(SETTINGS.zone)
-    placer, deriver = Placer("fuzz", zone=SETTINGS.zone), Deriver(SETTINGS, lambda _: None)
-    outcomes: list[Outcome] = []
-    moment = RECEIVED
+    """Everything that would be kept of it, the way that `run` goes."""
+    chunks, moment = [], RECEIVED
     for piece in slices(octets):
         moment += timedelta(seconds=len(piece) / 240)
-        outcomes += intake.feed(piece, moment, 1 / 240)
-    outcomes += intake.end()
+        chunks.append(Chunk(piece, moment, 1 / 240))
+    now = iter([*(chunk.received or RECEIVED for chunk in chunks), moment])
+    at = [RECEIVED]
+
+    def fed(pipeline: Pipeline) -> Iterator[Fed]:
+        for chunk in chunks:
+            at[0] = next(now)
+            yield pipeline.feed((chunk,))
+        yield pipeline.interrupted()
+        yield pipeline.end()
+
     # This computer's clock is wrong for half of all inputs: then it is the meter's that counts.
-    host = HostTime(kernel=lambda: bool(len(octets) % 2), monotonic=lambda: 0.0)
-    return kept(outcomes, placer, deriver, host)
+    clock = HostClock(lambda: at[0], lambda: 0.0, lambda: bool(len(octets) % 2))
+    return kept(fed(Pipeline("fuzz", SETTINGS, NoState(), clock, live=True)))
 
 
-def kept(outcomes: list[Outcome], placer: Placer, deriver: Deriver, host: HostTime | None = None) -> list[str]:
-    """The lines of outcomes, each looked at."""
+def kept(all_fed: Iterable[Fed]) -> list[str]:
+    """The lines of all that was fed, each looked at."""
     lines: list[str] = []
-    placed = []
-    for outcome in outcomes:
-        if isinstance(outcome, Heard):
-            reading = outcome.reading
-            placed += placer.place(reading if host is None else host.mend(reading, placer.clock_of(reading)))
-        elif isinstance(outcome, Unread):
-            assert not _REWRITES.search(outcome.words)
-    for one in placed + placer.give_up():
-        if one.time is not None:
-            lines += [*points.lines(one), *deriver.of(one)]
-    lines += deriver.months()
-    for text in [*placer.new_state().values(), *deriver.new_state().values()]:
-        text.encode()
+    for fed in all_fed:
+        for outcome in fed.outcomes:
+            assert not isinstance(outcome, Undecoded) or not _REWRITES.search(outcome.reason)
+        for text in fed.state.values():
+            text.encode()
+        lines += [line for row in fed.rows for line in row.body.decode().split("\n")]
     for line in lines:
         assert _LINE.fullmatch(line), line
     return lines

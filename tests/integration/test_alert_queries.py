@@ -12,8 +12,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.derive import points
-from exporter.derive.derived import Threshold, capacity, capacity_step, with_running
+from exporter.derive.capacity import capacity, capacity_step, with_running
+from exporter.derive.limits import Threshold
 from exporter.model.calendar import month_start
+from exporter.service import own_points
 from grafana.dashboards import alerts
 from grafana.dashboards.rule_parts import Rule
 from tests.e2e.alerting import write
@@ -119,7 +121,7 @@ def test_an_exporter_is_silent_after_five_minutes_and_forgotten_after_a_day(stor
     """Wherever in a minute its last point and the moment of asking are."""
     ended = at(11, 20, 12)
     fields = {"memory": 5e7, "outbox_age": 0.0}
-    write(store, [points.exporter_line(f"one{MARK}", fields, ended - 10_000 * n) for n in range(360)])
+    write(store, [own_points.exporter_line(f"one{MARK}", fields, ended - 10_000 * n) for n in range(360)])
 
     def silent(after: timedelta) -> bool:
         return ask(store, alerts.EXPORTER, f"one{MARK}", ended + int(after.total_seconds() * 1000)).fires

@@ -14,8 +14,8 @@ from statistics import fmean
 
 import pytest
 
-from exporter.derive.points import exporter_line
 from exporter.model.calendar import to_ms
+from exporter.service.own_points import exporter_line
 from exporter.simulator.sample import Sample
 from exporter.sinks.influx.client import Client, Series, Verdict
 from tests.support.dashboards import END, Asked, began

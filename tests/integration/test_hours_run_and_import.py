@@ -1,6 +1,6 @@
 """Hours, sums and peaks in InfluxDB are those of one uninterrupted run, however `run` and `import` shared the work.
 
-`run` is its Reader on a real outbox, which it holds; `import` is the installed command, a process beside it.
+`run` is its SourceWorker on a real outbox, which it holds; `import` is the installed command, a process beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from exporter.config import load
 from exporter.outbox.queue import Outbox
 from exporter.pipeline.link import Link
-from exporter.service.source_worker import Reader
+from exporter.service.source_worker import SourceWorker
 from exporter.sources.contract import Chunk
 from tests.e2e.captures import write_raw, write_stamped
 from tests.e2e.harness import Home
@@ -28,7 +28,7 @@ HOURS = 190
 
 
 class Source:
-    """A port, for the Reader: what comes is handed over by the test."""
+    """A port, for the SourceWorker: what comes is handed over by the test."""
 
     name = "port"
     live = True
@@ -48,16 +48,16 @@ class Run:
 
     def start(self) -> None:
         self.outbox = Outbox(self._home.outbox)
-        self._reader = Reader(Source(), Link("port", "port"), self.outbox, load({}, None))
+        self._reader = SourceWorker(Source(), Link("port", "port"), self.outbox, load({}, None))
 
     def kill(self) -> None:
-        """Nothing is said to the Reader."""
+        """Nothing is said to the SourceWorker."""
         self.outbox.close()
 
     def hear(self, lists: list[Sent]) -> None:
         for one in lists:
             self._reader.take(Chunk(one.octets, one.received))
-            self._reader.look_at_waiting(0)
+            self._reader.tick()
 
     def send(self) -> None:
         """All that waits, oldest first."""

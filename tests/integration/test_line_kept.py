@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter.config import Settings
 from exporter.outbox.queue import Outbox
 from exporter.pipeline.link import Link
-from exporter.service.source_worker import Reader
+from exporter.service.source_worker import SourceWorker
 from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 from tests.support.octets import frames_of
 
@@ -40,7 +40,7 @@ def began_with(folder: Path, finds: str) -> str:
     outbox = Outbox(folder / "outbox.sqlite")
     try:
         source = Learning(finds)
-        Reader(source, Link(source.name, "/dev/ttyUSB0"), outbox, Settings(outbox=folder / "outbox.sqlite")).run(
+        SourceWorker(source, Link(source.name, "/dev/ttyUSB0"), outbox, Settings(outbox=folder / "outbox.sqlite")).run(
             threading.Event()
         )
         assert outbox.status().depth_lines

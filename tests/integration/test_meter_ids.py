@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from exporter.cli.run import _LocalTime
 from exporter.derive import points
-from exporter.derive.derived import Threshold
+from exporter.derive.limits import Threshold
 from exporter.meters import safe_text
-from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.decoder import Decoded
+from exporter.service import own_points
 from tests.e2e.made import power
 from tests.support.influx_server import Store
+from tests.support.pipeline import Placer, Reader
 
 OSLO = ZoneInfo("Europe/Oslo")
 NOW = int(time.time() * 1000)
@@ -63,8 +64,8 @@ ANY_ID = st.one_of(
 
 def lines_of(meter_id: bytes) -> tuple[str, list[str]] | None:
     """The id, and lines of each kind that carries it, of a frame that was heard; None when it is none."""
-    (heard,) = Intake(OSLO).feed(power(1, meter_id), datetime.now(UTC))
-    assert isinstance(heard, Heard)
+    (heard,) = Reader(OSLO).feed(power(1, meter_id), datetime.now(UTC))
+    assert isinstance(heard, Decoded)
     name = safe_text(meter_id)
     assert heard.reading.meter.id == name
     if name is None:
@@ -75,7 +76,7 @@ def lines_of(meter_id: bytes) -> tuple[str, list[str]] | None:
     lines.append(points.threshold_line(Threshold("voltage", "max", 253), NOW, name))
     lines.append(points.meter_line(name, "Europe/Oslo", NOW))
     lines.append(points.final_hour_line(name, "import", 1.0, NOW // 3_600_000 * 3_600_000, OSLO))
-    lines.append(points.event_line("house", "meter_changed", f"it is {name} now", NOW))
+    lines.append(own_points.event_line("house", "meter_changed", f"it is {name} now", NOW))
     return name, lines
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from exporter.derive import points
-from exporter.derive.derived import EnergySum
+from exporter.derive.sums import EnergySum
 from exporter.outbox import rejected
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.client import Client, Http

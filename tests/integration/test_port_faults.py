@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.pipeline.link import resident_octets
+from exporter.service.metrics import resident_size
 from exporter.sources.contract import Happened
 from exporter.sources.serial import port as port_module
 from exporter.sources.serial.line_setting import LINES
@@ -193,13 +193,13 @@ def test_a_flood_over_rfc2217_stays_at_the_far_end() -> None:
             far_end(listening, Line(), RECEIVERS[0]) as far,
         ):
             listener.expect(Happened.OPENED)
-            began = resident_octets()
+            began = resident_size()
             with flooding(far.write, b"\x55" * 4096):
                 listener.expect(Happened.NO_FRAMES)
                 used = time.process_time()
                 time.sleep(3)
                 assert (time.process_time() - used) / 3 < 0.5
-                assert resident_octets() - began < 20_000_000
+                assert resident_size() - began < 20_000_000
                 assert listener.end() < 3
 
 

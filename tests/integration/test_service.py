@@ -17,10 +17,11 @@ import pytest
 
 from exporter.config import Settings
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.pipeline.link import Link, LinkState, exporter_fields, faults
-from exporter.pipeline.placing import NAMELESS_WAIT_MS
+from exporter.pipeline.identity import NAMELESS_WAIT_MS
+from exporter.pipeline.link import Link, LinkState
+from exporter.service.metrics import exporter_fields, faults
 from exporter.service.service import Service
-from exporter.service.source_worker import Reader
+from exporter.service.source_worker import SourceWorker
 from exporter.service.status_socket import NotRunning, StatusServer, ask, socket_path
 from exporter.sources.contract import Chunk, Happened, Report, Source, SourceError, SourceEvent
 from tests.e2e.made import power
@@ -59,13 +60,13 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(outbox=tmp_path / "outbox.sqlite")
 
 
-def reader_of(source: Source, outbox: Outbox, settings: Settings) -> Reader:
-    return Reader(source, Link(source.name, "given:"), outbox, settings)
+def reader_of(source: Source, outbox: Outbox, settings: Settings) -> SourceWorker:
+    return SourceWorker(source, Link(source.name, "given:"), outbox, settings)
 
 
 @pytest.fixture
 def now() -> datetime:
-    """What was received more than a minute ago is another matter (`Reader`)."""
+    """What was received more than a minute ago is another matter (`SourceWorker`)."""
     return datetime.now(UTC).replace(microsecond=250_000)
 
 
@@ -83,17 +84,23 @@ def line(meter_id: str, watts: int, received: datetime) -> str:
     return f"active_power,direction=import,meter_id={meter_id},obis=1-0:1.7.0 value={watts}.0 {to_ms(received)}"
 
 
+def after(seconds: float, worker: SourceWorker) -> None:
+    """What a tick brings when a list has waited so long for a name, if any waits."""
+    if worker._pipeline._waiting_since is not None:
+        worker._pipeline._waiting_since -= seconds
+    worker.tick()
+
+
 # --- lists that name no meter -----------------------------------------------------------------------------------------
 
 
 def test_lists_without_a_name_wait_sixty_seconds_and_no_more(now: datetime, outbox: Outbox, settings: Settings) -> None:
     reader = reader_of(Given([]), outbox, settings)
-    began = time.monotonic()
     reader.take(chunk(power(1), now))
     reader.take(chunk(power(2), now + timedelta(seconds=1)))
-    reader.look_at_waiting(began + NAMELESS_WAIT_MS / 1000 - 0.5)
+    after(NAMELESS_WAIT_MS / 1000 - 5, reader)
     assert powers(outbox) == []
-    reader.look_at_waiting(time.monotonic() + NAMELESS_WAIT_MS / 1000)
+    after(5, reader)
     there = [line("unknown-given", 1, now), line("unknown-given", 2, now + timedelta(seconds=1))]
     assert powers(outbox) == there
     reader.take(chunk(power(3), now + timedelta(seconds=2)))  # from now on at once
@@ -103,7 +110,7 @@ def test_lists_without_a_name_wait_sixty_seconds_and_no_more(now: datetime, outb
 def test_they_are_named_as_the_setting_says(now: datetime, outbox: Outbox, tmp_path: Path) -> None:
     reader = reader_of(Given([]), outbox, Settings(outbox=outbox.path, meter_id="hytta"))
     reader.take(chunk(power(1), now))
-    reader.look_at_waiting(time.monotonic() + 60)
+    after(60, reader)
     assert powers(outbox) == [line("hytta", 1, now)]
 
 
@@ -117,9 +124,9 @@ def test_a_name_that_comes_in_time_is_theirs(now: datetime, outbox: Outbox, sett
 def test_a_capture_is_not_waited_for_by_the_clock_on_the_wall(outbox: Outbox, settings: Settings) -> None:
     reader = reader_of(Given([], live=False), outbox, settings)
     reader.take(chunk(power(1), PAST))
-    reader.look_at_waiting(time.monotonic() + 1000)
+    after(1000, reader)
     reader.take(chunk(power(2, b"A"), PAST + timedelta(seconds=59)))
-    reader.look_at_waiting(time.monotonic())
+    reader.tick()
     assert powers(outbox) == [line("A", 1, PAST), line("A", 2, PAST + timedelta(seconds=59))]
 
 
@@ -161,7 +168,7 @@ def test_what_is_past_goes_in_together_and_what_is_now_at_once(
     for second in range(5):
         reader.take(chunk(power(second, b"A"), PAST + timedelta(seconds=second)))
     assert powers(outbox) == []
-    reader.look_at_waiting(time.monotonic())
+    reader.tick()
     wanted = [line("A", second, PAST + timedelta(seconds=second)) for second in range(5)]
     assert powers(outbox) == wanted
     reader.take(chunk(power(5, b"A"), PAST + timedelta(seconds=5)))
@@ -329,15 +336,15 @@ def ages(service: Service) -> dict[str, float]:
 def test_the_age_of_a_reading_goes_on_over_a_restart(now: datetime, service_of: Callable[..., Service]) -> None:
     """A port that is dead after the restart is missed, with its limit; one that never named its meter, too."""
     service = service_of(Given([], name="one"), Given([], name="two"))
-    service.readers[0].take(chunk(power(1, b"A"), now - timedelta(seconds=40)))
-    service.readers[1].take(chunk(power(2), now - timedelta(seconds=50)))
-    service.readers[1].look_at_waiting(time.monotonic() + 60)
+    service.workers[0].take(chunk(power(1, b"A"), now - timedelta(seconds=40)))
+    service.workers[1].take(chunk(power(2), now - timedelta(seconds=50)))
+    after(60, service.workers[1])
     service = service_of(Given([], name="one"), Given([], name="two"))
     assert ages(service) == pytest.approx({"A": 40, "unknown-two": 50}, abs=5)
     service = service_of(Given([], name="moved"))
     limits = told(service, "threshold")
     assert "threshold,bound=max,meter_id=A,quantity=reading_age value=300.0" in limits
-    service.readers[0].take(chunk(power(1, b"A"), now))
+    service.workers[0].take(chunk(power(1, b"A"), now))
     assert ages(service) == {"A": 0}
 
 
@@ -345,12 +352,12 @@ def test_the_age_of_a_reading_goes_on_over_a_restart(now: datetime, service_of: 
 def test_who_is_not_missed_after_a_restart(now: datetime, service_of: Callable[..., Service], name: bytes) -> None:
     """A meter that was exchanged, a stand-in for a name that came, a simulated one, one not heard for a day."""
     service = service_of(Given([], name="one"), Given([], name="two"))
-    service.readers[0].take(chunk(power(1), now))
-    service.readers[0].look_at_waiting(time.monotonic() + 60)
-    service.readers[0].take(chunk(power(1, b"OLD"), now))
-    service.readers[0].take(chunk(power(2, name), now))
-    service.readers[1].take(chunk(power(2, b"DAYS-AGO"), now - timedelta(hours=25)))
-    service.readers[1].look_at_waiting(0)
+    service.workers[0].take(chunk(power(1), now))
+    after(60, service.workers[0])
+    service.workers[0].take(chunk(power(1, b"OLD"), now))
+    service.workers[0].take(chunk(power(2, name), now))
+    service.workers[1].take(chunk(power(2, b"DAYS-AGO"), now - timedelta(hours=25)))
+    service.workers[1].tick()
     assert ages(service) == {name.decode(): 0, "DAYS-AGO": 0}, "it was read just now"
     service = service_of(Given([], name="other"))
     assert set(ages(service)) == {"A"} - {"A" if name != b"A" else ""}
@@ -358,7 +365,7 @@ def test_who_is_not_missed_after_a_restart(now: datetime, service_of: Callable[.
 
 def test_the_status_of_a_service_whose_disk_dies(now: datetime, service_of: Callable[..., Service]) -> None:
     service = service_of(Given([], name="one"))
-    service.readers[0].take(chunk(power(1, b"A"), now))
+    service.workers[0].take(chunk(power(1, b"A"), now))
     before = service.status()["outbox"]
     service._outbox.close()
     assert service.status()["outbox"].keys() == before.keys()
@@ -366,7 +373,7 @@ def test_the_status_of_a_service_whose_disk_dies(now: datetime, service_of: Call
 
 def test_events_of_an_exchanged_meter_and_of_lost_lines(now: datetime, service_of: Callable[..., Service]) -> None:
     service = service_of(Given([], name="one"))
-    reader = service.readers[0]
+    reader = service.workers[0]
     reader.take(chunk(power(1, b"A"), now))
     reader.take(chunk(power(2, b"B"), now))
     (source,) = service._source_marks
@@ -405,7 +412,7 @@ def test_a_source_may_be_without_a_frame_for_five_minutes(what: Happened) -> Non
 
 def test_frames_make_it_well_again(now: datetime, outbox: Outbox, settings: Settings) -> None:
     clock = Clock()
-    reader = Reader(Given([]), Link("given", "given:", clock), outbox, settings)
+    reader = SourceWorker(Given([]), Link("given", "given:", clock), outbox, settings)
     clock.now += 400
     assert len(faults(status(reader.link))) == 1
     reader.take(chunk(power(1, b"A"), now))

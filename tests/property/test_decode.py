@@ -7,13 +7,14 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.derive import points
 from exporter.meters import interpret
-from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
 from exporter.protocol.apdu import decode
 from exporter.protocol.axdr import DecodeError
+from exporter.sources.contract import Chunk
 from tests.support.octets import all_frames, frame, notification
+from tests.support.pipeline import Naming
 
 INFORMATION = [octets[octets.index(b"\xe6\xe7\x00") : -3] for octets in all_frames()]
 
@@ -82,12 +83,13 @@ def test_any_octets(information: bytes) -> None:
 @settings(max_examples=600, deadline=None)
 @given(values, st.sampled_from([b"\x00", b"\x09\x0c" + b"\xff" * 12, bytes.fromhex("0c07e30a1b0702000aff800000")]))
 def test_any_values_become_lines_or_words(value: bytes, date_time: bytes) -> None:
-    intake, placer = Intake(), Placer("test")
-    (outcome,) = intake.feed(frame(notification(value, date_time)))
-    if isinstance(outcome, Heard):
-        for placed in placer.place(outcome.reading) + placer.give_up():
-            for line in points.lines(placed):
-                assert "\n" not in line
+    pipeline = Pipeline("test", Naming(), NoState(), HostClock(), purpose=Purpose.VALUES)
+    fed = pipeline.feed((Chunk(frame(notification(value, date_time)), None),))
+    rows = [*fed.rows, *pipeline.end().rows]
+    assert rows or pipeline.counts.undecoded or pipeline.counts.readings
+    for row in rows:
+        for line in row.body.decode().split("\n"):
+            assert line.isprintable(), line
 
 
 def test_deep_nesting_is_refused() -> None:

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exporter.derive.derived import capacity, capacity_step, day_sums, month_sums, projected, unbalance, with_running
+from exporter.derive.capacity import capacity, capacity_step, with_running
+from exporter.derive.phases import unbalance
+from exporter.derive.running_hour import projected
+from exporter.derive.sums import day_sums, month_sums
 from exporter.model.calendar import day_hours, day_start, month_start, next_day, next_month, weekday_and_hour
 from exporter.model.obis import ObisCode
 from exporter.model.reading import Measurement, Meter, Reading

@@ -7,8 +7,9 @@ from typing import Any
 
 from exporter.model.obis import describe
 from exporter.model.reading import Measurement, Reading
-from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.decoder import Decoded
 from tests.e2e.truth import read
+from tests.support.pipeline import Reader
 
 Row = dict[str, Any]
 
@@ -34,9 +35,9 @@ def said(row: Row) -> Row:
 
 def rows_of_stream(pieces: Iterable[bytes]) -> list[Row]:
     """The rows of a stream that comes in these pieces."""
-    intake = Intake()
+    intake = Reader()
     outcomes = [outcome for piece in pieces for outcome in intake.feed(piece)] + intake.end()
-    return [row_of(outcome.reading) for outcome in outcomes if isinstance(outcome, Heard)]
+    return [row_of(outcome.reading) for outcome in outcomes if isinstance(outcome, Decoded)]
 
 
 def _key_of(measurement: Measurement) -> str:

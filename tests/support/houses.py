@@ -17,20 +17,22 @@ from pathlib import Path
 
 from exporter import __version__
 from exporter.config import Settings
-from exporter.derive import points
-from exporter.derive.deriver import Deriver, backlog_threshold_lines
+from exporter.derive.derivations import backlog_threshold_lines
 from exporter.meters import OSLO
 from exporter.model.calendar import to_ms
-from exporter.pipeline.decoder import Heard, Intake
+from exporter.pipeline.host_clock import HostClock
 from exporter.pipeline.link import Link
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.pipeline import Fed, Pipeline
+from exporter.service import own_points
 from exporter.service.service import Service
 from exporter.simulator import aidon
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.household import Household
 from exporter.simulator.meter import Frame, List, SimulatedMeter
 from exporter.sinks.influx.client import Outcome, Verdict
+from exporter.sources.contract import Chunk
 from tests.support.influx_server import Influx
+from tests.support.pipeline import Memory
 
 NOW = datetime(2026, 11, 4, 11, 23, 40, tzinfo=UTC)
 """A Wednesday, 12:23:40 in Oslo, ten days after the day of 25 hours."""
@@ -124,43 +126,37 @@ class _Exporter:
         self.state: dict[str, str] = {}
         house = self.house
         self.settings = Settings(main_fuse_a=house.fuse, meter_id=house.given_id or None, instance=house.name)
-        self.intake = Intake(ZONE)
-        self.placer = Placer(
-            house.kind, zone=ZONE, fallback=house.given_id or None, state=self.state, now=lambda: self.now
-        )
-        self.deriver = Deriver(self.settings, self.state.get, monotonic=self._seconds)
         self.link = Link(house.kind, f"sim:{house.kind}", monotonic=self._seconds)
+        clock = HostClock(lambda: self.now, self._seconds, lambda: True)
+        self.pipeline = Pipeline(house.kind, self.settings, Memory(self.state), clock, live=True, link=self.link)
 
     def _seconds(self) -> float:
         return (self.now - self.begun).total_seconds()
 
     def hear(self, frame: Frame) -> list[str]:
         self.now = frame.complete
-        outcomes = self.intake.feed(frame.octets, frame.complete)
-        self.link.heard(len(frame.octets), outcomes)
-        found: list[str] = []
-        for outcome in outcomes:
-            assert isinstance(outcome, Heard), outcome
-            for placed in self.placer.place(outcome.reading):
-                self.link.read(placed.meter_id)
-                found += points.lines(placed)
-                found += self.deriver.of(placed)
-        return found
+        fed = self.pipeline.feed((Chunk(frame.octets, frame.complete),), more=True)
+        assert not fed.outcomes, fed.outcomes
+        return _lines(fed)
 
     def kept(self) -> list[str]:
-        found = list(self.deriver.months())
-        self.state.update(self.placer.new_state() | self.deriver.new_state())
-        self.deriver.kept()
-        return found
+        fed = self.pipeline.feed(())
+        self.state.update(fed.state)
+        self.pipeline.kept()
+        return _lines(fed)
 
     def tick(self, moment: datetime, service: Service) -> list[str]:
         self.now = moment
         ms = to_ms(moment)
         found = service._own_lines(ms, [self.link])
-        found += (points.reading_age_line(meter, age, ms) for meter, age in self.link.reading_ages().items())
+        found += (own_points.reading_age_line(meter, age, ms) for meter, age in self.link.reading_ages().items())
         if not moment.minute % 5 and moment.second < 10:
             found += backlog_threshold_lines(self.settings, ms)
-        return [*found, *self.deriver.now(ms)]
+        return [*found, *self.pipeline.now(ms)]
+
+
+def _lines(fed: Fed) -> list[str]:
+    return [line for row in fed.rows for line in row.body.decode().split("\n")]
 
 
 def lines(house: House, now: datetime = NOW) -> Iterator[list[str]]:
@@ -172,7 +168,7 @@ def lines(house: House, now: datetime = NOW) -> Iterator[list[str]]:
         try:
             exporter = _Exporter(house, now - timedelta(days=70))
             words = f"han-exporter {__version__} started"
-            yield [points.event_line(house.name, "start", words, to_ms(began))]
+            yield [own_points.event_line(house.name, "start", words, to_ms(began))]
             tick, gathered = began, 0
             for frame in house.lists(now):
                 while tick <= frame.complete:

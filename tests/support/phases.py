@@ -1,9 +1,10 @@
-"""What a reading tells of the phases, by `derived.Phases`."""
+"""What a reading says of the phases."""
 
 from __future__ import annotations
 
-from exporter.derive import derived
-from exporter.derive.derived import Phases
+from exporter.derive import phases as room
+from exporter.derive.phases import Phases
+from exporter.derive.values import layout_of
 from exporter.model.reading import Reading
 
 
@@ -14,13 +15,13 @@ def current_unbalance(reading: Reading) -> float | None:
 
 def voltage_unbalance(reading: Reading) -> float | None:
     """%, None where it means nothing."""
-    return derived.unbalance(_phases(reading).voltages_of(_values(reading)))
+    return room.unbalance(_phases(reading).voltages_of(_values(reading)))
 
 
 def fuse_load(reading: Reading, main_fuse_a: float) -> dict[str, float]:
     """Phase -> %."""
     phases, values = _phases(reading), _values(reading)
-    loads = [derived.fuse_load(amperes, main_fuse_a) for amperes in phases.currents_of(values)]
+    loads = [room.fuse_load(amperes, main_fuse_a) for amperes in phases.currents_of(values)]
     return dict(zip(phases.loaded, loads, strict=True))
 
 
@@ -32,7 +33,7 @@ def power_factors(reading: Reading) -> dict[str, float]:
 
 
 def _phases(reading: Reading) -> Phases:
-    return Phases.of(tuple((one.obis, one.unit) for one in reading.measurements))
+    return layout_of(tuple((one.obis, one.unit) for one in reading.measurements)).phases
 
 
 def _values(reading: Reading) -> list[float]:

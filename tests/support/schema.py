@@ -16,10 +16,14 @@ from zoneinfo import ZoneInfo
 
 from exporter.config import Settings
 from exporter.derive import points
-from exporter.derive.derived import Capacity, EnergySum, Peak, Phases, exporter_thresholds, thresholds
+from exporter.derive.capacity import Capacity, Peak
+from exporter.derive.limits import exporter_thresholds, thresholds
+from exporter.derive.sums import EnergySum
+from exporter.derive.values import layout_of
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import Measurement, Meter, Placed, Reading
 from exporter.pipeline.link import Link
+from exporter.service import own_points
 from exporter.service.service import Service
 
 OSLO = ZoneInfo("Europe/Oslo")
@@ -89,13 +93,11 @@ _SUM = EnergySum(1.0, 1)
 SAMPLES: dict[str, Callable[[], Iterable[str]]] = {
     "lines": lambda: points.lines(reading()),
     "meter_line": lambda: [points.meter_line(meter_id, "Europe/Oslo", 0) for meter_id in ("m", "SIMULATED-M")],
-    "clock_offset_lines": lambda: points.clock_offset_lines(reading()),
     "clock_offset_line": lambda: [points.clock_offset_line(METER, 1.0, 0)],
-    "reading_age_line": lambda: [points.reading_age_line(METER, 1.0, 0)],
+    "reading_age_line": lambda: [own_points.reading_age_line(METER, 1.0, 0)],
     "exporter_line": exporter_lines,
-    "event_line": lambda: [points.event_line("i", "start", "text", 0)],
-    "figure_lines": lambda: points.figure_lines(without_factors(), 40),
-    "phase_lines": lambda: points.phase_lines(Phases.of(_codes()), [1.0] * len(_codes()), METER, 40, 0),
+    "event_line": lambda: [own_points.event_line("i", "start", "text", 0)],
+    "phase_lines": lambda: points.phase_lines(layout_of(_codes()).phases, [1.0] * len(_codes()), METER, 40, 0),
     "running_hour_line": lambda: [
         points.running_hour_line(METER, direction, kind, 1.0, 0)
         for direction in ("import", "export")
@@ -116,12 +118,12 @@ SAMPLES: dict[str, Callable[[], Iterable[str]]] = {
 
 
 def writers() -> set[str]:
-    """The functions of points.py that write lines."""
-    found = inspect.getmembers(points, inspect.isfunction)
+    """The functions of points.py and own_points.py that write lines."""
     return {
         name
-        for name, _ in found
-        if name.endswith(("line", "lines")) and not name.startswith("_") and name in vars(points)
+        for module in (points, own_points)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if name.endswith(("line", "lines")) and not name.startswith("_") and function.__module__ == module.__name__
     }
 
 

@@ -14,15 +14,15 @@ from random import Random
 from zoneinfo import ZoneInfo
 
 from exporter.config import Settings
-from exporter.derive import points
-from exporter.derive.deriver import Deriver
-from exporter.model.reading import MeterClock, Placed
-from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placer
+from exporter.model.reading import MeterClock
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import Fed, Pipeline, Purpose
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.household import Household
 from exporter.simulator.sample import Flows, Identity, Sample
+from exporter.sources.contract import Chunk
+from tests.support.pipeline import Memory
 
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR = timedelta(hours=1)
@@ -164,16 +164,18 @@ class Written:
 
 
 class Exporter:
-    """Octets -> Intake -> Placer -> Deriver, and an outbox: lines and state that are kept together or not at all."""
+    """Bytes -> Pipeline, and an outbox: lines and state that are kept together or not at all."""
 
     def __init__(
         self,
         settings: Settings | None = None,
         state: dict[str, str] | None = None,
         monotonic: Callable[[], float] = lambda: 0.0,
+        purpose: Purpose = Purpose.RUN,
     ) -> None:
-        self.settings = settings or Settings()
-        self.monotonic = monotonic
+        self.settings = settings or Settings(meter_id=METER)
+        self.clock = HostClock(monotonic=monotonic)
+        self.purpose = purpose
         self.state: dict[str, str] = {} if state is None else state
         self.written = Written()
         self.start()
@@ -181,37 +183,36 @@ class Exporter:
     def start(self) -> None:
         """A new process: all that was not kept is gone."""
         self._lines: list[str] = []
-        self.intake = Intake(OSLO)
-        self.placer = Placer("meter", zone=OSLO, fallback=METER, state=self.state)
-        self.deriver = Deriver(self.settings, self.state.get, monotonic=self.monotonic)
+        self.pipeline = Pipeline("meter", self.settings, Memory(self.state), self.clock, purpose=self.purpose)
 
     def hear(self, octets: bytes, received: datetime | None, *, keep: bool = False) -> None:
         """Take what one frame brings; `keep` makes it one transaction, as `run` does with what comes live."""
-        for outcome in self.intake.feed(octets, received):
-            assert isinstance(outcome, Heard), outcome
-            self._take(self.placer.place(outcome.reading))
+        fed = self.pipeline.feed((Chunk(octets, received),), more=not keep)
+        assert not fed.outcomes, fed.outcomes
+        self._take(fed)
         if keep:
-            self.keep()
-
-    def _take(self, placed: Iterable[Placed]) -> None:
-        for one in placed:
-            if one.time is not None:
-                self._lines += points.lines(one)
-                self._lines += self.deriver.of(one)
+            self._keep(fed)
 
     def keep(self) -> None:
         """One transaction of the outbox."""
-        self._lines += self.deriver.months()
-        state = self.placer.new_state() | self.deriver.new_state()
-        self.deriver.kept()
-        self.written.take(self._lines)
-        self.state.update(state)
-        self._lines = []
+        fed = self.pipeline.feed(())
+        self._take(fed)
+        self._keep(fed)
 
     def stop(self) -> None:
         """The orderly end."""
-        self._take(self.placer.give_up(all_heard=False))
-        self.keep()
+        fed = self.pipeline.end(all_heard=False)
+        self._take(fed)
+        self._keep(fed)
+
+    def _take(self, fed: Fed) -> None:
+        self._lines += [line for row in fed.rows for line in row.body.decode().split("\n")]
+
+    def _keep(self, fed: Fed) -> None:
+        self.written.take(self._lines)
+        self.state.update(fed.state)
+        self.pipeline.kept()
+        self._lines = []
 
 
 def up_times(random: Random, share_down: float = 0.15) -> list[tuple[datetime, datetime]]:

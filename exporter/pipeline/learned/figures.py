@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import getitem
 from typing import Final
 
-from exporter.derive.derived import Phases, fuse_load, unbalance
+from exporter.derive.phases import Phases, fuse_load, unbalance
 from exporter.pipeline.learned.memory import Spend, Values
 
 __all__ = ["Figures"]
@@ -26,10 +26,9 @@ class Figures:
         self._unbalances = _Unbalances(phases.voltages_of(values)) if phases.has_voltage_unbalance else None
         self._loads: dict[float, tuple[_Loads, ...]] = {}
 
-    def texts(self, numbers: tuple[int, ...], main_fuse_a: float) -> list[str] | None:
-        """None where one of the figures means nothing, and has no line."""
+    def texts(self, numbers: tuple[int, ...], values: Sequence[float], main_fuse_a: float) -> list[str] | None:
+        """The texts, from a frame's numbers and their values; None where a figure means nothing, and has no line."""
         phases = self._phases
-        values = [*map(getitem, self._values, numbers)]
         texts = []
         if phases.has_current_unbalance:
             percent = phases.current_unbalance(values)

@@ -1,4 +1,4 @@
-"""What numbers, clocks and ids come to, remembered: a meter says few different things, and again and again."""
+"""What numbers, clocks and ids come to, remembered: a meter sends few different ones, again and again."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from datetime import timedelta
 from typing import Final
 
 from exporter.meters import safe_text
-from exporter.meters.clock import local_time, to_utc
 from exporter.meters.entries import Entry, Listing, scaling_of
-from exporter.model.calendar import to_ms
 from exporter.model.point import escaped
-from exporter.model.reading import LATEST, ClockHabit, Zone
-from exporter.pipeline.clock_rules import local_ms
+from exporter.model.reading import ClockHabit, Zone
+from exporter.pipeline.clock_reading import Offsets, local_ms, steady_offsets
 from exporter.protocol.axdr import parse_date_time
 
-__all__ = ["Hours", "Ids", "Texts", "Values"]
+__all__ = ["Clocks", "Ids", "Spend", "Texts", "Values"]
 
-_HOURS: Final = 1 << 12
+_SPANS: Final = 1 << 12
 _IDS: Final = 100_000
+
+# Places in a clock's 12 bytes (IEC 62056-62, date-time).
+_HOUR, _MINUTE, _AFTER_SECOND = 5, 6, 8
+_HOURS, _SIXTY = 24, 60
+"""A field from this on needs a look: one that is not specified is FF."""
+_DAY_SPAN: Final = timedelta(hours=23, minutes=59, seconds=59)
+_HOUR_SPAN: Final = timedelta(minutes=59, seconds=59)
 
 
 Spend = Callable[[], None]
@@ -52,51 +57,53 @@ class Texts(dict[int, str]):
 
 
 class Ids(dict[bytes, tuple[str, str] | None]):
-    """An id's octets -> the id, and the id as it stands in a line; None for one that says nothing."""
+    """An id's bytes -> the id, and the id as it stands in a line; None for one that says nothing."""
 
-    def __missing__(self, octets: bytes) -> tuple[str, str] | None:
+    def __missing__(self, sent: bytes) -> tuple[str, str] | None:
         if len(self) >= _IDS:
             self.clear()
-        own = safe_text(octets)
-        known = self[octets] = None if own is None else (own, escaped(own))
+        own = safe_text(sent)
+        known = self[sent] = None if own is None else (own, escaped(own))
         return known
 
 
-class Hours(dict[bytes, tuple[int, int] | None]):
-    """A clock's 12 octets without minute and second -> when its hour began, ms, in UTC and as it is shown.
-
-    None where that takes thought: no date, before 2000 or near the calendar's end, or an hour of which the civil clock
-    shows some time twice or never.
-    """
-
-    _EARLIEST: Final = 2000  # since then all zones are whole minutes off, and change at whole minutes
+class Clocks:
+    """A clock's 12 bytes -> what it shows, by the offsets of its day, or of its hour on a day on which they change."""
 
     def __init__(self, habit: ClockHabit, zone: Zone) -> None:
+        self._days = _Spans(habit, zone, _HOUR, _DAY_SPAN)
+        self._hours = _Spans(habit, zone, _MINUTE, _HOUR_SPAN)
+
+    def read(self, sent: bytes) -> tuple[int, Offsets] | None:
+        """What the clock shows, ms, and its offsets.
+
+        None where the slow way must say: no date, or an hour in which the civil clock changes.
+        """
+        hour, minute, second = sent[_HOUR:_AFTER_SECOND]
+        if hour >= _HOURS or minute >= _SIXTY or second >= _SIXTY:
+            return None
+        known = self._days[sent[:_HOUR] + sent[_AFTER_SECOND:]]
+        if known is not None:
+            return known[0] + (hour * 3600 + minute * 60 + second) * 1000, known[1]
+        known = self._hours[sent[:_MINUTE] + sent[_AFTER_SECOND:]]
+        if known is not None:
+            return known[0] + (minute * 60 + second) * 1000, known[1]
+        return None
+
+
+class _Spans(dict[bytes, tuple[int, Offsets] | None]):
+    """A clock's bytes without those from `place` to the second -> when the span began by it, ms, and its offsets."""
+
+    def __init__(self, habit: ClockHabit, zone: Zone, place: int, span: timedelta) -> None:
         super().__init__()
-        self._habit, self._zone = habit, zone
+        self._habit, self._zone, self._place, self._span = habit, zone, place, span
 
-    def __missing__(self, octets: bytes) -> tuple[int, int] | None:
-        if len(self) >= _HOURS:
+    def __missing__(self, sent: bytes) -> tuple[int, Offsets] | None:
+        if len(self) >= _SPANS:
             self.clear()
-        ends = [self._moment(octets, *end) for end in _ENDS]
-        first, last = ends
-        steady = first is not None and last is not None and last[0] - first[0] == last[1] - first[1]
-        began = self[octets] = first if steady else None
-        return began
-
-    def _moment(self, octets: bytes, minute: int, second: int) -> tuple[int, int] | None:
-        clock = parse_date_time(octets[:_MINUTE] + bytes([minute, second]) + octets[_MINUTE:])
-        local = local_time(clock)
-        if local is None or not self._EARLIEST <= local.year < LATEST.year:
-            return None
-        readings = [to_utc(clock, self._habit, self._zone, local.replace(tzinfo=self._zone) + off) for off in _AROUND]
-        first = readings[0]
-        if first is None or any(other != first for other in readings):
-            return None
-        return to_ms(first), local_ms(local)
-
-
-_MINUTE: Final = 6
-_ENDS: Final = ((0, 0), (59, 59))
-_AROUND: Final = (timedelta(hours=-13), timedelta(hours=13))
-"""Which of two readings is taken is told by what is near."""
+        place = self._place
+        clock = parse_date_time(sent[:place] + bytes(_AFTER_SECOND - place) + sent[place:])
+        shown = local_ms(clock)
+        offsets = steady_offsets(clock, self._habit, self._zone, self._span)
+        known = self[sent] = None if shown is None or offsets is None else (shown, offsets)
+        return known

@@ -19,7 +19,7 @@ from exporter.meters.three_wire import I2, U2
 from exporter.model.reading import ClockHabit, Measurement, Reading
 from exporter.protocol.apdu import Spans, decode_with_spans
 from exporter.protocol.axdr import DecodeError, Span, Tag
-from exporter.protocol.hdlc import Frame, crc
+from exporter.protocol.hdlc import Frame
 
 __all__ = ["Shape", "Slot", "Unlearnable", "learn"]
 
@@ -63,7 +63,7 @@ class Shape:
 
     `slots` are the measurements in their order, `not_zero` those of them that are 0 in no frame of the shape. `id_at`
     and `clock_at` are where the meter's id and the clock stand, None where the meter does not say. `own_clock` tells
-    that the clock is the list's own. `example` is the frame that it was learned from.
+    that the clock is the list's own.
     """
 
     size: int
@@ -75,7 +75,6 @@ class Shape:
     clock_at: Span | None
     own_clock: bool
     listing: Listing
-    example: bytes
 
     @property
     def numbers(self) -> struct.Struct:
@@ -133,7 +132,6 @@ def learn(frame: Frame, reading: Reading) -> Shape:
         _moved(clock_at, start),
         reading.list_clock,
         listing,
-        wire[:-_FCS_AND_FLAG] + crc(wire[1:-_FCS_AND_FLAG]).to_bytes(2, "little") + wire[-1:],
     )
 
 

@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 from exporter.config import Settings
 from exporter.derive import points
-from exporter.derive.deriver import Deriver
+from exporter.derive.derivations import Derivations
+from exporter.derive.values import Values
 from exporter.model.calendar import from_ms, to_ms
-from exporter.pipeline.decoder import Heard, Intake
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.pipeline import NoState, Pipeline
 from exporter.simulator.meter import OSLO, SimulatedMeter
+from exporter.sources.contract import Chunk
 from tests.benchmarks.year import HOURLY_MS, LIST_OCTETS, Readings, RunningHour, Year
 
 SETTINGS = Settings(main_fuse_a=32)
@@ -26,8 +28,8 @@ def of_octets(hours: float) -> tuple[list[str], list[str]]:
     """The lines of readings, and of the running hour, by the way of octets, decoding and placing."""
     readings = Readings(1, OSLO)
     now = [0.0]
-    intake, placer, state = Intake(OSLO), Placer("kamstrup", zone=OSLO, state={}), dict[str, str]()
-    deriver = Deriver(SETTINGS, state.get, monotonic=lambda: now[0])
+    clock = HostClock(lambda: START, lambda: now[0])
+    pipeline = Pipeline("kamstrup", SETTINGS, NoState(), clock)
     lines: list[str] = []
     running: list[str] = []
     for frame in SimulatedMeter("kamstrup").frames(START - timedelta(seconds=5), START + timedelta(hours=hours)):
@@ -35,14 +37,11 @@ def of_octets(hours: float) -> tuple[list[str], list[str]]:
         sent = round(frame.complete.timestamp() * 1000 - len(frame.octets) * 10 / 2.4)
         received = readings.received(sent, hourly=hourly)
         now[0] = to_ms(received) / 1000
-        for outcome in intake.feed(frame.octets, received):
-            assert isinstance(outcome, Heard)
-            for placed in placer.place(outcome.reading):
-                lines += points.lines(placed)
-                lines += deriver.of(placed)
-        lines += deriver.months()
+        fed = pipeline.feed((Chunk(frame.octets, received),))
+        assert not fed.outcomes
+        lines += [line for row in fed.rows for line in row.body.decode().split("\n")]
         now[0] = to_ms(received) / 1000 + 2.0004
-        running += [line for line in deriver.now(to_ms(received) + 2000) if not line.startswith("threshold")]
+        running += [line for line in pipeline.now(to_ms(received) + 2000) if not line.startswith("threshold")]
     return lines, running
 
 
@@ -55,11 +54,13 @@ def test_its_readings_and_running_hours_are_those_of_the_simulated_meters_octets
     lines, running = of_octets(HOURS)
     readings = Readings(1, OSLO)
     state: dict[str, str] = {}
-    deriver, hour = Deriver(SETTINGS, state.get), RunningHour("SIMULATED-KAMSTRUP-1", OSLO)
+    deriver, hour = Derivations(SETTINGS, state.get), RunningHour("SIMULATED-KAMSTRUP-1", OSLO)
     mine: list[str] = []
     my_running: list[str] = []
     for placed in readings.between(in_ms(0), in_ms(HOURS)):
-        mine += [*points.lines(placed), *deriver.of(placed), *deriver.months()]
+        values = Values.of(placed)
+        assert values is not None
+        mine += [*points.lines(placed), *deriver.of(values), *deriver.sums()]
         hour.heard(placed)
         assert placed.time is not None
         my_running += hour.lines(placed.time + 2000)

@@ -8,21 +8,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.config import Limits
-from exporter.derive.derived import (
-    Capacity,
-    EnergySum,
-    Peak,
-    Threshold,
-    capacity,
-    capacity_step,
-    day_sums,
-    exporter_thresholds,
-    month_sums,
-    projected,
-    thresholds,
-    unbalance,
-    with_running,
-)
+from exporter.derive.capacity import Capacity, Peak, capacity, capacity_step, with_running
+from exporter.derive.limits import Threshold, exporter_thresholds, thresholds
+from exporter.derive.phases import unbalance
+from exporter.derive.running_hour import projected
+from exporter.derive.sums import EnergySum, day_sums, month_sums
 from exporter.model.calendar import day_hours, day_start, month_start, next_day, next_month, weekday_and_hour
 from exporter.model.obis import ObisCode
 from exporter.model.reading import Measurement, Meter, Reading

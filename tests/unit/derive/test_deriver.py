@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from exporter.config import load
-from exporter.derive.deriver import Deriver, backlog_threshold_lines
-from exporter.pipeline.placing import Placer
+from exporter.derive.derivations import backlog_threshold_lines
+from exporter.pipeline.pipeline import Pipeline, Purpose
 from exporter.simulator.meter import SimulatedMeter
 from tests.support.years import HOUR, HOUR_MS, METER, OSLO, Exporter, Meter, Sent, Written, expected_hours, ms
 
@@ -87,19 +87,14 @@ def imported(parts: list[list[Sent]], order: tuple[int, ...], live: set[int]) ->
     written = Written()
     for number in order:
         is_live = number in live
-        exporter = Exporter(state=state)
+        exporter = Exporter(state=state, purpose=Purpose.RUN if is_live else Purpose.IMPORT)
         exporter.written = written
-        if not is_live:
-            exporter.placer = Placer("file", zone=OSLO)
-            exporter.deriver = Deriver(exporter.settings, state.get, imported=True)
         for one in parts[number]:
             exporter.hear(one.octets, one.received, keep=is_live)
-        if not is_live:  # import keeps the hours alone
-            kept = {key: text for key, text in state.items() if not key.startswith("imported:")}
+        if not is_live:
+            kept = {key for key in state if not key.startswith("imported:")}
             exporter.stop()
-            for key in [key for key in state if not key.startswith("imported:")]:
-                del state[key]
-            state.update(kept)
+            assert {key for key in state if not key.startswith("imported:")} == kept, "import keeps the hours alone"
     return written
 
 
@@ -214,10 +209,10 @@ def test_a_register_that_was_set_back_is_written_as_sent_and_makes_up_no_hour(ca
 # Limits
 
 
-def thresholds(deriver: Deriver, now_ms: int) -> dict[tuple[str, str, str], float]:
+def thresholds(pipeline: Pipeline, now_ms: int) -> dict[tuple[str, str, str], float]:
     """What is told of limits at a moment: meter, quantity, bound -> value."""
     found = {}
-    for line in deriver.now(now_ms):
+    for line in pipeline.now(now_ms):
         series, fields, time = line.split(" ")
         if series.startswith("threshold,"):
             assert int(time) == now_ms
@@ -244,11 +239,11 @@ DEFAULTS = {
 def test_limits_at_the_first_reading_and_every_five_minutes() -> None:
     exporter = Exporter()
     start = ms(NOON)
-    assert thresholds(exporter.deriver, start) == {}, "no meter was heard"
+    assert thresholds(exporter.pipeline, start) == {}, "no meter was heard"
     one = Meter("kamstrup").hourly(NOON)
     exporter.hear(one.octets, one.received)
     wanted = {(METER, quantity, bound): value for (quantity, bound), value in DEFAULTS.items()}
-    told = {second: thresholds(exporter.deriver, start + 1000 * second) for second in range(0, 901, 10)}
+    told = {second: thresholds(exporter.pipeline, start + 1000 * second) for second in range(0, 901, 10)}
     assert {second for second, lines in told.items() if lines} == {0, 300, 600, 900}
     assert all(lines == wanted for lines in told.values() if lines)
 
@@ -265,7 +260,7 @@ def test_limits_go_on_when_the_clock_of_the_computer_is_set() -> None:
         start + 10 * HOUR_MS,
         start + 10 * HOUR_MS + 1,
     ]
-    assert [bool(thresholds(exporter.deriver, at)) for at in moments] == [True, True, False, True, False]
+    assert [bool(thresholds(exporter.pipeline, at)) for at in moments] == [True, True, False, True, False]
 
 
 def test_limits_of_a_meter_from_han_toml_and_again_after_a_change_of_settings(tmp_path: Path) -> None:
@@ -276,7 +271,7 @@ def test_limits_of_a_meter_from_han_toml_and_again_after_a_change_of_settings(tm
     for meter in (Meter("kamstrup"), Meter("kamstrup", meter_id=other)):
         one = meter.hourly(NOON)
         exporter.hear(one.octets, one.received, keep=True)
-    told = thresholds(exporter.deriver, ms(NOON))
+    told = thresholds(exporter.pipeline, ms(NOON))
     assert len(told) == 2 * len(DEFAULTS)
     assert (told[METER, "current", "max"], told[other, "current", "max"]) == (25.0, 63.0)
     assert (told[METER, "current", "warn"], told[other, "current", "warn"]) == (22.5, 56.7)
@@ -286,7 +281,7 @@ def test_limits_of_a_meter_from_han_toml_and_again_after_a_change_of_settings(tm
     exporter.start()
     one = Meter("kamstrup").hourly(NOON + HOUR)
     exporter.hear(one.octets, one.received)
-    again = thresholds(exporter.deriver, ms(NOON) + 1)
+    again = thresholds(exporter.pipeline, ms(NOON) + 1)
     assert again == {(METER, *name): value for name, value in (DEFAULTS | {("reading_age", "max"): 60.0}).items()}
 
 

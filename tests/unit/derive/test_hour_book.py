@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.derive.hour_book import HourBook, most_wh
+from exporter.derive.hours import HourBook, most_wh
 from exporter.outbox.queue import Outbox
 from exporter.outbox.shared_state import SharedState
 

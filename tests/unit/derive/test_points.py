@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
-from exporter.derive.derived import Capacity, EnergySum, Peak, Phases, Threshold
+from exporter.derive.capacity import Capacity, Peak
+from exporter.derive.limits import Threshold
 from exporter.derive.points import (
     ABOVE_STEPS,
     capacity_lines,
     day_energy_line,
-    figure_lines,
     final_hour_line,
     meter_line,
     month_energy_line,
@@ -18,6 +18,8 @@ from exporter.derive.points import (
     running_hour_line,
     threshold_line,
 )
+from exporter.derive.sums import EnergySum
+from exporter.derive.values import Values, layout_of
 from exporter.model.obis import ObisCode
 from exporter.model.point import REPLACED_MEASUREMENTS
 from exporter.model.reading import Measurement, Meter, Placed, Reading
@@ -35,7 +37,9 @@ def placed(time: int | None) -> Placed:
 
 
 def test_the_figures_of_a_reading() -> None:
-    assert list(figure_lines(placed(NOW), 25)) == [
+    values = Values.of(placed(NOW))
+    assert values is not None
+    assert phase_lines(values.layout.phases, values.values, "5706", 25, NOW) == [
         f"phase_unbalance,meter_id=5706,quantity=current value=40.0 {NOW}",
         f"phase_unbalance,meter_id=5706,quantity=voltage value=0.0 {NOW}",
         f"fuse_load,meter_id=5706,phase=L1 value=80.0 {NOW}",
@@ -47,11 +51,11 @@ def test_the_figures_of_a_reading() -> None:
 
 
 def test_a_reading_without_a_time_has_no_figures() -> None:
-    assert list(figure_lines(placed(None), 25)) == []
+    assert Values.of(placed(None)) is None
 
 
 def test_a_meter_id_is_escaped_and_what_means_nothing_left_out() -> None:
-    phases = Phases.of(((ObisCode(1, 1, 51, 7, 0), "A"), (ObisCode(1, 1, 71, 7, 0), "A")))
+    phases = layout_of(((ObisCode(1, 1, 51, 7, 0), "A"), (ObisCode(1, 1, 71, 7, 0), "A"))).phases
     assert phase_lines(phases, [0.5, 0.25], "a b,c=d", 25, NOW) == [
         f"fuse_load,meter_id=a\\ b\\,c\\=d,phase=L2 value=2.0 {NOW}",
         f"fuse_load,meter_id=a\\ b\\,c\\=d,phase=L3 value=1.0 {NOW}",

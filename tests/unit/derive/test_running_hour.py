@@ -58,7 +58,7 @@ class Running:
     def _ask(self, at: datetime) -> None:
         self.now = at
         told = Told(at)
-        for line in self.exporter.deriver.now(ms(at)):
+        for line in self.exporter.pipeline.now(ms(at)):
             series, fields, time = line.rsplit(" ", 2)
             if series.startswith(("hour_energy,", "capacity,")):
                 assert abs(int(time) - ms(at)) <= 1, "stamped now"

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from exporter.pipeline.placing import Placer
+from exporter.pipeline.host_clock import HostClock
 from tests.support.years import (
     HOUR,
     HOUR_MS,
@@ -305,7 +305,8 @@ def test_the_same_lists_as_a_stamped_capture_and_as_raw_octets(maker: str) -> No
     meter = Meter(maker, seed=5)
     lists = [meter.hourly(hour) for hour in around_the_changes()]
     stamped, raw = Exporter(), Exporter()
-    raw.placer = Placer("meter", zone=OSLO, now=lambda: START + 2 * YEAR * HOUR)
+    raw.clock = HostClock(lambda: START + 2 * YEAR * HOUR, lambda: 0.0)
+    raw.start()
     for one in lists:
         stamped.hear(one.octets, one.received)
         raw.hear(one.octets, None)

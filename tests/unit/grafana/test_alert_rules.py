@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from exporter.config import Limits
-from exporter.derive.derived import exporter_thresholds, thresholds
+from exporter.derive.limits import exporter_thresholds, thresholds
 from grafana.dashboards import alerts
 from grafana.dashboards.rule_parts import Rule, panel_ids
 from tests.support.grafana_server import ROOT

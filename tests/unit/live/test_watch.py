@@ -24,7 +24,7 @@ from exporter.live.view import ShownLimits, View, load_style, plain_line, sparkl
 from exporter.model.calendar import HOUR_MS, to_ms
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import Measurement, Meter, Placed, Reading
-from exporter.pipeline.decoder import Unread
+from exporter.pipeline.decoder import Undecoded
 from exporter.protocol.framing import Kind, Rejected
 from exporter.protocol.hdlc import Frame
 from exporter.simulator.meter import SimulatedMeter
@@ -63,7 +63,7 @@ def placed(
 def heard(state: LiveState, *readings: Placed, at: float = 100.0) -> LiveState:
     for reading in readings:
         state.hear(228, at)
-        state.count(Unread(FRAME, ""), at)
+        state.count(Undecoded(FRAME, ""), at)
         state.unread -= 1  # it was read
         state.take(reading, at)
     return state
@@ -104,7 +104,7 @@ def test_bytes_without_a_frame_are_wrong_only_after_a_while() -> None:
 def test_frames_that_cannot_be_decoded_are_reported_with_the_reason() -> None:
     state = LiveState("ttyUSB0")
     state.hear(100, 50.0)
-    state.count(Unread(FRAME, "it is encrypted"), 50.0)
+    state.count(Undecoded(FRAME, "it is encrypted"), 50.0)
     assert state.condition(50.0).words.endswith("it is encrypted")
 
 
@@ -397,7 +397,7 @@ def test_a_plain_line_shows_the_reading() -> None:
 
 
 def test_a_plain_line_shows_only_what_is_in_the_list() -> None:
-    assert plain_line(placed({P: 616.0}), OSLO) == "2026-11-22 17:00:10 5706 616 W"
+    assert plain_line(placed({P: 583.0}), OSLO) == "2026-11-22 17:00:10 5706 583 W"
     assert plain_line(placed({P: 0.0, EXPORT: 512.0}), OSLO) == "2026-11-22 17:00:10 5706 export 512 W"
     assert plain_line(placed({U1: 230.0}, None), OSLO) == "(no time) 5706  L1 230 V"
     line = plain_line(placed({P: 1.0, REGISTER: 12_327_870.0, EXPORTED: 0.0}), OSLO)

@@ -8,8 +8,8 @@ from exporter.model.obis import ObisCode
 from exporter.protocol.hdlc import Deframer, Frame
 from tests.e2e.truth import read
 from tests.support import made_captures
-from tests.support.octets import CAPTURES, all_frames, crc_x25, expected, frames_of
 from tests.support.expected_rows import row_of, row_of_frame, rows_of_stream, said
+from tests.support.octets import CAPTURES, all_frames, crc_x25, expected, frames_of
 
 ROWS = [(name, n) for name, rows in expected().items() for n in range(len(rows))]
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from tests.support import real_captures
+from tests.support.expected_rows import Row, row_of_frame, rows_of_stream, said
 from tests.support.made_captures import MADE
 from tests.support.octets import crc_x25, obis
-from tests.support.rows import Row, row_of_frame, rows_of_stream, said
 
 pytestmark = real_captures.needed
 

@@ -11,6 +11,7 @@ import pytest
 from exporter.meters import OSLO
 from exporter.model.obis import ObisCode
 from exporter.model.reading import ClockHabit, Measurement, Meter, MeterClock, Reading
+from exporter.pipeline.arrival import arrival_of
 from exporter.pipeline.clock_rules import ClockRules
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -46,17 +47,17 @@ class Rules:
 
     def __init__(self) -> None:
         self.state: dict[str, str] = {}
-        self.rules = ClockRules(OSLO, self.state)
+        self.rules = ClockRules(self.state)
 
     def restart(self) -> None:
         self.state |= self.rules.new_state()
-        self.rules = ClockRules(OSLO, self.state)
+        self.rules = ClockRules(self.state)
 
     def hour(self, reading: Reading, meter_id: str = "A") -> datetime | None:
         """The hour that the list's registers carry; None when they carry the time of the list."""
         assert reading.received is not None
-        self.rules.learn(reading, meter_id)
-        given, starts = self.rules.register_hour(reading, meter_id, ms(reading.received))
+        self.rules.learn(arrival_of(reading, OSLO), meter_id)
+        given, starts = self.rules.register_hour(arrival_of(reading, OSLO), meter_id, ms(reading.received))
         assert starts or given == ms(reading.received) or given % 3_600_000 == 0
         return datetime.fromtimestamp(given / 1000, UTC) if starts else None
 
@@ -97,10 +98,10 @@ def test_a_repeat_carries_the_time_of_the_first_over_a_restart_too(rules: Rules)
     again = hourly(at(1), at(0, 0) + HOUR, 100.0)
     assert rules.hour(first) == NOON
     rules.restart()
-    assert rules.rules.register_hour(again, "A", ms(at(1))) == (ms(NOON), False)
+    assert rules.rules.register_hour(arrival_of(again, OSLO), "A", ms(at(1))) == (ms(NOON), False)
     assert rules.hour(hourly(at(1, 14), at(1, 0) + HOUR, 150.0)) == NOON + HOUR
     for repeated in (again, hourly(at(2), at(1, 0) + HOUR, 150.0)):  # the last two are known
-        assert rules.rules.register_hour(repeated, "A", ms(at(2)))[1] is False
+        assert rules.rules.register_hour(arrival_of(repeated, OSLO), "A", ms(at(2)))[1] is False
     assert rules.hour(hourly(at(2, 15), at(2, 0) + HOUR, 170.0)) == NOON + 2 * HOUR
 
 
@@ -145,7 +146,8 @@ def test_a_wrong_clock_gives_the_nearest_hour(rules: Rules, caplog: pytest.LogCa
     years = datetime(2000, 1, 1, tzinfo=UTC) - NOON
     near, far = timedelta(minutes=4), timedelta(minutes=6)
     assert rules.heard(years - near, at(1) + near, at(2) + near) == [NOON + HOUR, NOON + 2 * HOUR]
-    assert "is wrong by -821793840 s; its registers are taken for those of 2026-01-15 13:00 UTC" in caplog.text
+    assert "-821793840 s" in caplog.text
+    assert "2026-01-15 13:00 UTC" in caplog.text
     assert Rules().heard(years - far, at(1) + far, at(2) + far) == [None, None]
     assert Rules().heard(years + near, at(1) - near, at(2) - near) == [NOON + HOUR, NOON + 2 * HOUR]
 
@@ -171,12 +173,12 @@ def test_registers_that_come_all_the_time_are_an_hours_only_at_its_beginning(rul
 
 def test_only_the_next_list_tells_of_a_late_first_one(rules: Rules) -> None:
     late, early = hourly(at(0, 20), at(1, 20), ms(at(0, 20))), hourly(at(0, 5), at(1, 5), ms(at(0, 5)))
-    assert rules.rules.is_unsure(late, "A")
-    assert not rules.rules.is_unsure(early, "A")
+    assert rules.rules.is_unsure(arrival_of(late, OSLO), "A")
+    assert not rules.rules.is_unsure(arrival_of(early, OSLO), "A")
     power = Measurement(ObisCode(1, 0, 1, 7, 0), 5.0, "W")
     without = replace(late, measurements=(power,), list_clock=False)
-    rules.rules.learn(without, "A")  # lists without registers come too, so those with are the hours'
-    assert not rules.rules.is_unsure(late, "A")
+    rules.rules.learn(arrival_of(without, OSLO), "A")  # lists without registers come too, so those with are the hours'
+    assert not rules.rules.is_unsure(arrival_of(late, OSLO), "A")
 
 
 def test_one_extra_list_is_no_habit(rules: Rules) -> None:
@@ -204,6 +206,6 @@ def test_the_hour_that_comes_twice_in_a_file_without_time_stamps(rules: Rules) -
         clock = datetime(2026, 10, 25, shown, 0, 10, tzinfo=UTC)
         reading = hourly(midnight, clock, 100.0 + number, habit=ClockHabit.CIVIL)
         timeless = Reading(reading.meter, None, reading.measurements, reading.meter_clock, None, reading.habit, True)
-        given, starts = rules.rules.register_hour(timeless, "A", ms(midnight + HOUR * min(number, 1)))
+        given, starts = rules.rules.register_hour(arrival_of(timeless, OSLO), "A", ms(midnight + HOUR * min(number, 1)))
         found.append((datetime.fromtimestamp(given / 1000, UTC), starts))
     assert found == [(midnight + number * HOUR, True) for number in range(4)]

@@ -9,18 +9,22 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from exporter.config import Settings
 from exporter.meters import OSLO
-from exporter.pipeline.learned import Lines
+from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
 from exporter.protocol.apdu import Notification
 from exporter.protocol.axdr import Tag, Value
+from exporter.protocol.framing import Kind, Rejected
 from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, frame, information
 from exporter.simulator.sample import Flows, Identity, Sample
+from exporter.sources.contract import Chunk
 from tests.benchmarks.frames import CASES, frames
 from tests.support.made_captures import kamstrup_10s
 from tests.support.octets import frame as built
 from tests.support.octets import notification, obis, octet_string, structure, u32
-from tests.support.two_ways import Chunks, Source, at_once, mended, same
+from tests.support.two_ways import CLOCK as HOST
+from tests.support.two_ways import Chunks, at_once, mended, same
 
 NOON = datetime(2024, 1, 1, 11, 59, 40, tzinfo=UTC)
 LISTS = {case.name: list(frames(case, 60)) for case in CASES}
@@ -48,10 +52,9 @@ def clocked(octets: bytes, clock: str) -> bytes:
 @pytest.mark.parametrize("derived", [False, True])
 def test_lists_of_every_maker(name: str, derived: bool) -> None:
     pieces = LISTS[name]
-    hourly = "hourly" in name  # a list that tells an hour is for the slow way
     for chunks in (at_once(pieces), every(10, pieces), every(10, [octets[:-1] for octets in [*pieces, b"\x7e\0"]])):
         quick = same(chunks, derived=derived)
-        assert quick == 0 if hourly else quick >= len(pieces) - 12
+        assert quick >= len(pieces) - 12
 
 
 def test_any_size_of_chunk_is_the_same() -> None:
@@ -65,7 +68,7 @@ def test_any_size_of_chunk_is_the_same() -> None:
 def test_meters_share_a_shape() -> None:
     ids = [f"57065670000000{number:02}" for number in range(40)]
     pieces = [kamstrup_10s(meter_id).frame for meter_id in [*ids, *ids, *ids]]
-    assert same(every(1, pieces)) == 2 * len(ids)  # of each meter, the first teaches how often it sends registers
+    assert same(every(1, pieces)) == len(pieces) - 2  # two frames that teach the shape
 
 
 def test_frames_that_share_a_flag() -> None:
@@ -105,13 +108,9 @@ def test_registers_in_an_odd_unit_tell_the_hour_all_the_same() -> None:
     same(every(3600, pieces))
 
 
-def test_a_list_without_any_time_gives_no_text() -> None:
-    source = Source(OSLO, derived=True)
-    lines = Lines(source.placer, source.read, OSLO, source.deriver)
+def test_lists_without_any_time_give_no_lines_of_their_own() -> None:
     pieces = [*AIDON[:3], *AIDON_1[1:6], AIDON_1[6][:20], *AIDON_1[7:12]]
-    texts = [text for octets in pieces for text in lines.feed(octets)]
-    assert lines.frames > 3
-    assert all(texts)
+    assert same(at_once(pieces), derived=True) > 3
 
 
 # What must not go the quick way
@@ -230,15 +229,16 @@ def test_an_octet_that_is_another_one_anywhere() -> None:
         same(at_once([*KAMSTRUP[:4], *[octets for one in checked for octets in (one, KAMSTRUP[9])]]))
 
 
-def test_feeding_goes_on_behind_the_end() -> None:
-    source = Source(OSLO, derived=False)
-    lines = Lines(source.placer, source.read, OSLO)
-    texts = [text for octets in (*KAMSTRUP[:6], KAMSTRUP[6][:100]) for text in lines.feed(octets)]
-    texts += lines.end()
-    assert "incomplete, 100 of 228 octets" in texts[-1]
-    texts = [text for octets in KAMSTRUP[7:10] for text in lines.feed(octets)]
-    assert len(texts) == 3
-    assert lines.octets == 9 * 228 + 100
+def test_feeding_goes_on_after_an_interruption() -> None:
+    pipeline = Pipeline("x", Settings(), NoState(), HOST, purpose=Purpose.VALUES)
+    for data in (*KAMSTRUP[:6], KAMSTRUP[6][:100]):
+        pipeline.feed((Chunk(data, None),))
+    (cut,) = pipeline.interrupted().outcomes
+    assert isinstance(cut, Rejected)
+    assert (cut.kind, cut.size) == (Kind.INCOMPLETE, 100)
+    rows = [row for data in KAMSTRUP[7:10] for row in pipeline.feed((Chunk(data, None),)).rows]
+    assert len(rows) == 3
+    assert pipeline.counts.size == 9 * 228 + 100
 
 
 # Hostile streams

@@ -6,10 +6,13 @@ import logging
 
 import pytest
 
-from exporter.pipeline.decoder import Intake
-from exporter.pipeline.link import Link, LinkState, ReadingAges, exporter_fields, faults, resident_octets
-from exporter.sources.contract import Happened, SourceEvent
+from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.link import Link, LinkState
+from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
+from exporter.service.metrics import ReadingAges, exporter_fields, faults, resident_size
+from exporter.sources.contract import Chunk, Happened, SourceEvent
 from tests.support.octets import all_frames, frame, frames_of
+from tests.support.pipeline import Naming
 
 
 class Time:
@@ -34,8 +37,12 @@ def state_of(link: Link) -> LinkState:
     return link.state
 
 
-def hear(link: Link, octets: bytes, intake: Intake | None = None) -> None:
-    link.heard(len(octets), (intake or Intake()).feed(octets))
+def pipeline_of(link: Link) -> Pipeline:
+    return Pipeline(link.name, Naming(), NoState(), HostClock(), purpose=Purpose.READINGS, link=link)
+
+
+def hear(link: Link, octets: bytes, pipeline: Pipeline | None = None) -> None:
+    (pipeline or pipeline_of(link)).feed((Chunk(octets, None),))
 
 
 def test_events_become_states(link: Link) -> None:
@@ -57,7 +64,7 @@ def test_frames_make_it_well(link: Link) -> None:
 
 
 def test_octets_without_frames(link: Link) -> None:
-    intake = Intake()
+    intake = pipeline_of(link)
     hear(link, b"\x13" * 1000, intake)
     assert state_of(link) is LinkState.WAITING
     hear(link, b"\x13" * 1000, intake)
@@ -80,7 +87,7 @@ def test_rejects_are_counted_by_reason_and_said_once_a_minute(
 ) -> None:
     good = frames_of("kamstrup-3phase-sweden")[0]
     bad = good[:100] + b"\x00" + good[101:]
-    intake = Intake()
+    intake = pipeline_of(link)
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             hear(link, bad + good, intake)
@@ -89,7 +96,7 @@ def test_rejects_are_counted_by_reason_and_said_once_a_minute(
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert "FCS" in said[0]
-    assert "(6 such in all by now)" in said[1]
+    assert "(6 so far)" in said[1]
     fields = exporter_fields([link], {"outbox_depth": 7}, {"points_written": 8})
     assert fields["rejects_fcs"] == 6
     assert fields["frames"] == 6
@@ -175,4 +182,4 @@ def test_faults(link: Link, time: Time) -> None:
 
 
 def test_memory_is_told() -> None:
-    assert 5_000_000 < resident_octets() < 2_000_000_000
+    assert 5_000_000 < resident_size() < 2_000_000_000

@@ -11,7 +11,9 @@ from exporter.meters import to_utc
 from exporter.model.calendar import from_ms, to_ms
 from exporter.model.obis import ObisCode
 from exporter.model.reading import ClockHabit, Measurement, Meter, MeterClock, Placed, Reading
-from exporter.pipeline.placing import NAMELESS_WAIT_MS, Placer
+from exporter.pipeline.identity import NAMELESS_WAIT_MS
+from exporter.service import own_points
+from tests.support.pipeline import Placer
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 POWER = Measurement(ObisCode(1, 0, 1, 7, 0), 100.0, "W")
@@ -164,13 +166,13 @@ def test_nameless_lists_get_the_id_last_heard() -> None:
 def test_nameless_lists_wait_for_an_id_and_keep_their_time() -> None:
     there = placer()
     assert there.place(reading(NOON, None)) == []
-    assert there.waiting == 1
+    assert there.waits
     given = there.place(reading(NOON + timedelta(seconds=8)))
     assert [(placed.meter_id, from_ms(placed.time or 0)) for placed in given] == [
         ("A", NOON),
         ("A", NOON + timedelta(seconds=8)),
     ]
-    assert there.waiting == 0
+    assert not there.waits
 
 
 def test_after_a_minute_they_are_of_a_meter_that_is_not_known() -> None:
@@ -266,8 +268,8 @@ def test_tags_are_escaped() -> None:
 
 
 def test_the_exporters_own_lines() -> None:
-    assert points.exporter_line("pi 4", {"frames": 3}, 5) == "exporter,instance=pi\\ 4 frames=3.0 5"
-    assert points.event_line("pi", "start", 'say "hi"\n\\o/', 5) == (
+    assert own_points.exporter_line("pi 4", {"frames": 3}, 5) == "exporter,instance=pi\\ 4 frames=3.0 5"
+    assert own_points.event_line("pi", "start", 'say "hi"\n\\o/', 5) == (
         'event,instance=pi,kind=start text="say \\"hi\\" \\\\o/" 5'
     )
-    assert points.reading_age_line("A", 1.5, 5) == "reading_age,meter_id=A value=1.5 5"
+    assert own_points.reading_age_line("A", 1.5, 5) == "reading_age,meter_id=A value=1.5 5"

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from exporter.derive.derived import EnergySum
+from exporter.derive.sums import EnergySum
 from exporter.report.forms import as_csv, as_object, as_text
 from exporter.report.month import MonthReport, Stored, build, clock_time, disagreements, kwh
 

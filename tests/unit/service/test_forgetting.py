@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from exporter.derive import points
-from exporter.derive.derived import Threshold
+from exporter.derive.limits import Threshold
 from exporter.model import point
+from exporter.model.state_keys import meter_of, meters_of, state_of
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.service.forgetting import Forgotten, forget, meter_of, meters_of, state_of
+from exporter.service import own_points
+from exporter.service.forgetting import Forgotten, forget
 from exporter.sinks.influx.answers import Outcome, Verdict
 from exporter.sinks.writer import Writer
 from tests.support.rows import rows
@@ -33,7 +35,7 @@ def lines_of(meter_id: str) -> list[str]:
     return [
         points.threshold_line(Threshold("voltage", "max", 253), 1, meter_id),
         points.meter_line(meter_id, "Europe/Oslo", 1),
-        points.reading_age_line(meter_id, 7.0, 1),
+        own_points.reading_age_line(meter_id, 7.0, 1),
         points.final_hour_line(meter_id, "import", 1500, 0, Exporter().settings.zone),
     ]
 
@@ -45,8 +47,8 @@ def test_a_line_is_its_meters_and_nobody_elses(meter_id: str) -> None:
         for line in lines_of(other):
             assert mine(line) is (other == meter_id), line
             assert (point.meter_tag(meter_id) in line) or other != meter_id
-    assert not mine(points.event_line("house", "start", f"x,meter_id={meter_id} ,meter_id={meter_id},", 1))
-    assert not mine(points.exporter_line(f"a,meter_id={meter_id}", {"frames": 1}, 1))
+    assert not mine(own_points.event_line("house", "start", f"x,meter_id={meter_id} ,meter_id={meter_id},", 1))
+    assert not mine(own_points.exporter_line(f"a,meter_id={meter_id}", {"frames": 1}, 1))
     assert not mine(points.threshold_line(Threshold("backlog_age", "max", 600), 1))
 
 
@@ -98,7 +100,7 @@ def waiting(outbox: Outbox) -> list[str]:
 
 
 def ages(meter_id: str, start: int, end: int) -> list[str]:
-    return [points.reading_age_line(meter_id, 1.0, number) for number in range(start, end)]
+    return [own_points.reading_age_line(meter_id, 1.0, number) for number in range(start, end)]
 
 
 def test_lines_are_taken_out_of_rows_that_others_share(outbox: Outbox) -> None:
@@ -209,8 +211,7 @@ def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: 
 
 
 def forgetting(exporter: Exporter, meter_id: str) -> None:
-    exporter.placer.forget(meter_id)
-    exporter.deriver.forget(meter_id)
+    exporter.pipeline.forget(meter_id)
     for key in state_of(exporter.state, meter_id):
         del exporter.state[key]
     mine = point.is_of(meter_id)
@@ -230,7 +231,7 @@ def test_no_month_is_made_again_from_memory(maker: str, at: int) -> None:
         exporter.hear(one.octets, one.received, keep=True)
         if number >= 2 * at or number % 2:
             anew.hear(one.octets, one.received, keep=True)
-        list(exporter.deriver.now(ms(one.received)))
+        list(exporter.pipeline.now(ms(one.received)))
     exporter.stop()
     anew.stop()
     known = [ms(NOON) + number * HOUR_MS for number in range(40)]
@@ -246,9 +247,9 @@ def test_nothing_is_said_of_a_forgotten_meter_that_is_silent() -> None:
         sent = one.hourly(NOON)
         exporter.hear(sent.octets, sent.received, keep=True)
     told: Callable[[], set[str]] = lambda: {  # noqa: E731
-        one for one in (METER, OTHER) for line in exporter.deriver.now(ms(NOON) + 20_000) if point.is_of(one)(line)
+        one for one in (METER, OTHER) for line in exporter.pipeline.now(ms(NOON) + 20_000) if point.is_of(one)(line)
     }
     assert told() == {METER, OTHER}
     forgetting(exporter, METER)
     assert told() <= {OTHER}
-    assert all(meter_of(key, text) != METER for key, text in exporter.deriver.new_state().items())
+    assert all(meter_of(key, text) != METER for key, text in exporter.pipeline.feed(()).state.items())

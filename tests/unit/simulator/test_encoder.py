@@ -13,8 +13,8 @@ from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.sample import Flows, Identity, PerPhase, Sample
 from tests.support import real_captures
+from tests.support.expected_rows import row_of_frame
 from tests.support.made_captures import MADE, kamstrup_10s
-from tests.support.rows import row_of_frame
 
 Row = dict[str, Any]
 

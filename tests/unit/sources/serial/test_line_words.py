@@ -7,12 +7,13 @@ import logging
 import pytest
 
 from exporter.live.state import Level, LiveState
-from exporter.pipeline.decoder import Intake
-from exporter.pipeline.link import Link, LinkState, faults
+from exporter.pipeline.link import Link, LinkState
 from exporter.service.events import Mark, SourceMarks
+from exporter.service.metrics import faults
 from exporter.sources.contract import Happened, SourceEvent
 from tests.support.octets import all_frames
-from tests.unit.pipeline.test_link import Time, hear
+from tests.support.pipeline import Reader
+from tests.unit.pipeline.test_link import Time, hear, pipeline_of
 
 SEARCH = SourceEvent(Happened.NO_FRAMES, "octets come from ttyUSB0, but no frame checks; other settings are tried")
 FOUND = SourceEvent(Happened.FOUND, "frames from ttyUSB0 check with 2400 8E1: write HAN_SOURCE=…")
@@ -29,14 +30,14 @@ def link(time: Time) -> Link:
 
 
 def test_a_search_is_said_once_and_so_is_what_was_found(link: Link, caplog: pytest.LogCaptureFixture) -> None:
-    intake = Intake()
+    pipeline = pipeline_of(link)
     with caplog.at_level(logging.INFO):
         link.happened(SEARCH)
         for _ in range(20):
-            hear(link, b"\x13" * 100, intake)
+            hear(link, b"\x13" * 100, pipeline)
         assert (link.state, link.words) == (LinkState.NO_FRAMES, SEARCH.words)
         link.happened(FOUND)
-        hear(link, all_frames()[0], intake)
+        hear(link, all_frames()[0], pipeline)
     said = [record.getMessage() for record in caplog.records if record.getMessage()[:7] in ("octets ", "frames ")]
     assert said == [SEARCH.words, FOUND.words]
     assert (link.state, link.words) == (LinkState.OK, f"reading ttyUSB0; {FOUND.words}")
@@ -44,10 +45,10 @@ def test_a_search_is_said_once_and_so_is_what_was_found(link: Link, caplog: pyte
 
 
 def test_the_search_is_said_though_the_state_was_known(link: Link, caplog: pytest.LogCaptureFixture) -> None:
-    intake = Intake()
+    pipeline = pipeline_of(link)
     with caplog.at_level(logging.WARNING):
         for _ in range(20):
-            hear(link, b"\x13" * 100, intake)
+            hear(link, b"\x13" * 100, pipeline)
         assert link.state is LinkState.NO_FRAMES
         link.happened(SEARCH)
         link.happened(SourceEvent(Happened.NO_FRAMES, "everything was tried"))
@@ -82,7 +83,7 @@ def test_what_was_found_is_a_mark(link: Link, time: Time) -> None:
 
 def test_the_live_view_says_it_too() -> None:
     state = LiveState("ttyUSB0")
-    intake = Intake()
+    intake = Reader()
 
     def come(octets: bytes, at: float) -> None:
         state.hear(len(octets), at)

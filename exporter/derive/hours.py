@@ -12,11 +12,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
+
+from exporter.model.calendar import HOUR_MS
 
 log = logging.getLogger(__name__)
 
-HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * HOUR_MS
 _CONVENTIONAL_FUSING: Final = 1.6
 """So many times its rated current, a gG fuse blows for certain (IEC 60269-1, conventional fusing current)."""
 _VOLTS: Final = 253.0
@@ -155,8 +158,13 @@ def _goes_on(before: _Seen, hour: int, value: float, main_fuse_a: float) -> bool
 
 
 def _key(meter_id: str, direction: str, hour: int) -> str:
-    month = datetime.fromtimestamp(hour / 1000, UTC)
-    return f"{meter_id}:{direction}:{month:%Y-%m}"
+    return f"{meter_id}:{direction}:{_month_of(hour // _DAY_MS)}"
+
+
+@lru_cache(maxsize=256)
+def _month_of(day: int) -> str:
+    """The month in UTC of a day, counted from 1970: a key is needed several times for each register."""
+    return f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"
 
 
 def _name(hour: int) -> str:

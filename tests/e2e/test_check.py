@@ -237,7 +237,7 @@ def test_an_outbox_that_no_service_is_using(home: Home) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("ALTER TABLE chunk ADD COLUMN kind TEXT; PRAGMA user_version = 3", "newer"),
+        ("ALTER TABLE chunk ADD COLUMN kind TEXT; PRAGMA user_version = 99", "newer"),
         ("DROP TABLE tally; CREATE TABLE more (one TEXT); PRAGMA user_version = 7", "newer"),
         ("PRAGMA user_version = 5000", "5000"),
         ("DROP TRIGGER chunk_out", "damaged"),

@@ -31,6 +31,14 @@ class Framer(Protocol):
         """How many bytes were fed and not given out yet; bounded."""
         ...
 
+    @property
+    def missing(self) -> int:
+        """How many bytes must still come, at least, before a message that has begun can end; 0 where not known.
+
+        A message that has not begun yet can end earlier.
+        """
+        ...
+
     def feed(self, data: bytes) -> Sequence[Message | Rejected]:
         """Take bytes in and give out what they settle, in stream order. Never raises."""
         ...

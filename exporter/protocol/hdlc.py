@@ -102,6 +102,21 @@ class Deframer:
         """How many octets were fed and not given out yet; never more than some 4 kB."""
         return self.fed - self._settled
 
+    @property
+    def missing(self) -> int:
+        """How many bytes must still come, at least, before a frame that has begun can end; 0 where not known.
+
+        The closing flag counts. A frame has begun with its opening flag, and its end is known two bytes later.
+        """
+        total = self.fed
+        if any(total - at < 3 for at in self._pending):
+            return 0
+        ends = [self._end_of(at, total) for at in self._pending]
+        if self._ends:
+            ends.append(self._ends[0][0])
+        # A length that is too short even for the header ends before this byte: that is no frame.
+        return min((end + 1 - total for end in ends if end >= total), default=0)
+
     def feed(self, octets: bytes) -> list[Frame | Rejected]:
         """Take octets in and give out what they settle, in stream order. Never raises."""
         given_out = []

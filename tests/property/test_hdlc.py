@@ -108,6 +108,29 @@ def test_octet_by_octet_is_the_same_at_every_moment(octets: bytes) -> None:
             quick = Deframer()
             assert quick.feed(octets[:n]) == given_out
             assert quick.waiting == slow.waiting
+            assert quick.missing == slow.missing
+
+
+@settings(max_examples=400, deadline=None)
+@given(streams, streams, st.integers(0, 2000))
+def test_no_frame_that_has_begun_ends_before_what_is_missing(before: bytes, after: bytes, cut: int) -> None:
+    stream = before + after
+    split = cut % (len(stream) + 1)
+    deframer = Deframer()
+    deframer.feed(stream[:split])
+    missing = deframer.missing
+    assert missing >= 0
+    begun = [end for at, end in reference(stream) if at < split <= end]
+    assert all(end + 1 - split >= missing for end in begun)
+
+
+@settings(max_examples=200, deadline=None)
+@given(streams, st.sampled_from(SHORT), st.integers(0, 2000))
+def test_what_is_missing_is_never_more_than_the_frame_needs(noise: bytes, octets: bytes, cut: int) -> None:
+    split = 3 + cut % (len(octets) - 3)
+    deframer = Deframer()
+    deframer.feed(noise + octets[:split])
+    assert deframer.missing <= len(octets) - split
 
 
 @settings(max_examples=400, deadline=None)

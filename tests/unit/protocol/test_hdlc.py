@@ -132,6 +132,42 @@ def test_after_end_it_goes_on() -> None:
     assert (found.offset, found.size) == (10, 25)
 
 
+def missing(*pieces: bytes) -> int:
+    deframer = Deframer()
+    for piece in pieces:
+        deframer.feed(piece)
+    return deframer.missing
+
+
+def test_how_many_bytes_are_missing_is_known_from_the_length_on() -> None:
+    for n in range(len(B)):
+        assert missing(B[:n]) == (len(B) - n if n >= 3 else 0)
+        assert missing(A, B[:n]) == (len(B) - n if n >= 3 else 0)
+        assert missing(A, B[1:][:n]) == (len(B) - 1 - n if n >= 2 else 0), "one flag closes and opens"
+    assert missing(A) == missing(A, B) == 0
+
+
+def test_a_false_start_is_missing_nothing() -> None:
+    damaged = bytes([A[0], A[1], A[2] ^ 0x01]) + A[3:-1]
+    assert missing(damaged[:9]) == 0, "its HCS is wrong"
+    assert missing(b"\x7e\xa0\x00") == 0, "it would end before its header does"
+    assert missing(A[:-1] + b"\x00") == 0, "it has no closing flag"
+
+
+def test_the_nearest_end_of_all_that_can_be_frames() -> None:
+    long = frame(b"\xe6\xe7\x00" + bytes(500))
+    assert missing(long[:100], B[:10]) == len(B) - 10
+    assert missing(B[:10], long[:10]) == len(B) - 20
+    assert missing(long[:100], b"\x7e") == 0, "it may be the start of a short frame"
+
+
+def test_after_the_end_nothing_is_missing() -> None:
+    deframer = Deframer()
+    deframer.feed(A[:10])
+    deframer.end()
+    assert deframer.missing == 0
+
+
 def test_memory_is_bounded() -> None:
     head = b"\x7e\xa7\xff\x41\x08\x83\x13"
     worst = (head + crc_x25(head[1:])) * 400  # starts that check, each waiting for 2047 octets

@@ -39,9 +39,9 @@ class Gatherer:
     """
 
     def __init__(self) -> None:
-        from exporter.protocol.hdlc import Deframer
+        from exporter.protocol.framing import open_framer
 
-        self._deframer = Deframer()
+        self._framer = open_framer()
         self._waiting = bytearray()
         self._last: datetime | None = None
         self.frames = 0
@@ -50,7 +50,7 @@ class Gatherer:
         """Add bytes; return the chunks that are now complete."""
         began = received - timedelta(seconds=len(data) * byte_seconds)
         done = self.rest() if self._last is not None and began - self._last > _QUIET else []
-        start = self._deframer.fed
+        start = self._framer.fed
         for end in self._frame_ends(data):
             cut = end - start
             if cut > 0:
@@ -75,9 +75,9 @@ class Gatherer:
         return [chunk]
 
     def _frame_ends(self, data: bytes) -> list[int]:
-        from exporter.protocol.hdlc import Frame
+        from exporter.protocol.framing import Message
 
-        ends = [found.end for found in self._deframer.feed(data) if isinstance(found, Frame)]
+        ends = [found.end for found in self._framer.feed(data) if isinstance(found, Message)]
         self.frames += len(ends)
         return ends
 

@@ -46,15 +46,15 @@ class Listened:
 
 def listen(take: Callable[[float], bytes], seconds: float, now: Callable[[], float] = time.monotonic) -> Listened:
     """Listen until there is a valid frame or the time is over. Raises what `take` raises."""
-    from exporter.protocol.hdlc import Deframer, Frame
+    from exporter.protocol.framing import Message, open_framer
 
-    found, deframer, until = Listened(), Deframer(), now() + seconds
+    found, framer, until = Listened(), open_framer(), now() + seconds
     while not found.frames and (left := until - now()) > 0:
         data = take(min(_TURN_S, left))
         found.size += len(data)
         found.head = (found.head + data)[:_HEAD_SIZE]
-        for frame in deframer.feed(data):
-            if isinstance(frame, Frame):
+        for frame in framer.feed(data):
+            if isinstance(frame, Message):
                 found.frames += 1
                 found.sender = _sender(frame.content)
     return found

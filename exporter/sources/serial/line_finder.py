@@ -9,7 +9,7 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-from exporter.protocol.hdlc import Deframer, Frame
+from exporter.protocol.framing import Message, open_framer
 from exporter.sources.contract import Happened, Report, SourceError, SourceEvent
 from exporter.sources.serial.flood import RATE, Flood
 from exporter.sources.serial.line_setting import LineSetting, lines_to_try
@@ -31,7 +31,7 @@ class LineFinder:
     def __init__(self, url: SerialUrl) -> None:
         self._url = url
         self._setting = LineSetting(lines_to_try(url.line, url.fixed) if url.line_is_ours else [url.line])
-        self._deframer = Deframer()
+        self._framer = open_framer()
         self._flood = Flood()
         self._pacing = Pacing()
         self._has_wire = url.byte_seconds > 0
@@ -59,7 +59,7 @@ class LineFinder:
 
     def opened(self, now: float) -> Line:
         """The port is about to be opened: the line to open it with."""
-        self._deframer = Deframer()
+        self._framer = open_framer()
         return self._setting.opened(now)
 
     def lost(self) -> None:
@@ -68,14 +68,14 @@ class LineFinder:
 
     def heard(self, octets: bytes, now: float, report: Report) -> float:
         """Take octets; gives the seconds to rest before the next: in a flood, and within a frame."""
-        frames = sum(isinstance(found, Frame) for found in self._deframer.feed(octets))
+        frames = sum(isinstance(found, Message) for found in self._framer.feed(octets))
         if self._setting.heard(len(octets), frames, now):
             report(SourceEvent(Happened.FOUND, self._found()))
         rest = self._flood.heard(len(octets), frames, now)
         if rest and not self._flood.told:
             self._flood.told = True
             report(SourceEvent(Happened.NO_FRAMES, self._flooded(now)))
-        return rest or self._pacing.heard(octets, self._deframer.waiting, self.byte_seconds)
+        return rest or self._pacing.heard(len(octets), self._framer.missing, self.byte_seconds)
 
     def look(self, port: Port, now: float, report: Report) -> None:
         """Change the port's line when it is time. To be called after octets, and every second without.
@@ -93,7 +93,7 @@ class LineFinder:
             report(SourceEvent(Happened.NO_FRAMES, self._tried_all()))
 
     def _change(self, port: Port, line: Line, now: float) -> None:
-        self._deframer = Deframer()
+        self._framer = open_framer()
         log.debug("%s: no frame checks; trying %s", self._url.name, line)
         try:
             port.set_line(line)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.cli.capture import Gatherer
-from exporter.protocol.hdlc import Deframer, Frame
+from exporter.protocol.framing import Message, open_framer
 from exporter.simulator.meter import SimulatedMeter
 from exporter.sources.serial.pacing import LONGEST, Pacing
 
@@ -23,7 +23,7 @@ def played(octets: bytes, group: int, byte_seconds: float = OCTET) -> tuple[list
     A frame is late by the time between its closing flag's group and the chunk that had it.
     """
     comes = [((n + group) * byte_seconds, octets[n : n + group]) for n in range(0, len(octets), group)]
-    pacing, deframer, now, late = Pacing(), Deframer(), 0.0, 0.0
+    pacing, framer, now, late = Pacing(), open_framer(), 0.0, 0.0
     chunks = []
     while comes:
         now = max(now, comes[0][0])
@@ -32,10 +32,10 @@ def played(octets: bytes, group: int, byte_seconds: float = OCTET) -> tuple[list
         comes = comes[len(here) :]
         chunk = b"".join(here)
         chunks.append((now, chunk))
-        frames = [found for found in deframer.feed(chunk) if isinstance(found, Frame)]
-        if frames and deframer.waiting == 0:
+        frames = [found for found in framer.feed(chunk) if isinstance(found, Message)]
+        if frames and framer.waiting == 0:
             late = max(late, now - last)
-        now += pacing.heard(chunk, deframer.waiting, byte_seconds)
+        now += pacing.heard(len(chunk), framer.missing, byte_seconds)
     return chunks, late
 
 
@@ -56,26 +56,26 @@ def test_frames_that_share_a_flag_are_left_alone_too() -> None:
 
 
 def test_a_port_that_is_quicker_than_its_line_is_found_out_at_once() -> None:
-    pacing, deframer = Pacing(), Deframer()
+    pacing, framer = Pacing(), open_framer()
     frame = FRAMES[0] * 2
     rests = []
     for piece in (frame[:64], frame[64:], FRAMES[1][:64], FRAMES[1][64:128]):
-        deframer.feed(piece)
-        rests.append(pacing.heard(piece, deframer.waiting, OCTET))
+        framer.feed(piece)
+        rests.append(pacing.heard(len(piece), framer.missing, OCTET))
     assert rests == [LONGEST, 0, 0, 0]
 
 
 def test_without_a_wire_nothing_rests() -> None:
-    assert Pacing().heard(FRAMES[0][:10], 10, 0.0) == 0
+    assert Pacing().heard(10, 200, 0.0) == 0
 
 
 @given(octets=st.binary(max_size=60), cuts=st.lists(st.integers(1, 20), max_size=20))
 def test_whatever_comes_it_is_read_again_soon(octets: bytes, cuts: list[int]) -> None:
-    pacing, deframer = Pacing(), Deframer()
+    pacing, framer = Pacing(), open_framer()
     for cut in cuts:
         piece, octets = octets[:cut], octets[cut:]
-        deframer.feed(piece)
-        assert 0 <= pacing.heard(piece, deframer.waiting, OCTET) <= LONGEST
+        framer.feed(piece)
+        assert 0 <= pacing.heard(len(piece), framer.missing, OCTET) <= LONGEST
 
 
 def test_capture_writes_a_frame_on_one_line_though_it_is_read_in_pieces() -> None:

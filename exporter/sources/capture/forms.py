@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from exporter.model.reading import LATEST
+from exporter.protocol.framing import Message, open_framer
 from exporter.sources.contract import SourceError
 
 __all__ = [
@@ -85,8 +86,6 @@ _HEX_OR_BLANK: Final = b"0123456789ABCDEFabcdef \t\r\n"
 _DIGITS: Final = re.compile(r"[0-9A-Fa-f]*")
 _NO_DIGITS: Final = re.compile(r"[^0-9A-Fa-f]")
 _PAIR: Final = re.compile(r"[0-9A-Fa-f]{2}")
-_FRAME_START: Final = "7EA"
-"""A flag, and format type 3 behind it."""
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """What a computer shows that does not know the time."""
 _SEPARATORS: Final = re.compile(r"[\s,;:\-]+")
@@ -157,16 +156,17 @@ def hex_octets(text: str) -> bytes:
 
 
 def readable_octets(text: str) -> bytes:
-    """What can still be read of a long line of hex, many frames in it, when some characters are no digits or one lacks.
+    """What can still be read of a line of hex that holds many frames, when some characters are wrong or one is missing.
 
-    Octet by octet from the start, those that are no hex left out: the frame that was hit does not check then, and the
-    others of the line do. Nothing of a line with one frame or less in it, or that is not hex for nine tenths.
+    The line is read byte by byte from its start, without the bytes that are no hex. The frame that was damaged fails
+    its check sum then, the others do not. Empty where that gives no whole message, or less than nine tenths are hex.
     """
     digits = "".join(text.partition("#")[0].split())
-    if digits.upper().count(_FRAME_START) < 2 or len(_NO_DIGITS.sub("", digits)) < 0.9 * len(digits):
+    if len(_NO_DIGITS.sub("", digits)) < 0.9 * len(digits):
         return b""
     pairs = (digits[i : i + 2] for i in range(0, len(digits) - 1, 2))
-    return bytes(int(pair, 16) for pair in pairs if _PAIR.fullmatch(pair))
+    readable = bytes(int(pair, 16) for pair in pairs if _PAIR.fullmatch(pair))
+    return readable if any(isinstance(found, Message) for found in open_framer().feed(readable)) else b""
 
 
 def split_stamp(text: str) -> tuple[datetime, str] | None:

@@ -1,1 +1,1 @@
-"""Octets -> values. Sans-I/O: no socket, file, clock or thread is imported here."""
+"""Bytes -> messages -> values. Sans-I/O: nothing here uses a socket, a file, a clock, a thread or a log."""

@@ -1,8 +1,8 @@
 """Information field of a frame -> Data-Notification with typed values.
 
-LLC header and APDU as the makers' interface descriptions use IEC 62056-46 and -53; the values are read by axdr.py.
-Only complete notifications come out: whatever is cut, nested too deep or left over raises DecodeError, and nothing
-else is ever raised.
+LLC header and APDU are those of IEC 62056-46 and -53, as the makers' interface descriptions use them; axdr.py reads the
+values. Only complete notifications are returned: anything cut, nested too deep or left over raises DecodeError, and
+nothing else is ever raised.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LLC: Final = b"\xe6\xe7\x00"
 DATA_NOTIFICATION: Final = 0x0F
 
 _BLOCK_TRANSFER: Final = 0xE0
-# APDUs a meter may push that are not read: tag -> what to say.
+# APDUs that a meter may send and that are not read: tag -> message.
 _OTHER_APDUS: Final = {
     0xDB: "encrypted; not supported yet",  # general-glo-ciphering
     0xDC: "encrypted; not supported yet",  # general-ded-ciphering
@@ -47,9 +47,9 @@ def decode(information: bytes) -> Notification:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where a notification's values stand: their contents, without tag and length, in the order of the bytes.
+    """Where the values of a notification are: their contents, without tag and length, in the order of the bytes.
 
-    `date_time` is the header's; `of` finds a value by itself, not by what is in it.
+    `date_time` is that of the header. `of` looks for the very object that it is given, not for an equal one.
     """
 
     notification: Notification
@@ -57,7 +57,7 @@ class Spans:
     _found: tuple[tuple[Value, Span], ...]
 
     def of(self, value: Value) -> Span:
-        """Raises LookupError for a value of another notification, and for an array or structure."""
+        """The place of a value. Raises LookupError for a value of another notification, an array or a structure."""
         for found, span in self._found:
             if found is value:
                 return span
@@ -65,7 +65,7 @@ class Spans:
 
 
 def decode_with_spans(information: bytes) -> Spans:
-    """As `decode`, and where each value stands. Raises DecodeError."""
+    """As `decode`, and also says where each value is. Raises DecodeError."""
     reader = SpanReader(information)
     notification, header_end = _notification(reader)
     date_time = None
@@ -79,7 +79,7 @@ def _notification(reader: Reader) -> tuple[Notification, int]:
     information = reader.data
     if not information:
         reader.fail("a frame without an information field", 0)
-    if information[0] == _BLOCK_TRANSFER:  # its further blocks come without LLC
+    if information[0] == _BLOCK_TRANSFER:  # the blocks after the first come without LLC
         reader.fail(_OTHER_APDUS[_BLOCK_TRANSFER], 0)
     if information[:3] != LLC:
         reader.fail(f"expected LLC E6 E7 00 at byte 0, found {information[:3].hex(' ').upper()}", 0)

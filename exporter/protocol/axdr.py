@@ -1,6 +1,6 @@
 """Bytes -> typed values: A-XDR (IEC 61334-6) with the data types of IEC 62056-62.
 
-Whatever is cut or nested too deep raises DecodeError, and nothing else is ever raised.
+A value that is cut or nested too deep raises DecodeError; nothing else is ever raised.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NoReturn, TypeAlias
 
+from exporter.counted import counted
 from exporter.model.reading import MeterClock
 
 MAX_DEPTH: Final = 8
-"""Real lists nest three deep; a deeper one is not a meter's."""
+"""The lists of real meters are nested 3 deep."""
 
 DATE_TIME_SIZE: Final = 12
 
 
 class DecodeError(ValueError):
-    """A frame that checks and cannot be read.
+    """A frame whose check sums are right, but that cannot be read.
 
     `offset` is the byte of the information field where reading stopped; `str()` says what was expected there, or
-    what the frame is.
+    what kind of frame it is.
     """
 
-    def __init__(self, offset: int, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, offset: int, message: str) -> None:
+        super().__init__(message)
         self.offset = offset
 
 
 class Tag(IntEnum):
-    """A-XDR type tags (IEC 62056-62, data types; domain.md lists those that meters were seen to send)."""
+    """A-XDR type tags (IEC 62056-62, data types; docs/protocol.md lists those that meters have been seen to send)."""
 
     NULL = 0x00
     ARRAY = 0x01
@@ -64,7 +65,7 @@ Content: TypeAlias = "int | float | bool | bytes | MeterClock | tuple[Value, ...
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One A-XDR value: strings, bit strings (padded to bytes), bcd, date and time as bytes."""
+    """One A-XDR value. Strings, bit strings (filled up to whole bytes), date and time have bytes as `content`."""
 
     tag: Tag
     content: Content
@@ -72,7 +73,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Bytes `start` to `end` (behind the last) of an information field."""
+    """The bytes of an information field from `start` up to `end`, which is not included."""
 
     start: int
     end: int
@@ -105,7 +106,7 @@ def _specified(byte: int) -> int | None:
 
 
 class Reader:
-    """A cursor over the information field; every byte is taken through `take`, so none is read past the end."""
+    """A cursor over the information field. Every byte is read through `take`, so none is read past the end."""
 
     __slots__ = ("at", "data")
 
@@ -118,14 +119,14 @@ class Reader:
         """How many bytes are left."""
         return len(self.data) - self.at
 
-    def fail(self, words: str, at: int | None = None) -> NoReturn:
-        """Raise DecodeError with these words, at this offset or where reading stands."""
-        raise DecodeError(self.at if at is None else at, words)
+    def fail(self, message: str, at: int | None = None) -> NoReturn:
+        """Raise DecodeError with this message, for the offset `at` or the current one."""
+        raise DecodeError(self.at if at is None else at, message)
 
     def take(self, count: int, what: str) -> bytes:
-        """The next `count` bytes; `what` says in words what they are."""
+        """The next `count` bytes; `what` names them in error messages."""
         if count > self.left:
-            self.fail(f"expected {what} ({count} bytes) at byte {self.at}, found {self.left} left")
+            self.fail(f"expected {what} ({counted(count, 'byte')}) at byte {self.at}, found {self.left} left")
         start = self.at
         self.at += count
         return self.data[start : self.at]
@@ -139,7 +140,7 @@ class Reader:
         return int.from_bytes(self.take(count, what), "big")
 
     def length(self, what: str) -> int:
-        """A length: one byte below 80, else 80 + number of bytes that follow."""
+        """A length: one byte below 0x80, or 0x80 + the number of bytes that follow with the length."""
         first = self.byte(f"the length of {what}")
         if first < 0x80:
             return first
@@ -149,7 +150,7 @@ class Reader:
         return self.unsigned(count, f"the length of {what}")
 
     def value(self, depth: int) -> Value:
-        """The next value, and all that it contains; `depth` counts the lists around it."""
+        """The next value with all that it contains; `depth` is the number of lists around it."""
         at = self.at
         found = self.byte("a value")
         tag = _TAGS.get(found)
@@ -168,8 +169,8 @@ class Reader:
         if depth >= MAX_DEPTH:
             self.fail(f"a list nested more than {MAX_DEPTH} deep at byte {at}")
         count = self.length(f"the {tag.name.lower()}")
-        if count > self.left:  # each element has one byte at least
-            self.fail(f"expected {count} elements at byte {at}, found {self.left} bytes left", at)
+        if count > self.left:  # each element has at least one byte
+            self.fail(f"expected {counted(count, 'element')} at byte {at}, found {counted(self.left, 'byte')} left", at)
         return tuple([self.value(depth + 1) for _ in range(count)])
 
     def string(self) -> bytes:
@@ -182,7 +183,7 @@ class Reader:
 
 
 class SpanReader(Reader):
-    """A Reader that remembers where the values that are no lists stand."""
+    """A Reader that also remembers where each value is; arrays and structures are left out."""
 
     __slots__ = ("found",)
 
@@ -191,11 +192,11 @@ class SpanReader(Reader):
         self.found: list[tuple[Value, Span]] = []
 
     def value(self, depth: int) -> Value:
-        """The next value, and all that it contains; `depth` counts the lists around it."""
+        """The next value with all that it contains; `depth` is the number of lists around it."""
         start = self.at + 1
         value = super().value(depth)
         if not isinstance(value.content, tuple):
-            # A string's length comes before it; every other form has its bytes behind the tag.
+            # A string has its length between its tag and its bytes; any other value begins after its tag.
             count = len(value.content) if isinstance(value.content, bytes) else self.at - start
             self.found.append((value, Span(self.at - count, self.at)))
         return value

@@ -1,8 +1,8 @@
-"""The framers that there are, and what a stream speaks.
+"""The framers of this product: the kinds of stream that can be cut into messages.
 
 A framer is sans-I/O. Its contract: any slicing of the same bytes gives the same result; every byte belongs to exactly
-one Message or Rejected or still waits; a lost message costs no neighbour; memory and the work for each byte are
-bounded; no timer is involved. A new framer is one module, and one line in FRAMERS.
+one Message or Rejected, or still waits; a damaged message does not make the messages before and after it unreadable;
+memory and the work for each byte are bounded; no timer is used. A new framer is one module and one line in FRAMERS.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ class Framer(Protocol):
 
     @property
     def waiting(self) -> int:
-        """How many bytes were fed and not given out yet; bounded."""
+        """How many bytes were fed and are not in a Message or Rejected yet; bounded."""
         ...
 
     @property
     def missing(self) -> int:
-        """How many bytes must still come, at least, before a message that has begun can end; 0 where not known.
+        """How many bytes must still come, at least, before a message that has begun can end; 0 if that is not known.
 
         A message that has not begun yet can end earlier.
         """
         ...
 
     def feed(self, data: bytes) -> Sequence[Message | Rejected]:
-        """Take bytes in and give out what they settle, in stream order. Never raises."""
+        """Take bytes and return what is decided now, in stream order. Never raises."""
         ...
 
     def passed(self, size: int) -> None:
-        """The next `size` bytes were whole messages that the caller took; only where nothing waits."""
+        """Skip the next `size` bytes, which were whole messages that the caller took. Only if nothing is waiting."""
         ...
 
     def end(self) -> Sequence[Rejected]:
-        """The stream ended: give out all that waits. What is fed then is a new stream at this offset."""
+        """End the stream and return all that was waiting. What is fed later is a new stream at this offset."""
         ...
 
 
 FRAMERS: Final[Mapping[str, Callable[[], Framer]]] = {HDLC: hdlc.Deframer}
-"""What a stream may speak, by the name that every command shows, and its framer."""
+"""Framers by the name of what the stream speaks; every command shows this name."""
 
 
 def open_framer(speaks: str = HDLC) -> Framer:

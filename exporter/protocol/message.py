@@ -1,7 +1,4 @@
-"""What a framer makes of a stream of bytes: messages, and bytes that belong to none.
-
-Every byte of a stream belongs to exactly one Message or Rejected, or still waits.
-"""
+"""What a framer finds in a stream of bytes: messages, and bytes that belong to none."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ __all__ = ["Kind", "Message", "Rejected"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One whole message whose check sums are right.
+    """One complete message whose check sums are right.
 
     `offset` counts from the first byte ever fed, `size` is how many bytes of the stream belong to the message.
     `content` is what the next layer reads.
@@ -30,22 +27,22 @@ class Message:
 
 
 class Kind(Enum):
-    """Why octets are no frame; the value is the name of the counter."""
+    """Why bytes are not part of a message; the value is the name of the counter."""
 
     NOISE = "noise"
     FILL = "fill"
-    """Nothing but flags, which HDLC allows between frames."""
+    """Only flags, which HDLC allows between frames."""
     HEADER = "hcs"
     FCS = "fcs"
     CLOSING_FLAG = "closing_flag"
     BROKEN_OFF = "broken_off"
     INCOMPLETE = "incomplete"
-    """The stream ended inside a frame."""
+    """The stream ended before the message did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Octets of the stream that belong to no frame, and why, in words."""
+    """Bytes of the stream that belong to no message; `reason` says why, for a person."""
 
     offset: int
     size: int

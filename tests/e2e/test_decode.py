@@ -180,13 +180,16 @@ def test_cut_at_both_ends_is_not_held_against_a_capture(home: Home) -> None:
     head, whole, tail = objects(done.stdout)
     assert (head["octets"], "rejected" in head) == (98, True)
     assert whole["clock"] == "2023-01-14T07:00:30Z"
-    assert tail == {"offset": 286, "octets": 50, "rejected": "incomplete, 50 of 262 octets"}
+    assert "50 of 262" in tail.pop("rejected")
+    assert tail == {"offset": 286, "octets": 50}
     assert done.returncode == 0
 
 
 def test_half_a_frame(home: Home) -> None:
     done = home.han("decode", "--format", "json", stdin=KAMSTRUP[0][:31])
-    assert objects(done.stdout) == [{"offset": 0, "octets": 31, "rejected": "incomplete, 31 of 188 octets"}]
+    (rejected,) = objects(done.stdout)
+    assert "31 of 188" in rejected.pop("rejected")
+    assert rejected == {"offset": 0, "octets": 31}
     assert done.returncode == 1
 
 

@@ -69,7 +69,7 @@ def deframed(octets: bytes) -> list[Frame | Rejected]:
         given_out = found[-1].offset + found[-1].size if found else 0
         assert given_out + deframer.waiting == fed
         assert deframer.waiting <= MOST_WAITING
-        held = len(deframer._octets), len(deframer._starts), len(deframer._pending), len(deframer._ends)
+        held = len(deframer._buffer), len(deframer._starts), len(deframer._pending), len(deframer._ends)
         assert max(held) <= MOST_WAITING + 1, held
     found += deframer.end()
     offset = 0

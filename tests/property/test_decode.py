@@ -1,4 +1,4 @@
-"""decode and interpret against any octets: a reading or a DecodeError, never anything else."""
+"""decode and interpret with any bytes: they return a reading or raise DecodeError, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from exporter.sources.contract import Chunk
 from tests.support.octets import all_frames, frame, notification
 from tests.support.pipeline import Naming
 
-INFORMATION = [octets[octets.index(b"\xe6\xe7\x00") : -3] for octets in all_frames()]
+INFORMATION = [data[data.index(b"\xe6\xe7\x00") : -3] for data in all_frames()]
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    octets = bytearray(draw(st.sampled_from(INFORMATION)))
+    data = bytearray(draw(st.sampled_from(INFORMATION)))
     for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, len(octets) - 1))
+        at = draw(st.integers(0, len(data) - 1))
         kind = draw(st.integers(0, 3))
         if kind == 0:
-            octets[at] = draw(st.integers(0, 255))
+            data[at] = draw(st.integers(0, 255))
         elif kind == 1:
-            del octets[at : at + draw(st.integers(1, 8))]
+            del data[at : at + draw(st.integers(1, 8))]
         elif kind == 2:
-            octets[at:at] = draw(st.binary(max_size=8))
+            data[at:at] = draw(st.binary(max_size=8))
         else:
-            octets[at] = draw(st.sampled_from([*range(0x1C), 0xFF, 0x7F, 0x80]))
-        if not octets:
+            data[at] = draw(st.sampled_from([*range(0x1C), 0xFF, 0x7F, 0x80]))
+        if not data:
             return b""
-    return bytes(octets)
+    return bytes(data)
 
 
 values = st.recursive(
@@ -76,7 +76,7 @@ def test_mutated_lists(information: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(notification)))
-def test_any_octets(information: bytes) -> None:
+def test_any_bytes(information: bytes) -> None:
     only_decode_errors(information)
 
 

@@ -1,4 +1,4 @@
-"""Deframer against any octets, and against a reference that tries every start and every end."""
+"""The Deframer with any bytes, compared with a reference that tries every start and every end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from exporter.protocol.framing import Rejected
 from exporter.protocol.hdlc import Deframer, Frame
 from tests.support.octets import all_frames, crc_x25, frame
 
-SHORT = [octets for octets in all_frames() if len(octets) < 200]
+SHORT = [data for data in all_frames() if len(data) < 200]
 
 
 @st.composite
 def headers(draw: st.DrawFn) -> bytes:
-    """A header that checks, of a frame that may never end."""
+    """A right header, of a frame that may never end."""
     length = draw(st.sampled_from([7, 9, 10, 12, 20, 60, 300]))
     addresses = draw(st.sampled_from([b"\x03\x05", b"\x02\x02\x02\x03\x02\x03", b"\x41\x08\x83"]))
     head = bytes([0xA0 | length >> 8, length & 0xFF]) + addresses + b"\x13"
@@ -25,17 +25,17 @@ def headers(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    octets = draw(st.sampled_from(SHORT))
-    at = draw(st.integers(0, len(octets) - 1))
+    data = draw(st.sampled_from(SHORT))
+    at = draw(st.integers(0, len(data) - 1))
     instead = draw(st.binary(max_size=2))
-    return octets[:at] + instead + octets[at + draw(st.integers(0, 2)) :]
+    return data[:at] + instead + data[at + draw(st.integers(0, 2)) :]
 
 
 def pieces() -> st.SearchStrategy[bytes]:
     return st.one_of(
         st.sampled_from(SHORT),
-        st.sampled_from(SHORT).map(lambda octets: octets[1:]),  # opened by the flag that closed the one before
-        st.sampled_from(SHORT).flatmap(lambda octets: st.integers(0, len(octets)).map(lambda n: octets[:n])),
+        st.sampled_from(SHORT).map(lambda data: data[1:]),  # opened by the flag that closed the frame before
+        st.sampled_from(SHORT).flatmap(lambda data: st.integers(0, len(data)).map(lambda n: data[:n])),
         st.binary(max_size=30).map(frame),
         damaged(),
         headers(),
@@ -47,23 +47,23 @@ def pieces() -> st.SearchStrategy[bytes]:
 streams = st.lists(pieces(), max_size=7).map(b"".join)
 
 
-def fed(octets: bytes, cuts: list[int]) -> list[Frame | Rejected]:
+def fed(data: bytes, cuts: list[int]) -> list[Frame | Rejected]:
     deframer = Deframer()
     found: list[Frame | Rejected] = []
-    bounds = [0, *sorted(cut % (len(octets) + 1) for cut in cuts), len(octets)]
+    bounds = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     for start, stop in pairwise(bounds):
-        found += deframer.feed(octets[start:stop])
+        found += deframer.feed(data[start:stop])
         assert sum(item.size for item in found) + deframer.waiting == stop == deframer.fed
     return found + list(deframer.end())
 
 
-def reference(octets: bytes) -> list[tuple[int, int]]:
-    """(flag, closing flag) of the frames: by earliest end, then earliest start; none overlaps one before."""
+def reference(data: bytes) -> list[tuple[int, int]]:
+    """(flag, closing flag) of the frames: earliest end first, then earliest start; frames do not overlap."""
     ends = []
-    for at in range(len(octets) - 8):
-        end = at + 1 + ((octets[at + 1] & 7) << 8 | octets[at + 2])
-        whole = octets[at] == 0x7E and octets[at + 1] >> 4 == 0xA and end < len(octets) and octets[end] == 0x7E
-        if whole and _header_checks(octets, at, end) and crc_x25(octets[at + 1 : end - 2]) == octets[end - 2 : end]:
+    for at in range(len(data) - 8):
+        end = at + 1 + ((data[at + 1] & 7) << 8 | data[at + 2])
+        whole = data[at] == 0x7E and data[at + 1] >> 4 == 0xA and end < len(data) and data[end] == 0x7E
+        if whole and _header_checks(data, at, end) and crc_x25(data[at + 1 : end - 2]) == data[end - 2 : end]:
             ends.append((end, at))
     found: list[tuple[int, int]] = []
     for end, at in sorted(ends):
@@ -72,41 +72,41 @@ def reference(octets: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def _header_checks(octets: bytes, at: int, end: int) -> bool:
+def _header_checks(data: bytes, at: int, end: int) -> bool:
     i = at + 3
     for _ in range(2):
         first = i
-        while i < end and not octets[i] & 1:
+        while i < end and not data[i] & 1:
             i += 1
         i += 1
         if i - first > 4:
             return False
-    return i + 2 < end and crc_x25(octets[at + 1 : i + 1]) == octets[i + 1 : i + 3]
+    return i + 2 < end and crc_x25(data[at + 1 : i + 1]) == data[i + 1 : i + 3]
 
 
 @settings(max_examples=400, deadline=None)
 @given(streams, st.lists(st.integers(0, 2000), max_size=6))
-def test_conserves_octets_and_any_slicing_is_the_same(octets: bytes, cuts: list[int]) -> None:
-    at_once = fed(octets, [])
+def test_no_byte_is_lost_and_any_slicing_gives_the_same(data: bytes, cuts: list[int]) -> None:
+    at_once = fed(data, [])
     offset = 0
     for item in at_once:
         assert item.offset == offset
         assert item.size > 0
         offset += item.size
-    assert offset == len(octets)
-    assert fed(octets, cuts) == at_once
+    assert offset == len(data)
+    assert fed(data, cuts) == at_once
 
 
 @settings(max_examples=200, deadline=None)
 @given(streams)
-def test_octet_by_octet_is_the_same_at_every_moment(octets: bytes) -> None:
+def test_byte_by_byte_gives_the_same_at_every_moment(data: bytes) -> None:
     slow = Deframer()
     given_out: list[Frame | Rejected] = []
-    for n, octet in enumerate(octets, 1):
-        given_out += slow.feed(bytes([octet]))
-        if n % 13 == 0 or n == len(octets):
+    for n, byte in enumerate(data, 1):
+        given_out += slow.feed(bytes([byte]))
+        if n % 13 == 0 or n == len(data):
             quick = Deframer()
-            assert quick.feed(octets[:n]) == given_out
+            assert quick.feed(data[:n]) == given_out
             assert quick.waiting == slow.waiting
             assert quick.missing == slow.missing
 
@@ -126,22 +126,22 @@ def test_no_frame_that_has_begun_ends_before_what_is_missing(before: bytes, afte
 
 @settings(max_examples=200, deadline=None)
 @given(streams, st.sampled_from(SHORT), st.integers(0, 2000))
-def test_what_is_missing_is_never_more_than_the_frame_needs(noise: bytes, octets: bytes, cut: int) -> None:
-    split = 3 + cut % (len(octets) - 3)
+def test_what_is_missing_is_never_more_than_the_frame_needs(noise: bytes, data: bytes, cut: int) -> None:
+    split = 3 + cut % (len(data) - 3)
     deframer = Deframer()
-    deframer.feed(noise + octets[:split])
-    assert deframer.missing <= len(octets) - split
+    deframer.feed(noise + data[:split])
+    assert deframer.missing <= len(data) - split
 
 
 @settings(max_examples=400, deadline=None)
 @given(streams)
-def test_finds_what_the_reference_finds(octets: bytes) -> None:
-    ends = [item.end - 1 for item in fed(octets, []) if isinstance(item, Frame)]
-    assert ends == [end for _, end in reference(octets)]
+def test_finds_what_the_reference_finds(data: bytes) -> None:
+    ends = [item.end - 1 for item in fed(data, []) if isinstance(item, Frame)]
+    assert ends == [end for _, end in reference(data)]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=3000))
-def test_any_octets(octets: bytes) -> None:
-    found = fed(octets, [100, 1000])
-    assert sum(item.size for item in found) == len(octets)
+def test_any_bytes(data: bytes) -> None:
+    found = fed(data, [100, 1000])
+    assert sum(item.size for item in found) == len(data)

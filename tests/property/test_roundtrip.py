@@ -1,4 +1,4 @@
-"""decode(encode(x)) == x: every maker's lists, and any notification, through the real deframer and decoder."""
+"""decode(encode(x)) == x: the lists of every maker, and any notification, with the real deframer and decoder."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ POWERS, ENERGIES = ("1.7.0", "2.7.0", "3.7.0", "4.7.0"), ("1.8.0", "2.8.0", "3.8
 CURRENTS, VOLTAGES = ("31.7.0", "51.7.0", "71.7.0"), ("32.7.0", "52.7.0", "72.7.0")
 
 
-def deframed(octets: bytes) -> Notification:
-    (found,) = Deframer().feed(octets)
+def deframed(wire_bytes: bytes) -> Notification:
+    (found,) = Deframer().feed(wire_bytes)
     assert isinstance(found, Frame)
-    assert found.size == len(octets)
+    assert found.size == len(wire_bytes)
     return decode(found.content)
 
 
-def read(octets: bytes, zone: ZoneInfo) -> Reading:
-    return interpret(deframed(octets), zone)
+def read(wire_bytes: bytes, zone: ZoneInfo) -> Reading:
+    return interpret(deframed(wire_bytes), zone)
 
 
 def expected(prefix: str, sample: Sample) -> dict[ObisCode, tuple[float, str]]:
-    """What a reading of the sample must hold: SI values, and units by the catalogue."""
+    """What a reading of the sample must have: SI values, with the units of the catalogue."""
     named: list[tuple[str, float | None]] = [
         *zip(POWERS, sample.power, strict=True),
         *zip(CURRENTS, sample.currents, strict=True),
@@ -121,7 +121,7 @@ def test_kamstrup(
     tagged: bool,
     nulls: bool,
 ) -> None:
-    # Above 1000 the decoder takes a voltage for hundredths of a volt, which some firmware sends.
+    # The decoder reads a voltage above 1000 as hundredths of a volt, which some firmware sends.
     strategy = samples(steps(0, UINT32, per_ampere), steps(0, 1000, 1), register_step)
     sample, meter = data.draw(strategy), Identity(meter_id, meter_type)
     clock = kamstrup.clock(at, zone)
@@ -140,7 +140,7 @@ def test_kamstrup(
 def test_aidon(
     form: aidon.Form, maker: str, data: st.DataObject, meter: Identity, at: datetime, zone: ZoneInfo
 ) -> None:
-    # On the E350 a U2 of 0 says that it is not measured.
+    # With the E350, U2 = 0 means that it is not measured.
     current = steps(-32768, 32767, 10**form.ampere_decimals)
     sample = data.draw(samples(current, steps(int(form is aidon.E350), UINT16, 10), 10))
     sent = Identity(meter.id.ljust(16, b"\0"), meter.type) if form is aidon.E350 else meter
@@ -181,7 +181,7 @@ def test_aidon_swedish(sample: Sample, at: datetime, zone: ZoneInfo) -> None:
 
 
 def twice(at: datetime, zone: ZoneInfo) -> bool:
-    """Whether the civil clock shows this time twice, or showed it before."""
+    """Whether the civil clock shows the local time of this moment twice."""
     return any(
         (at + shift).astimezone(zone).replace(tzinfo=None) == at.astimezone(zone).replace(tzinfo=None)
         for shift in (timedelta(hours=-1), timedelta(hours=1))
@@ -252,13 +252,13 @@ def test_kaifa_by_obis(sample: Sample, meter_id: bytes, at: datetime, hourly: bo
     assert_civil(reading, at, zone)
 
 
-octet = st.one_of(st.none(), st.integers(0, 254))
+byte = st.one_of(st.none(), st.integers(0, 254))
 date_times = st.builds(
     MeterClock,
     st.one_of(st.none(), st.integers(0, 0xFFFE)),
-    *[octet] * 7,
+    *[byte] * 7,
     st.one_of(st.none(), st.integers(-32767, 32767)),
-    octet,
+    byte,
 )
 _INTEGERS = {
     Tag.INT8: (-(1 << 7), (1 << 7) - 1),
@@ -316,8 +316,8 @@ addresses = st.integers(1, 4).flatmap(
 
 @given(destination=addresses, source=addresses, control=st.integers(0, 255), inside=st.binary(min_size=1, max_size=500))
 def test_any_frame(destination: bytes, source: bytes, control: int, inside: bytes) -> None:
-    octets = frame(Addresses(destination, source, control), inside)
-    (found,) = Deframer().feed(octets)
+    wire_bytes = frame(Addresses(destination, source, control), inside)
+    (found,) = Deframer().feed(wire_bytes)
     assert isinstance(found, Frame)
     assert (found.destination, found.source, found.control) == (destination, source, control)
     assert (found.content, found.segmented) == (inside, False)
@@ -338,6 +338,6 @@ def test_any_frame(destination: bytes, source: bytes, control: int, inside: byte
         lambda: kaifa.list1(Sample(Flows(0, 0, 0, 0)), MeterClock(70_000, *[1] * 9)),
     ],
 )
-def test_what_does_not_fit_is_refused(wrong: Callable[[], Iterable[int]]) -> None:
+def test_a_value_that_does_not_fit_raises(wrong: Callable[[], Iterable[int]]) -> None:
     with pytest.raises(ValueError):
         wrong()

@@ -1,6 +1,6 @@
-"""Values -> Reading: list layouts, scales, clock rules, one module a maker.
+"""Values -> Reading: list layouts, scales and clock rules, with one module for each maker.
 
-The maker is known by what the list says, never by a setting.
+The maker is recognised by what the list says, never by a setting.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from exporter.meters import aidon, generic, kaifa, kamstrup
 from exporter.meters.clock import OSLO, to_utc
-from exporter.meters.entries import Listing, octets_of, reading_of
+from exporter.meters.entries import Listing, bytes_of, reading_of
 from exporter.meters.text import safe_text
 from exporter.model.reading import Reading, Zone
 from exporter.protocol.apdu import Notification
@@ -22,20 +22,20 @@ _MAKERS: Final[tuple[Callable[[Notification], Listing | None], ...]] = (
     kamstrup.read,
     kaifa.read,
     aidon.read,
-    generic.read,  # last: it reads whatever has OBIS codes
+    generic.read,  # last: it reads anything that has OBIS codes
 )
 
 
 def interpret(notification: Notification, zone: Zone = OSLO) -> Reading:
-    """Say what a list means, in SI units; `zone` is the one in which meters keep their clocks.
+    """Say what a list means, in SI units. `zone` is the time zone of the meter's clock.
 
-    Raises DecodeError when no maker's module knows the list and it carries no OBIS codes.
+    Raises DecodeError when no maker's module knows the list and it has no OBIS codes.
     """
     return reading_of(notification, listing_of(notification), zone)
 
 
 def listing_of(notification: Notification) -> Listing:
-    """Say which value of a list is what. Raises DecodeError as `interpret` does."""
+    """Say what each value of a list is. Raises DecodeError as `interpret` does."""
     for read in _MAKERS:
         listing = read(notification)
         if listing is not None:
@@ -44,11 +44,11 @@ def listing_of(notification: Notification) -> Listing:
 
 
 def _named(notification: Notification) -> str:
-    """Words by which an owner, and we, can tell which list it was."""
+    """A description by which the owner and the developers can recognise the list."""
     value = notification.value
     if not isinstance(value.content, tuple):
-        return f"(a single {value.tag.name.lower()}, no list)"
+        return f"(a single {value.tag.name.lower()}, not a list)"
     form = f"(a {value.tag.name.lower()} of {len(value.content)})"
-    octets = next((o for o in map(octets_of, value.content) if o), None)
-    name = None if octets is None else safe_text(octets)
+    first = next((text for text in map(bytes_of, value.content) if text), None)
+    name = None if first is None else safe_text(first)
     return f"{name} {form}" if name else form

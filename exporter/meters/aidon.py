@@ -1,7 +1,7 @@
-"""The Aidon form: an array of structures {OBIS, value[, {scaler, unit}]}, every number with its own scale.
+"""The Aidon form: an array of structures {OBIS, value[, {scaler, unit}]}, each number with its own scale.
 
-Source: Aidon HAN interface description v1.1A; Landis+Gyr E350 in Norway speaks the same form under the list id
-EMBRIQ_V1_1 (domain.md, "The three lists").
+Source: Aidon HAN interface description v1.1A; Landis+Gyr E350 in Norway sends the same form with the list id
+EMBRIQ_V1_1 (seen in captures; docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAKERS: Final = {"AIDON": "Aidon", "EMBRIQ": _LANDIS_GYR}
 
 
 def read(notification: Notification) -> Listing | None:
-    """Read a list that names one of these makers; None otherwise (list 1 names none, and is read as any OBIS list)."""
+    """Read a list that names one of these makers; None otherwise (list 1 names no maker: generic.py reads it)."""
     if notification.value.tag is not Tag.ARRAY:
         return None
     found = tuple(entries(notification.value))

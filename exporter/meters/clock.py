@@ -1,4 +1,4 @@
-"""A meter's clock -> UTC (domain.md, "Clocks")."""
+"""A meter's clock -> UTC. docs/protocol.md has the clocks of the makers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ OSLO: Final = ZoneInfo("Europe/Oslo")
 
 
 def local_time(clock: MeterClock) -> datetime | None:
-    """The date and time that the meter shows, without a zone; None when it is no date (month 13, hour unknown).
+    """The date and time that the meter shows, without a zone; None if it is not a date (month 13, hour not specified).
 
-    Seconds and hundredths that are not specified are 0.
+    Seconds and hundredths that are not specified count as 0.
     """
     if clock.year is None or clock.month is None or clock.day is None:
         return None
     if clock.hour is None or clock.minute is None:
         return None
     try:
-        return datetime(  # noqa: DTZ001 - the zone is what the rules are about
+        return datetime(  # noqa: DTZ001 - by_habit adds the zone
             clock.year,
             clock.month,
             clock.day,
@@ -37,11 +37,12 @@ def local_time(clock: MeterClock) -> datetime | None:
 def to_utc(
     clock: MeterClock, habit: ClockHabit, zone: ZoneInfo = OSLO, near: datetime | None = None
 ) -> datetime | None:
-    """Read a meter's clock by a rule; None when it is no date.
+    """Convert a meter's clock to UTC by the rule `habit`; None if it is not a date.
 
-    A deviation east of Greenwich (below 0) is believed: Swedish Kaifa send UTC+1, truly. 0 and +60 are not: Aidon sends
-    both with local standard time. An hour that the civil clock shows twice (the night when winter time begins) is
-    the one nearer to `near`, else the first, since no maker's daylight saving bit can be relied on.
+    A deviation below 0 (east of Greenwich) is used: Swedish Kaifa meters send UTC+1, and it is right. 0 and +60 are
+    ignored: Aidon sends both with local standard time. In the night when daylight saving ends, civil time has one hour
+    twice. Then the result is the moment nearer to `near`, or the first one without `near`: no maker's daylight saving
+    bit is reliable.
     """
     local = local_time(clock)
     if local is None:
@@ -50,12 +51,12 @@ def to_utc(
         if clock.deviation is not None and clock.deviation < 0:
             return (local + timedelta(minutes=clock.deviation)).replace(tzinfo=UTC)
         return by_habit(local, habit, zone, near)
-    except OverflowError:  # year 1 or 9999 moved over the edge of the calendar
+    except OverflowError:  # year 1 or 9999, moved out of the calendar
         return None
 
 
 def by_habit(local: datetime, habit: ClockHabit, zone: ZoneInfo, near: datetime | None) -> datetime:
-    """A local time without zone -> UTC. Raises OverflowError at the edge of the calendar."""
+    """A local time without zone -> UTC. Raises OverflowError in the first and last hours of the calendar."""
     if habit is ClockHabit.UTC:
         return local.replace(tzinfo=UTC)
     civil = local.replace(tzinfo=zone)

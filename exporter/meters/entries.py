@@ -1,4 +1,4 @@
-"""A list's values -> OBIS entries: the part that every maker's layout with OBIS codes has in common."""
+"""A list's values -> OBIS entries: what all layouts with OBIS codes have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.model.reading import ClockHabit, Measurement, Meter, MeterClock, R
 from exporter.protocol.apdu import Notification
 from exporter.protocol.axdr import Tag, Value, parse_date_time
 
-# Units that are SI already (domain.md, "Units"); 255 is "no unit".
+# The units (IEC 62056-62, enum; docs/protocol.md) that are SI already; 255 is "no unit".
 _UNITS: Final = {
     0x1B: "W",
     0x1C: "VA",
@@ -37,7 +37,7 @@ _STRINGS: Final = frozenset({Tag.OCTET_STRING, Tag.VISIBLE_STRING, Tag.UTF8_STRI
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One OBIS code and what stands behind it; `scaler` and `unit` (DLMS enum) are None where they are not sent."""
+    """One OBIS code and its value; `scaler` and `unit` (DLMS enum) are None if they are not sent."""
 
     code: ObisCode
     value: Value
@@ -45,13 +45,13 @@ class Entry:
     unit: int | None = None
 
 
-def octets_of(value: Value) -> bytes | None:
-    """The octets of a string value, None for any other."""
+def bytes_of(value: Value) -> bytes | None:
+    """The bytes of a string value, None for any other value."""
     return value.content if value.tag in _STRINGS and isinstance(value.content, bytes) else None
 
 
 def number_of(value: Value) -> int | float | None:
-    """The number that a value is, None for any other (booleans and numbers that are not finite are none)."""
+    """The number in a value; None for any other value, for a boolean and for a number that is not finite."""
     content = value.content
     if isinstance(content, bool) or not isinstance(content, int | float) or not math.isfinite(content):
         return None
@@ -59,19 +59,19 @@ def number_of(value: Value) -> int | float | None:
 
 
 def scaled(number: float, scaler: int) -> float:
-    """`number` x 10^`scaler`, rounded once, so that 2308 with scaler -1 is 230.8 and nothing beside it."""
+    """`number` x 10^`scaler`, rounded only once: 2308 with scaler -1 is exactly the float 230.8."""
     if scaler < 0:
         return number / float(10**-scaler)
     return number * float(10**scaler)
 
 
 def entries(value: Value) -> Iterator[Entry]:
-    """Walk a list and yield whatever is an OBIS code with a value behind it.
+    """Go through a list and yield each OBIS code that is followed by a value.
 
-    Knows the forms that meters were seen to use: structures {OBIS, value[, {scaler, unit}]}, a flat structure of
-    OBIS + value pairs, and of OBIS + value + scaler (+ unit). What is no OBIS code is passed over: version strings,
-    and the nulls that stand for an absent object. An OBIS code behind a number is none of these: it is part of the
-    attribute descriptors {class, OBIS, attribute, index} that some meters push, and no value follows it.
+    This knows the forms that meters have been seen to use: structures {OBIS, value[, {scaler, unit}]}, a flat structure
+    of OBIS + value pairs, and one of OBIS + value + scaler (+ unit). Anything else is skipped: version strings, and the
+    nulls in place of an absent object. An OBIS code after a number is skipped too: it is part of the attribute
+    descriptors {class, OBIS, attribute, index} that some meters send, and has no value.
     """
     if not isinstance(value.content, tuple) or _is_descriptor(value.content):
         return
@@ -97,14 +97,14 @@ def _is_descriptor(elements: tuple[Value, ...]) -> bool:
 
 def _code_of(value: Value) -> ObisCode | None:
     content = value.content
-    # Group A ends at 15, text begins at 32: a six-letter name is no code.
+    # Group A is at most 15 and text begins at 32, so a name of six letters is not a code.
     if value.tag is not Tag.OCTET_STRING or not isinstance(content, bytes) or len(content) != 6 or content[0] > 15:
         return None
-    return ObisCode.from_octets(content)
+    return ObisCode.from_bytes(content)
 
 
 def _scaling(following: tuple[Value, ...]) -> tuple[int | None, int | None, int]:
-    """Scaler and unit that may follow a value, and how many elements they took."""
+    """Scaler and unit that may follow a value, and how many elements they are."""
     if not following:
         return None, None, 0
     first = following[0]
@@ -123,7 +123,7 @@ def _scaling(following: tuple[Value, ...]) -> tuple[int | None, int | None, int]
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a list says of itself and its meter, each safe, or None; `named_by` is the value that gave the meter id."""
+    """What a list says about itself and its meter: safe text, or None. `named_by` is the value with the meter id."""
 
     list_id: str | None = None
     meter_id: str | None = None
@@ -132,7 +132,7 @@ class Names:
 
 
 def names_of(found: Iterable[Entry]) -> Names:
-    """Find list id, meter id and meter type; the first that says something counts."""
+    """Find list id, meter id and meter type; the first of each that is not empty is used."""
     list_id = meter_id = meter_type = named_by = None
     for entry in found:
         key = entry.code[:5]
@@ -146,31 +146,31 @@ def names_of(found: Iterable[Entry]) -> Names:
 
 
 def _text_of(value: Value) -> str | None:
-    octets = octets_of(value)
-    if octets is not None:
-        return safe_text(octets)
+    text = bytes_of(value)
+    if text is not None:
+        return safe_text(text)
     number = number_of(value)
     return None if number is None else str(number)
 
 
 Scaler: TypeAlias = int | Callable[[float], int]
-"""The power of ten of a value, or what tells it from the number sent."""
+"""The power of ten of a value, or a function that gives it for the number sent."""
 DefaultScaler: TypeAlias = Callable[[ObisCode], Scaler]
-"""Scaler of a code whose frame sends none."""
+"""The scaler of a code for which the frame has none."""
 
 
 def scaling_of(entry: Entry, default: DefaultScaler) -> Callable[[float], float]:
-    """How an entry's number becomes its value in SI."""
+    """A function that makes an entry's number its value in SI."""
     scaler = default(entry.code) if entry.scaler is None else entry.scaler
     if not isinstance(scaler, int):
-        told = scaler
-        return lambda number: scaled(number, told(number))
+        scaler_of = scaler
+        return lambda number: scaled(number, scaler_of(number))
     power = scaler
     return lambda number: scaled(number, power)
 
 
 def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Measurement, ...]:
-    """Values in SI. A scaler in the frame wins over the table, a unit in the frame over the catalogue."""
+    """Values in SI. The frame's own scaler and unit are used rather than those of `default` and of the catalogue."""
     measured = []
     for entry in found:
         number = number_of(entry.value)
@@ -187,7 +187,7 @@ def measurements_of(found: Iterable[Entry], default: DefaultScaler) -> tuple[Mea
 
 
 def clock_of(found: Iterable[Entry]) -> Value | None:
-    """The clock object of the list (x-y:1.0.0), None where there is none."""
+    """The clock object of the list (x-y:1.0.0), None without one."""
     for entry in found:
         if entry.code[2:5] == (1, 0, 0) and date_time_of(entry.value) is not None:
             return entry.value
@@ -195,19 +195,19 @@ def clock_of(found: Iterable[Entry]) -> Value | None:
 
 
 def date_time_of(value: Value) -> MeterClock | None:
-    """A date-time, sent as such or as an octet-string of 12; None for any other value."""
+    """A date-time, sent as such or as an octet-string of 12 bytes; None for any other value."""
     if isinstance(value.content, MeterClock):
         return value.content
-    octets = octets_of(value)
-    return parse_date_time(octets) if octets is not None and len(octets) == 12 else None
+    data = bytes_of(value)
+    return parse_date_time(data) if data is not None and len(data) == 12 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a maker's module makes of a list: which value is what. `reading_of` makes a Reading of it.
+    """What each value of a list is, as a maker's module found; `reading_of` makes a Reading of it.
 
-    `entries` are the values in order, `scaler` gives the scale of those whose frame sends none, `clock` is the list's
-    own. Of a `three_wire` meter the values that it does not measure are zeros. `named_by` gave the meter its id.
+    `entries` are the values in order, `scaler` gives the scale of those for which the frame has none, `clock` is the
+    clock in the list. A `three_wire` meter sends 0 for what it does not measure. `named_by` has the meter id.
     """
 
     meter: Meter
@@ -221,7 +221,7 @@ class Listing:
 
 
 def reading_of(notification: Notification, listing: Listing, zone: Zone) -> Reading:
-    """Put a Reading together; the list's own clock goes before the header's."""
+    """Build the Reading. The clock in the list is preferred to the clock in the header."""
     measurements = measurements_of(listing.entries, listing.scaler)
     if listing.three_wire:
         measurements = without_unmeasured(measurements)

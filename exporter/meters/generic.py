@@ -1,4 +1,4 @@
-"""Any list that carries OBIS codes, whoever sent it: also the lists of known makers that name nobody."""
+"""Any list that has OBIS codes, from any maker: also the lists of known makers that do not name the maker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from exporter.protocol.apdu import Notification
 
 
 def read(notification: Notification) -> Listing | None:
-    """Read what has an OBIS code; None when nothing has. A number without a scaler is taken as it stands."""
+    """Read the values that have OBIS codes; None if there are none. A number without a scaler is not scaled."""
     found = tuple(entries(notification.value))
     if not found:
         return None

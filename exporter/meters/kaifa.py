@@ -1,7 +1,7 @@
-"""Kaifa MA105 and MA304: a structure of bare values whose meaning is their position.
+"""Kaifa MA105 and MA304: a structure of plain values, whose meaning is given by their position.
 
-Source: Kaifa KFM_001 interface description; the Swedish meters by their captures (domain.md, "The three lists"):
-some send the same positions, some a flat structure of OBIS + value pairs, with or without scalers.
+Source: Kaifa KFM_001 interface description. Swedish meters: their captures. Some send the same positions, some a flat
+structure of OBIS + value pairs, with or without scalers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 from exporter.meters.entries import (
     Entry,
     Listing,
+    bytes_of,
     clock_of,
     date_time_of,
     entries,
     names_of,
-    octets_of,
 )
 from exporter.meters.text import safe_text
 from exporter.model.obis import ObisCode, describe
@@ -27,7 +27,7 @@ from exporter.protocol.axdr import DecodeError, Tag, Value
 MAKER: Final = "Kaifa"
 _LIST: Final = b"KFM_"
 _THREE_WIRE: Final = re.compile(r"MA304[A-Z]3.*")
-"""Types for the 3-wire net (MA304H3E, and MA304T3 in captures): U2 = 0, and I2 = 0 if that is not measured."""
+"""Types for the 3-wire net (MA304H3E, and MA304T3 in captures). They send U2 = 0, and I2 = 0 if not measured."""
 
 
 def _codes(*tails: str) -> tuple[ObisCode, ...]:
@@ -40,7 +40,7 @@ _THREE_PHASES: Final = _POWERS + _codes("31.7", "51.7", "71.7", "32.7", "52.7", 
 _REGISTERS: Final = _codes("1.8", "2.8", "3.8", "4.8")
 _NAMES: Final = 3
 """Elements before the values: list version id, meter id, meter type."""
-# Number of elements -> the codes of the values behind the names, and whether clock and registers follow them.
+# Number of elements -> the codes of the values after the names, and whether clock and registers follow them.
 _LAYOUTS: Final = {
     _NAMES + len(_ONE_PHASE): (_ONE_PHASE, False),
     _NAMES + len(_THREE_PHASES): (_THREE_PHASES, False),
@@ -50,7 +50,7 @@ _LAYOUTS: Final = {
 
 
 def read(notification: Notification) -> Listing | None:
-    """Read any Kaifa list; None when it is not one. Raises DecodeError for a Kaifa list of an unknown length."""
+    """Read any Kaifa list; None if it is not one. Raises DecodeError for a Kaifa list of an unknown length."""
     value = notification.value
     elements = value.content
     if value.tag is not Tag.STRUCTURE or not isinstance(elements, tuple) or not elements:
@@ -62,15 +62,15 @@ def read(notification: Notification) -> Listing | None:
 
 
 def _read_positions(elements: tuple[Value, ...]) -> Listing | None:
-    version = octets_of(elements[0])
+    version = bytes_of(elements[0])
     if version is None or not version.startswith(_LIST):
         return None
     layout = _LAYOUTS.get(len(elements))
     if layout is None:
         raise DecodeError(0, f"unknown list {safe_text(version)} of {len(elements)} elements")
     codes, hourly = layout
-    named = [octets_of(element) for element in elements[1:_NAMES]]
-    meter_id, meter_type = (None if octets is None else safe_text(octets) for octets in named)
+    named = [bytes_of(element) for element in elements[1:_NAMES]]
+    meter_id, meter_type = (None if name is None else safe_text(name) for name in named)
     values = list(zip(codes, elements[_NAMES:], strict=False))
     clock = None
     if hourly:

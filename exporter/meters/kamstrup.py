@@ -1,7 +1,7 @@
 """Kamstrup OMNIPOWER: a flat structure of version, then OBIS + value pairs, without scalers.
 
-Source: Kamstrup HAN-NVE interface description rev. 3.1; Swedish and CT meters by their captures (domain.md, "The three
-lists"). Objects that a meter does not measure are left out, or two nulls stand in place of the pair.
+Source: Kamstrup HAN-NVE interface description rev. 3.1. Swedish and CT meters: their captures. Objects that a meter
+does not measure are left out, or are two nulls in place of the pair.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from exporter.meters.entries import Listing, Scaler, clock_of, entries, names_of, octets_of
+from exporter.meters.entries import Listing, Scaler, bytes_of, clock_of, entries, names_of
 from exporter.meters.text import safe_text
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import ClockHabit, Meter
@@ -18,20 +18,20 @@ from exporter.protocol.axdr import Tag
 
 MAKER: Final = "Kamstrup"
 _SWEDISH: Final = re.compile(r".*09\d")
-"""Type of a Swedish meter (...090, ...092), whose registers are Wh, not 10 Wh."""
+"""Type of a Swedish meter (...090, ...092). Its registers are in Wh, not in 10 Wh."""
 _CURRENT_TRANSFORMER: Final = "685"
-"""Start of the type of a meter behind current transformers, whose currents are 0.001 A, not 0.01 A."""
-_NO_VOLTS: Final = 1000
-"""Some firmware sends voltage in 0.01 V without a word (captures of types ...BN244101011 and ...BN243101010): above
-this a number cannot be volts, below it cannot be hundredths."""
+"""Start of the type of a meter with current transformers. Its currents are in 0.001 A, not in 0.01 A."""
+_LARGEST_VOLTAGE: Final = 1000
+"""Some firmware sends voltage in 0.01 V and does not say so (captures of types ...BN244101011 and ...BN243101010). A
+larger number cannot be V, a smaller one cannot be 0.01 V."""
 
 
 def read(notification: Notification) -> Listing | None:
-    """Read any Kamstrup list; None when it is not one."""
+    """Read any Kamstrup list; None if it is not one."""
     value = notification.value
     if value.tag is not Tag.STRUCTURE or not isinstance(value.content, tuple) or not value.content:
         return None
-    version = octets_of(value.content[0])
+    version = bytes_of(value.content[0])
     if version is None or not version.startswith(b"Kamstrup"):
         return None
     found = tuple(entries(value))
@@ -61,4 +61,4 @@ def _scaler(code: ObisCode, meter_type: str) -> Scaler:
 
 
 def _scaler_of_voltage(number: float) -> int:
-    return -2 if number > _NO_VOLTS else 0
+    return -2 if number > _LARGEST_VOLTAGE else 0

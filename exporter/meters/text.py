@@ -1,4 +1,4 @@
-"""Names that a meter sends, made safe once: in a tag of line protocol, in a log line, on a terminal."""
+"""Names that a meter sends, made safe for a tag in line protocol, for a log line and for a terminal."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _ESCAPED: Final = frozenset("\\%")
 _ESCAPED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 
-def safe_text(octets: bytes) -> str | None:
-    """Make an id, a type or a list name safe; None when nothing is left.
+def safe_text(name: bytes) -> str | None:
+    """Make an id, a type or a list name safe; None if nothing is left.
 
-    Trailing blanks and NULs go. Control characters, backslash, % and octets that are not UTF-8 become %XX, one for each
-    octet. What is longer than 128 characters is cut there and gets `~` and a hash of the whole, so that two long
-    ids stay two.
+    Blanks and NULs at the end are removed. Control characters, backslash, % and bytes that are not UTF-8 become %XX,
+    one for each byte. A text longer than 128 characters is cut there and gets `~` and a hash of the whole text, so
+    that two long ids stay different.
     """
-    octets = octets.rstrip(b" \x00")
-    if octets.isalnum():  # every real meter's
-        text = octets.decode("ascii")
+    name = name.rstrip(b" \x00")
+    if name.isalnum():  # the names of all known meters
+        text = name.decode("ascii")
     else:
-        text = "".join(_safe(character) for character in octets.decode("utf-8", "surrogateescape"))
+        text = "".join(_safe(character) for character in name.decode("utf-8", "surrogateescape"))
     if len(text) > MAX_LENGTH:
-        text = f"{text[:MAX_LENGTH]}~{hashlib.sha256(octets).hexdigest()[:12]}"
+        text = f"{text[:MAX_LENGTH]}~{hashlib.sha256(name).hexdigest()[:12]}"
     return text or None
 
 
@@ -33,5 +33,5 @@ def _safe(character: str) -> str:
     if 0xDC80 <= ord(character) <= 0xDCFF or (
         character in _ESCAPED or unicodedata.category(character) in _ESCAPED_CATEGORIES
     ):
-        return "".join(f"%{octet:02X}" for octet in character.encode("utf-8", "surrogateescape"))
+        return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
     return character

@@ -1,1 +1,4 @@
-"""What is handed from room to room: readings, OBIS codes, the calendar, points. Imports nothing of ours."""
+"""What the packages of this product pass to each other: readings, OBIS codes, the calendar, points.
+
+Nothing here imports another package of this product.
+"""

@@ -1,6 +1,6 @@
 """Times as whole milliseconds since 1970 in UTC, and the local calendar: hours, days and months in a time zone.
 
-No clock is asked here. An hour is named by its start, and belongs to the local day and month in which it starts.
+Nothing here reads a clock. An hour is named by its start, and belongs to the local day and month in which it starts.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ def from_ms(ms: int) -> datetime:
 
 @lru_cache(maxsize=4096)  # the same hours are asked for again and again
 def day_start(ms: int, zone: Zone) -> int:
-    """Start of the local day that a moment lies in."""
+    """Start of the local day of a moment."""
     local = _local(ms, zone)
     return _midnight(local.year, local.month, local.day, zone)
 
 
 def next_day(ms: int, zone: Zone) -> int:
-    """Start of the local day after the one that a moment lies in: 23, 24 or 25 hours after its start."""
+    """Start of the local day after that of a moment: 23, 24 or 25 hours after its start."""
     following = _local(ms, zone).date() + timedelta(days=1)
     return _midnight(following.year, following.month, following.day, zone)
 
 
 def day_hours(ms: int, zone: Zone) -> range:
-    """The starts of the hours, 23, 24 or 25, of the local day that a moment lies in."""
+    """The starts of the hours, 23, 24 or 25, of the local day of a moment."""
     return range(day_start(ms, zone), next_day(ms, zone), HOUR_MS)
 
 
 @lru_cache(maxsize=4096)
 def month_start(ms: int, zone: Zone) -> int:
-    """Start of the local month that a moment lies in."""
+    """Start of the local month of a moment."""
     local = _local(ms, zone)
     return _midnight(local.year, local.month, 1, zone)
 
 
 def next_month(ms: int, zone: Zone) -> int:
-    """Start of the local month after the one that a moment lies in."""
+    """Start of the local month after that of a moment."""
     local = _local(ms, zone)
     following = date(local.year + local.month // 12, local.month % 12 + 1, 1)
     return _midnight(following.year, following.month, 1, zone)
@@ -83,5 +83,5 @@ def _local(ms: int, zone: Zone) -> datetime:
 
 @lru_cache(maxsize=8192)
 def _midnight(year: int, month: int, day: int, zone: Zone) -> int:
-    # Where midnight comes twice this is the first; where it is skipped, it is the moment of the change.
+    # If there are two midnights this is the first; if there is none, it is the moment of the clock change.
     return int(datetime(year, month, day, tzinfo=zone).timestamp()) * 1000

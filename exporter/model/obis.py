@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 CURRENT_VALUE: Final = 255
-"""Group F of a value that is not a historical one."""
+"""Group F of a value that is not a historical value."""
 
 _TEXT: Final = re.compile(r"(\d{1,3})-(\d{1,3}):(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:[.*](\d{1,3}))?")
 
@@ -26,15 +26,15 @@ class ObisCode(NamedTuple):
         return _text(self)
 
     @classmethod
-    def from_octets(cls, octets: bytes) -> ObisCode:
-        """Six octets, group A first. Raises ValueError for any other length."""
-        if len(octets) != 6:
-            raise ValueError(f"an OBIS code has 6 octets, not {len(octets)}")
-        return cls(*octets)
+    def from_bytes(cls, data: bytes) -> ObisCode:
+        """Six bytes, group A first. Raises ValueError for any other length."""
+        if len(data) != 6:
+            raise ValueError(f"an OBIS code has 6 bytes, not {len(data)}")
+        return cls(*data)
 
     @classmethod
     def parse(cls, text: str) -> ObisCode:
-        """Read `1-0:1.7.0` or `1-0:1.7.0*255`. Raises ValueError when it is none."""
+        """Read `1-0:1.7.0` or `1-0:1.7.0*255`. Raises ValueError for any other text."""
         match = _TEXT.fullmatch(text)
         if match is None:
             raise ValueError(f"not an OBIS code: {text!r} (write it like 1-0:1.7.0)")
@@ -53,8 +53,8 @@ def _text(code: ObisCode) -> str:
 class Quantity(NamedTuple):
     """What a code measures.
 
-    `name` is the InfluxDB measurement, `unit` the SI unit ("1" for a ratio), `phase` is "L1", "L2", "L3" or ""
-    for the total, `direction` "import", "export" or "" where there is none, `title` the words for a person.
+    `name` is the InfluxDB measurement, `unit` the SI unit ("1" for a ratio), `phase` is "L1", "L2", "L3" or "" for the
+    total, `direction` is "import", "export" or "" if there is none, `title` is the name for a person.
     """
 
     name: str
@@ -75,7 +75,7 @@ _TIME_INTEGRAL: Final = 8
 _IMPORT: Final = "import"
 _EXPORT: Final = "export"
 
-# Group C of the total; the same quantity of L1, L2, L3 is 20, 40, 60 higher (domain.md, "OBIS C groups").
+# Group C of the total; that of L1, L2, L3 is larger by 20, 40, 60 (docs/protocol.md).
 _POWER: Final = {
     1: ("active", "W", _IMPORT),
     2: ("active", "W", _EXPORT),
@@ -106,10 +106,10 @@ _CATALOGUE: Final = _catalogue()
 
 
 def describe(code: ObisCode) -> Quantity | None:
-    """Say what a code measures, or None when the catalogue does not know it.
+    """Say what a code measures; None if the catalogue does not have it.
 
-    Only electricity (group A = 1) at present (group F = 255) is known. Rates (group E of an energy register
-    above 0) are registers of the same quantity; any other group E is not.
+    The catalogue has electricity (group A = 1) and present values (group F = 255) only. An energy register with a rate
+    (group E above 0) is a register of the same quantity. Any other value with a group E above 0 is not known.
     """
     if code.a != 1 or code.f != CURRENT_VALUE or (code.e != 0 and code.d != _TIME_INTEGRAL):
         return None

@@ -1,7 +1,7 @@
-"""Points as line protocol, and back: how a series is written, whose a line is, which points are replaced.
+"""Points as line protocol and back: how a series is written, which meter a line is of, which points are replaced.
 
-Source: InfluxDB's documents, "Line protocol". Times are whole milliseconds since 1970 in UTC. Every measurement is
-listed in docs/schema.md.
+Source: InfluxDB's documentation, "Line protocol". Times are whole milliseconds since 1970 in UTC. docs/schema.md lists
+all measurements.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ __all__ = [
 ]
 
 OTHER: Final = "other"
-"""Measurement of values whose code the catalogue does not know, or whose unit is not the catalogue's."""
+"""Measurement of values whose code is not in the catalogue, or whose unit is not that of the catalogue."""
 
 REPLACED_MEASUREMENTS: Final = frozenset({"hour_energy", "day_energy", "month_energy", "capacity", "capacity_step"})
-"""Measurements whose points are written again with newer values: the newest must be the last to arrive.
+"""Measurements whose points are written again with newer values: the newest value must be written last.
 
-A final hour is one too: a capture that is imported later can have a register that was received better.
+This includes final hours: a capture that is imported later can have a register that was not received before.
 """
 _TAG_ESCAPES: Final = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
 _FIELD_ESCAPES: Final = str.maketrans({'"': '\\"', "\\": "\\\\"})
 
 
 class Row(NamedTuple):
-    """Lines on their way to a sink, and what they replace.
+    """Lines for a sink, and what they replace.
 
-    `body` is one line or several, "\\n" between them, encoded as UTF-8. `key` names the point that the one line in
-    `body` is a version of: a later row with the same key replaces it. Empty where nothing is replaced.
+    `body` is one line or more, with "\\n" between them, as UTF-8. If `key` is not empty, `body` is one line, a version
+    of the point with this key, and a later row with the same key replaces it.
     """
 
     body: bytes
@@ -56,9 +56,9 @@ class Row(NamedTuple):
 
 
 def rows_of(lines: Iterable[str]) -> list[Row]:
-    """Lines as rows: those that replace nothing in one row, which comes first, then a row for each of the others.
+    """Lines as rows: first one row with all lines that replace nothing, then one row for each other line.
 
-    Points are told apart by series and time, so only versions of one point have an order that matters.
+    A point is identified by series and time, so the order matters only for versions of the same point.
     """
     plain: list[str] = []
     keyed: list[Row] = []
@@ -72,9 +72,10 @@ def rows_of(lines: Iterable[str]) -> list[Row]:
 
 
 def replaced_key(line: str) -> str:
-    """Series and time of a line that is a version of a point which others follow; empty for any other line.
+    """Series and time of a line that is a version of a point; empty for a line that is never replaced.
 
-    Such a point is stamped at the start of an hour. Those of the running hour are stamped now, and stay.
+    A replaced point has the start of an hour as its time. Points of the running hour have the present time, and are
+    not replaced.
     """
     if line.partition(",")[0] not in REPLACED_MEASUREMENTS:
         return ""
@@ -84,17 +85,17 @@ def replaced_key(line: str) -> str:
 
 
 def is_replaced(line: str) -> bool:
-    """Whether a line is a version of a point that others follow."""
+    """Whether a line is a version of a point, which a later version replaces."""
     return bool(replaced_key(line))
 
 
 def meter_tag(meter_id: str) -> str:
-    """A text that every line of a meter contains, and hardly any other."""
+    """A text that every line of a meter contains, and hardly any other line."""
     return f",{tag('meter_id', meter_id)}"
 
 
 def is_of(meter_id: str) -> Callable[[str], bool]:
-    """A function that says whether a line is of this meter: by its tag, not by the text of a field."""
+    """A function that says whether a line has this meter in its tags; the text of a field does not count."""
     # Measurement and tags end with the first blank that has no backslash before it.
     start = re.compile(rf"(?:[^\\ ]|\\.)*?{re.escape(meter_tag(meter_id))}(?=[ ,])")
     return lambda line: start.match(line) is not None
@@ -115,35 +116,35 @@ def without(rows: Iterable[Row], meter_id: str) -> list[Row]:
 
 
 def escaped(value: str) -> str:
-    """A tag's value as it stands in a line."""
+    """A tag's value as it is written in a line."""
     return value.translate(_TAG_ESCAPES)
 
 
 def tag(name: str, value: str) -> str:
-    """A tag as it stands in a line."""
+    """A tag as it is written in a line."""
     return f"{name}={value.translate(_TAG_ESCAPES)}"
 
 
 def text_field(text: str) -> str:
-    """A text, put on one line, as the value of a field."""
+    """A text as the value of a field, with blanks in place of line ends."""
     return f'"{" ".join(text.split()).translate(_FIELD_ESCAPES)}"'
 
 
 @lru_cache(maxsize=4096)
 def series(measurement: str, tags: tuple[tuple[str, str], ...]) -> str:
-    """A measurement and its tags as they stand in a line; tags without a value are left out."""
+    """A measurement and its tags as they are written in a line; tags without a value are left out."""
     return ",".join([measurement, *(tag(name, value) for name, value in tags if value)])
 
 
 def line(measurement: str, ms: int, value: float, *tags: tuple[str, str], **more: float) -> str:
-    """A line whose fields are floats, every one, so that no later version changes a field's type."""
+    """A line with only floats as fields, so that the type of a field never changes."""
     fields = "".join(f",{name}={float(number)!r}" for name, number in more.items())
     return f"{series(measurement, tags)} value={float(value)!r}{fields} {ms}"
 
 
 @lru_cache(maxsize=4096)
 def measured_series(meter_id: str, obis: ObisCode, unit: str) -> tuple[str, bool]:
-    """The series of a value that a meter sent, and whether it is an energy register."""
+    """The series of a value from a meter, and whether it is an energy register."""
     quantity = describe(obis)
     if quantity is None or quantity.unit != unit:
         return series(OTHER, (("meter_id", meter_id), ("obis", str(obis)), ("unit", unit))), False

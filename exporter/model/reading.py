@@ -1,4 +1,4 @@
-"""Reading and Measurement: the one thing that is handed from room to room."""
+"""Reading and Measurement: what the packages of this product pass to each other."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from exporter.model.obis import ObisCode
 __all__ = ["LATEST", "ClockHabit", "Measurement", "Meter", "MeterClock", "Placed", "Reading", "Zone"]
 
 LATEST: Final = datetime(2262, 1, 1, tzinfo=UTC)
-"""No reading is of a later moment: InfluxDB, which counts nanoseconds from 1970 in 64 bits, could not hold it."""
+"""No reading has a later time: InfluxDB counts nanoseconds from 1970 in 64 bits, and could not store it."""
 
 Zone: TypeAlias = ZoneInfo
-"""HAN_TIMEZONE: the only local time in the product."""
+"""The time zone of HAN_TIMEZONE: the only local time in this product."""
 
 
 class ClockHabit(Enum):
-    """How a maker's clock is to be read (domain.md, "Clocks")."""
+    """Which time a maker's clock shows (docs/protocol.md)."""
 
     STANDARD = "standard time"
-    """Local standard time all year: Kamstrup, Aidon, and whoever speaks the Aidon form."""
+    """Local standard time all year: Kamstrup, Aidon, and meters with Aidon's form of list."""
     CIVIL = "civil time"
-    """Local time as people keep it, daylight saving included: Kaifa."""
+    """Local time with daylight saving: Kaifa."""
     UTC = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
 class MeterClock:
-    """A COSEM date-time as sent, field by field; None where the meter says "not specified".
+    """A COSEM date-time as sent, field by field; None for a field that is "not specified".
 
-    `deviation` is minutes with UTC = local + deviation; bit 7 of `status` tells that daylight saving is active.
+    `deviation` is in minutes, with UTC = local + deviation. Bit 7 of `status` means that daylight saving is active.
     The fields are not checked against a calendar: a meter can send month 13.
     """
 
@@ -51,7 +51,7 @@ class MeterClock:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Who sent a list. Each is None where the list does not say; `id` is safe in a tag and in a log line."""
+    """Which meter sent a list. Each is None if the list does not say it; all are safe in a tag and in a log line."""
 
     id: str | None = None
     maker: str | None = None
@@ -60,7 +60,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One value in SI: `unit` is W, var, VA, A, V, Wh, varh, VAh, Hz, "1" for a ratio, "" for unknown."""
+    """One value in SI. `unit` is W, var, VA, A, V, Wh, varh, VAh, Hz, "1" for a ratio or "" if it is not known."""
 
     obis: ObisCode
     value: float
@@ -71,10 +71,10 @@ class Measurement:
 class Reading:
     """What one list of a meter says.
 
-    `list_id` is the list version id ("Kamstrup_V0001"), None where it was not sent. `meter_clock` is the clock as
-    the meter wrote it, `clock` the same in UTC by the maker's habit; both None where the list has no (usable) clock.
-    `list_clock` tells that the clock stood in the list itself (only the hourly lists carry one there; then it says
-    when the registers were taken). `received` is UTC, None until it is known (a capture without time stamps).
+    `list_id` is the list version id ("Kamstrup_V0001"), None if it was not sent. `meter_clock` is the clock as the
+    meter sent it, `clock` the same in UTC by the maker's habit; both are None if the list has no usable clock.
+    `list_clock` is True if the clock was in the list itself, not in its header. Only the hourly lists have one there;
+    it says when the registers were taken. `received` is UTC, None while not known (a capture without time stamps).
     """
 
     meter: Meter
@@ -89,12 +89,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A reading with its meter and its time.
+    """A reading with its meter and its time (ms since 1970, UTC).
 
-    `time` is what instantaneous values carry, `register_time` what energy registers carry: the full hour that they
-    were taken at (`is_hour`: they are its first, and no repeat), or `time`. Both None where nothing told the time (a
-    capture without time stamps, a list without a clock). `clock_offset` is the meter's clock less `received`, s, or
-    None without either.
+    `time` is the time of the instantaneous values. `register_time` is the time of the energy registers: the full hour
+    at which they were taken, or `time`; `is_hour` is True for the first registers of that hour, False for a repeat.
+    Both times are None if nothing says when it was (a list without a clock in a capture without time stamps).
+    `clock_offset` is the meter's clock minus `received` in s, None if one of the two is not known.
     """
 
     reading: Reading

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporter.meters import listing_of
-from exporter.meters.entries import Entry, Listing, measurements_of, octets_of
+from exporter.meters.entries import Entry, Listing, bytes_of, measurements_of
 from exporter.meters.three_wire import I2, U2
 from exporter.model.reading import ClockHabit, Measurement, Reading
 from exporter.protocol.apdu import Spans, decode_with_spans
@@ -182,7 +182,7 @@ def _id_span(spans: Spans, listing: Listing) -> Span | None:
     value = listing.named_by
     if value is None:
         return None
-    octets = octets_of(value)
+    octets = bytes_of(value)
     if octets is None:
         raise Unlearnable("an id that is a number")
     if len(octets) == _CODE_OCTETS:

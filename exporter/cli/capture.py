@@ -104,7 +104,7 @@ class _Recording:
 
     def event(self, event: SourceEvent) -> None:
         self.clear_line()
-        say(f"{event.what.value}: {event.words}")
+        say(f"{event.what.value}: {event.message}")
 
     def clear_line(self) -> None:
         if self.on_terminal:

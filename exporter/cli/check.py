@@ -147,7 +147,7 @@ def _contents(path: Path | str, outbox: Mapping[str, Any], verdicts: Verdicts) -
 
 def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
     from exporter.cli._outbox import states
-    from exporter.sources.contract import Learns, SourceError
+    from exporter.sources.contract import Remembers, SourceError
 
     if not settings.sources:
         verdicts.wrong("source", "none is configured: set HAN_SOURCE, for example to /dev/ttyUSB0, or to sim:")
@@ -157,9 +157,9 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
             verdicts.wrong(url, str(source))
             continue
         setting = ""
-        if isinstance(source, Learns):
-            source.learnt = learned.get(f"line:{source.name}", "")
-            setting = source.learnt
+        if isinstance(source, Remembers):
+            source.remembered = learned.get(f"line:{source.name}", "")
+            setting = source.remembered
         link = Link(source.name, url)
         try:
             _listen(source, link, settings, seconds)

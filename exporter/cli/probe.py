@@ -13,8 +13,8 @@ from exporter.cli._common import EXIT_OK, EXIT_REJECTED, EXIT_UNUSABLE, give_up
 from exporter.counted import counted
 from exporter.sources.contract import SourceError
 from exporter.sources.serial.adapters import serial_ports, stable_path
-from exporter.sources.serial.line_setting import lines_to_try
-from exporter.sources.serial.serial_url import Line, SerialUrl
+from exporter.sources.serial.serial_url import SerialSettings, SerialUrl
+from exporter.sources.serial.settings_finder import settings_to_try
 
 __all__ = ["Listened", "listen", "probe"]
 
@@ -132,19 +132,19 @@ def _urls(url: str | None) -> list[SerialUrl]:
 def _try_port(url: SerialUrl, seconds: float) -> tuple[bool, SerialUrl | None]:
     """Whether the port could be opened, and the setting with which a meter was found, None if none was."""
     from exporter.sources.serial.port import open_port
-    from exporter.sources.serial.port_trouble import PortError
+    from exporter.sources.serial.port_errors import PortError
 
     listened = False
-    for line in _lines(url):
-        setting = url.with_line(line)
-        at = f" at {line}" if url.line_is_ours else ""
+    for settings in _settings(url):
+        setting = url.with_settings(settings)
+        at = f" at {settings}" if url.is_settable else ""
         click.echo(f"{url.path or url.address}{at}: ", nl=False)
         try:
             with open_port(setting) as port:
-                found = listen(port.take, seconds)
+                found = listen(port.read, seconds)
         except (PortError, SourceError) as error:
             click.echo(str(error))
-            if listened and (isinstance(error, SourceError) or error.kind == "line"):
+            if listened and (isinstance(error, SourceError) or error.kind == "settings"):
                 continue  # the adapter does not support this speed or parity, but maybe the next
             break
         listened = True
@@ -156,18 +156,18 @@ def _try_port(url: SerialUrl, seconds: float) -> tuple[bool, SerialUrl | None]:
     return listened, None
 
 
-def _lines(url: SerialUrl) -> list[Line]:
-    """The settings to try, that of the URL first. The line of a plain socket is set at its other end."""
-    if not url.line_is_ours:
-        return [url.line]
-    return lines_to_try(url.line)
+def _settings(url: SerialUrl) -> list[SerialSettings]:
+    """The settings to try, those of the URL first. Those of a plain socket are set at its other end."""
+    if not url.is_settable:
+        return [url.settings]
+    return settings_to_try(url.settings)
 
 
 def _recommend(found: SerialUrl) -> None:
-    click.echo(f"\nUse this setting:\n\n    HAN_SOURCE={found.setting}\n")
+    click.echo(f"\nUse this setting:\n\n    HAN_SOURCE={found.text}\n")
     stable = stable_path(found.path)
     if stable is not None:
         click.echo(
             "or this, whose name does not depend on what else is plugged in:\n\n"
-            f"    HAN_SOURCE={found.setting.replace(str(found.path), stable, 1)}\n"
+            f"    HAN_SOURCE={found.text.replace(str(found.path), stable, 1)}\n"
         )

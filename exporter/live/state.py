@@ -213,9 +213,9 @@ class LiveState:
     def happen(self, event: SourceEvent) -> None:
         """Take an event that the source reported."""
         if event.what is Happened.NO_FRAMES:
-            self._search = event.words
+            self._search = event.message
         elif event.what is Happened.FOUND:
-            self._found = event.words
+            self._found = event.message
         else:
             self._trouble = None if event.what is Happened.OPENED else event
 
@@ -252,7 +252,7 @@ class LiveState:
     def condition(self, now: float) -> Condition:
         """How the source is at this moment."""
         if self._trouble is not None:
-            return Condition(Level.WRONG, self._trouble.what.value, self._trouble.words)
+            return Condition(Level.WRONG, self._trouble.what.value, self._trouble.message)
         if self.ended and self.readings:
             return Condition(Level.WELL, "ended", f"{self.source}: read to its end")
         if self.ended and not self.frames:

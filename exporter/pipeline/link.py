@@ -114,10 +114,10 @@ class Link:
                 self._opened_before = True
                 self._octets_without_frame = 0
             elif event.what is Happened.NO_FRAMES:
-                self._search = event.words
+                self._search = event.message
             elif event.what is Happened.FOUND:
-                self._found, self._findings = event.words, [event.words]
-            self._become(_OF_EVENT[event.what], event.words, news=event.what in (Happened.NO_FRAMES, Happened.FOUND))
+                self._found, self._findings = event.message, [event.message]
+            self._become(_OF_EVENT[event.what], event.message, news=event.what in (Happened.NO_FRAMES, Happened.FOUND))
 
     def hear(self, size: int) -> None:
         """A chunk of so many bytes came."""

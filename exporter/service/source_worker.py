@@ -15,7 +15,7 @@ from exporter.model.point import Row
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.pipeline.host_clock import HostClock
 from exporter.pipeline.pipeline import Fed, Pipeline
-from exporter.sources.contract import Chunk, Happened, Learns, Source, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Remembers, Source, SourceError, SourceEvent
 
 if TYPE_CHECKING:
     from exporter.config import Settings
@@ -60,8 +60,8 @@ class SourceWorker:
         self._learned: dict[str, str] = {}  # by the source itself, and not kept yet
         self._straight = straight
         self._aboard = aboard
-        if isinstance(source, Learns):
-            source.learnt = outbox.get_state(f"line:{source.name}") or ""
+        if isinstance(source, Remembers):
+            source.remembered = outbox.get_state(f"line:{source.name}") or ""
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop`, or until the source has an end."""
@@ -125,9 +125,9 @@ class SourceWorker:
 
     def _report(self, event: SourceEvent) -> None:
         self.link.happened(event)
-        if event.what is Happened.FOUND and isinstance(self.source, Learns):
+        if event.what is Happened.FOUND and isinstance(self.source, Remembers):
             with self._lock:  # kept with the frame that it was found by
-                self._learned[f"line:{self.source.name}"] = self.source.learnt
+                self._learned[f"line:{self.source.name}"] = self.source.remembered
 
     def _keep(self, fed: Fed) -> None:
         """Put what was gathered and this into the outbox, in one transaction."""

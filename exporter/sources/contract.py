@@ -1,7 +1,7 @@
-"""Where octets come from: a serial URL, a capture file, a simulated meter.
+"""Where bytes come from: a serial URL, a capture file, a simulated meter.
 
-A source is opened, broken and opened again inside `chunks`; whoever consumes it only sees octets, and events that say
-in words what happened. New sources are one module here and one line in `open_source`.
+`chunks` opens a source, and opens it again when it fails. Its caller sees only bytes, and events with a message for the
+owner. A new source is one module in this package and one line in `open_source`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Octets as they came in one piece.
+    """Bytes as they came in one piece.
 
-    `received` is UTC: when the last octet of the chunk was here; None in a capture without time stamps.
-    `byte_seconds` is the wire time of one octet on a serial port (10/2400 s at 2400 baud), so that the closing flag
-    of a frame can be placed before the octets that follow it in the chunk; 0 where that says nothing.
+    `received` is when the last byte of the chunk came, in UTC; None in a capture without time stamps. `byte_seconds`
+    is the wire time of one byte on a serial port (10/2400 s at 2400 baud); 0 if the source has no wire. With it the
+    closing flag of a frame gets its time, although more bytes follow it in the chunk.
     """
 
     data: bytes
@@ -35,53 +35,53 @@ class Happened(Enum):
     MISSING = "missing"
     """The port does not exist or cannot be opened."""
     SILENT = "silent"
-    """The port is open and no octet came for 60 s."""
+    """The port is open and no byte came for 60 s."""
     LOST = "lost"
     """The port was open and reading it failed (unplugged, connection cut)."""
     NO_FRAMES = "no frames"
-    """Octets come and no frame checks; the words say what is done about it. Told again when that changes."""
+    """Bytes come, but no valid frame. The message says what is done about it; a change of that is reported again."""
     FOUND = "frames found"
-    """Frames check after NO_FRAMES; the words say with which speed and parity."""
+    """Valid frames come after NO_FRAMES. The message says with which baud rate and parity."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceEvent:
-    """Something that happened to a source; `words` tell the owner what, and what to do about it."""
+    """Something that happened to a source; `message` tells the owner about it, and what to do."""
 
     what: Happened
-    words: str
+    message: str
 
 
 Report = Callable[[SourceEvent], None]
 
 
 class SourceError(Exception):
-    """A source that can never work as it was given; the message says what to change."""
+    """A source that can never work as it is configured; the message says what to change."""
 
 
 class Source(Protocol):
-    """Where octets come from.
+    """Where bytes come from.
 
-    `name` is short and stable (`ttyUSB0`, `capture.hex`, `kamstrup`): it names the source in logs and tags.
-    `chunks` yields until `stop` is set (it looks at least once a second) or the source has an end. It never raises
-    for something that can mend itself: it reports, waits (tenacity: 1 s to 30 s, exponential, with jitter) and opens
-    again. It raises SourceError for what never can (a directory, an unknown parameter).
-    `live` is False for a file read at full speed: `received` is then the capture's, not now.
+    `name` is short and does not change (`ttyUSB0`, `capture.hex`, `kamstrup`); it names the source in logs and tags.
+    `chunks` yields until `stop` is set (it looks at it at least once a second) or the source has ended. If an error can
+    pass by itself, `chunks` reports it, waits (tenacity: 1 s to 30 s, exponential, with jitter) and opens the source
+    again. It raises SourceError for an error that can never pass (a directory, an unknown parameter).
+    `live` is False for a file that is read at full speed. `received` is then the time in the capture, not now.
     """
 
     name: str
     live: bool
 
     def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
-        """Yield octets as they come."""
+        """Yield bytes as they come."""
         ...
 
 
 @runtime_checkable
-class Learns(Protocol):
-    """A source that finds out what it should know again after a restart, as text in `learnt`; empty at first.
+class Remembers(Protocol):
+    """A source with something to remember over a restart, as text in `remembered`; empty at first.
 
-    It is set before `chunks`, and read when the source has reported FOUND.
+    The caller sets it before `chunks`, and reads it when the source has reported FOUND.
     """
 
-    learnt: str
+    remembered: str

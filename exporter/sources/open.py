@@ -1,4 +1,4 @@
-"""One door to every source: what HAN_SOURCE, or a command's SOURCE, may say."""
+"""Opens any source that HAN_SOURCE, or the SOURCE of a command, can name."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def _serial(url: str, _: Mapping[str, Any]) -> Source:
 
 
 _SCHEMES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], Source]]] = {"file": _file, "sim": _simulated}
-"""A new source is one module and one line here; what has `://` and is not here is pyserial's."""
+"""A new source is one module and one line here. Any other scheme with `://` is opened by pyserial."""
 
 
 def open_source(url: str, **context: Any) -> Source:
     """The source that a setting means; nothing is opened yet.
 
-    `url` is one source (splitting HAN_SOURCE at blanks is the caller's): `sim:…`, `file:PATH`, `-` for standard input,
-    an existing file, a device path, or any pyserial URL. `context` is what a source may need beside it: `zone`, the
-    ZoneInfo of HAN_TIMEZONE. Raises SourceError that says what is allowed.
+    `url` is one source (the caller splits HAN_SOURCE at blanks): `sim:…`, `file:PATH`, `-` for standard input, an
+    existing file, a device path, or any pyserial URL. `context` is what else a source may need: `zone`, the ZoneInfo of
+    HAN_TIMEZONE. Raises SourceError that says what is allowed.
     """
     if not url.strip():
         raise SourceError(f"no source given; a source is {_KNOWN}")
@@ -54,27 +54,27 @@ def open_source(url: str, **context: Any) -> Source:
         return _file("file:-", context)
     if "://" in url:
         return _serial(url, context)
-    if scheme is not None and not _is_there(url):
+    if scheme is not None and not _exists(url):
         raise SourceError(f"{url}: {scheme[0]} is not known; a source is {_KNOWN}")
     return _path(url, context)
 
 
 def _path(url: str, context: Mapping[str, Any]) -> Source:
-    if _is_there(url) and Path(url).is_file():
+    if _exists(url) and Path(url).is_file():
         from exporter.sources.capture.file_source import FileSource
 
-        return FileSource(url)  # taken as it is written: no query, no %20
+        return FileSource(url)  # used as it is written: no query, no %20
     path = url.partition("?")[0]
-    if "/" not in path and not _is_there(path):
-        # A port may appear later, but a bare name is a slip: every port has a directory before it.
+    if "/" not in path and not _exists(path):
+        # A port may appear later, but a name without a directory is a mistake.
         device = f"/dev/{path}"
-        known = f"did you mean {device}?" if _is_there(device) else f"a source is {_KNOWN}"
+        known = f"did you mean {device}?" if _exists(device) else f"a source is {_KNOWN}"
         raise SourceError(f"there is no file and no port named {path}; {known}")
     return _serial(url, context)
 
 
-def _is_there(path: str) -> bool:
-    """Also False for what this user may not look at, and for what no name can be; opening it says which."""
+def _exists(path: str) -> bool:
+    """False also for a path that this user may not look at or that no file can have; opening it gives the reason."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):

@@ -16,7 +16,7 @@ from exporter.sources.contract import Chunk, Happened, Report, SourceError, Sour
 
 DEFAULT_MAKER: Final = "kamstrup"
 
-_STEP: Final = timedelta(seconds=60)  # a clock that is this far from the frame to come was set, or slept
+_STEP: Final = timedelta(seconds=60)  # a clock that is this far from the next frame was set, or the computer slept
 _MAX_SPEED: Final = 100_000
 _MAX_SEED: Final = (1 << 32) - 1
 _ALLOWED: Final = {
@@ -37,9 +37,9 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Time itself, so that a test can bring its own: the clock (UTC), a monotonic one in seconds, and how to wait.
+    """The clock (UTC), a monotonic clock in seconds, and how to wait; a test uses its own.
 
-    `wait` gives True when `stop` was set before the seconds were over.
+    `wait` returns True if `stop` was set before the seconds were over.
     """
 
     clock: Callable[[], datetime] = _now
@@ -50,13 +50,13 @@ class Pace:
 class SimSource:
     """A simulated meter at the pace of the clock.
 
-    With `speed` N, `received` begins now and runs N times as fast as the clock. With `backfill` the past comes first
-    and at once: the hourly lists of this local month and the last, and the 10 s lists of two days. `until` ends the
-    source there.
+    With `speed` N, `received` begins now and runs N times as fast as the clock. With `backfill` the past comes first,
+    without waiting: the hourly lists of this local month and the last, and the 10 s lists of two days. The source ends
+    at `until`.
 
-    With `overload` (a phase, 0 to 2) the house takes some 70 A more on that phase for the first five minutes that are
-    live, once in the life of the source: alerts can be tried with it. The registers count it while the process lives;
-    a restart takes it back, as it does everything that is not of seed and time.
+    With `overload` (a phase, 0 to 2) the house takes about 70 A more on that phase for the first five live minutes,
+    once for each source object: alerts can be tried with it. The registers include it while the process runs. After a
+    restart they do not, since they depend only on seed and time.
     """
 
     live = True
@@ -83,10 +83,10 @@ class SimSource:
     def from_url(
         cls, url: str, zone: ZoneInfo = OSLO, *, until: datetime | None = None, pace: Pace | None = None
     ) -> SimSource:
-        """Read `sim:` or `sim:MAKER`, and the parameters of `_ALLOWED` behind a `?`.
+        """Read `sim:` or `sim:MAKER`, and the parameters of `_ALLOWED` after a `?`.
 
-        `zone` is the local time of household and meter clock. Raises SourceError that names what is wrong and what is
-        allowed.
+        `zone` is the time zone of the household and of the meter's clock. Raises SourceError that names what is wrong
+        and what is allowed.
         """
         maker, options = _parse(url)
         meter = SimulatedMeter(
@@ -102,16 +102,16 @@ class SimSource:
         return cls(maker, meter, speed=_speed(options), backfill=backfill, overload=overload, until=until, pace=pace)
 
     def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
-        """Yield one frame a chunk, `received` being when its closing flag comes, until `stop` is set."""
+        """Yield one frame per chunk until `stop` is set; `received` is when its closing flag comes."""
         self._began = self._pace.clock(), self._pace.monotonic()
         since = self._now()
-        report(SourceEvent(Happened.OPENED, self._words()))
-        for moment, octets in self.meter.backfill(since) if self.backfill else ():
-            # What became due while the past was handed over belongs to it too: there is no hole before the present.
+        report(SourceEvent(Happened.OPENED, self._description()))
+        for moment, data in self.meter.backfill(since) if self.backfill else ():
+            # Frames that became due during the backfill are part of it, so there is no gap before the present.
             if stop.is_set() or moment > self._now() or self._ended(moment):
                 break
             since = moment
-            yield Chunk(octets, moment)
+            yield Chunk(data, moment)
         if self._overload is not None and not self._overload_begun:
             self._overload_begun = True
             self.meter = self.meter.overloaded(self._overload, self._now())
@@ -121,40 +121,40 @@ class SimSource:
     def _paced(self, since: datetime, stop: threading.Event) -> Generator[Chunk, None, bool]:
         """Yield the frames after `since`, each when it is due.
 
-        Gives True when the clock was set meanwhile, so that the frames from its new time on are to follow.
+        Returns True if the clock was set meanwhile: the frames after its new time are to follow.
         """
-        for moment, octets in self.meter.frames(since, self._until):
+        for moment, data in self.meter.frames(since, self._until):
             delay = moment - self._now()
             if self.speed == 1 and abs(delay) > _STEP:
                 return True
             if self._pace.wait(stop, max(delay.total_seconds() / self.speed, 0)):
                 return False
-            yield Chunk(octets, moment)
+            yield Chunk(data, moment)
         return False
 
     def _ended(self, moment: datetime) -> bool:
         return self._until is not None and moment > self._until
 
     def _now(self) -> datetime:
-        """Simulated time: at speed 1 the clock's, also after it was set."""
+        """Simulated time: at speed 1 the time of the clock, also after it was set."""
         if self.speed == 1:
             return self._pace.clock()
         clock, monotonic = self._began
         return clock + timedelta(seconds=(self._pace.monotonic() - monotonic) * self.speed)
 
-    def _words(self) -> str:
-        words = f"simulated {self.meter.maker.title} meter {self.meter.id}"
+    def _description(self) -> str:
+        text = f"simulated {self.meter.maker.title} meter {self.meter.id}"
         if self.speed != 1:
-            words += f", {self.speed:g} times as fast as the clock"
+            text += f", {self.speed:g} times as fast as the clock"
         if self._overload is not None:
-            words += f", with an overload of {_PHASES[self._overload]} in its first five minutes"
-        return words
+            text += f", with an overload of {_PHASES[self._overload]} in its first five minutes"
+        return text
 
 
 def _parse(url: str) -> tuple[str, Mapping[str, str]]:
     scheme, colon, rest = url.partition(":")
     if scheme.lower() != "sim" or not colon:
-        raise SourceError(f"{url!r} is no simulated meter: write sim:{DEFAULT_MAKER}")
+        raise SourceError(f"{url!r} is not a simulated meter: write sim:{DEFAULT_MAKER}")
     path, _, query = rest.partition("?")
     maker = path.lower() or DEFAULT_MAKER
     if maker not in MAKERS:
@@ -165,7 +165,7 @@ def _parse(url: str) -> tuple[str, Mapping[str, str]]:
             raise SourceError(f"sim: has no parameter {name!r}: it has {_listed(_ALLOWED, 'and ')}")
     options = dict(pairs)
     if len(options) < len(pairs):
-        raise SourceError(f"{url!r} gives a parameter twice: give each once")
+        raise SourceError(f"{url!r} has a parameter twice: write each once")
     return maker, options
 
 
@@ -179,7 +179,7 @@ def _wrong(name: str, value: str) -> SourceError:
 
 
 def _choice(options: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
-    """Give the parameter's value, capital letters or not; the first of `allowed` when it was not given."""
+    """The value of the parameter in capital letters; the first of `allowed` if it was not given."""
     value = options.get(name, allowed[0])
     if value.upper() not in allowed:
         raise _wrong(name, value)
@@ -187,7 +187,7 @@ def _choice(options: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> 
 
 
 def _overload(options: Mapping[str, str]) -> int | None:
-    """Give the phase as its number, 0 to 2; None when none is to be overloaded."""
+    """The number of the phase, 0 to 2; None without an overload."""
     value = options.get("overload")
     if value is None:
         return None
@@ -195,7 +195,7 @@ def _overload(options: Mapping[str, str]) -> int | None:
         raise _wrong("overload", value)
     phase = _PHASES.index(value.upper())
     if phase and options.get("phases") == "1":
-        raise SourceError(f"sim: overload={value} is not possible with phases=1: that meter has L1 alone")
+        raise SourceError(f"sim: overload={value} is not possible with phases=1: that meter has only L1")
     return phase
 
 
@@ -205,7 +205,7 @@ def _speed(options: Mapping[str, str]) -> float:
         speed = float(value)
     except ValueError:
         raise _wrong("speed", value) from None
-    if not 0 < speed <= _MAX_SPEED:  # not a number is refused too
+    if not 0 < speed <= _MAX_SPEED:  # also refuses NaN
         raise _wrong("speed", value)
     return speed
 

@@ -272,13 +272,13 @@ def test_a_port_that_comes_later_goes_and_comes_back(home: Home, store: Store, p
     run = home.run(influx=store, source=path)
     frames = frames_of_power(f"BACK-{mark}", range(2))
     for number, octets in enumerate(frames, 1):
-        run.expect(f"no such port: {path}; is the adapter plugged in", times=number)
+        run.expect(f"no such port: {path}", times=number)
         meter = plug("ttyHAN7")
         run.expect(r"\(2400 8N1\) is open, waiting for the meter", times=number)
         meter.send(octets)
         until(lambda number=number: len(powers(store.points()).get(f"BACK-{mark}", [])) == number)  # type: ignore[misc]
         meter.unplug()
-        run.expect(f"{path} is gone: unplugged", times=number)
+        run.expect(f"{path} .*unplugged", times=number)
     assert run.stop() < STOP
     assert_same(of_meters(store.points()), points_of_lists(store.points(), f"BACK-{mark}", frames))
     events = [

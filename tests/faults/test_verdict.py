@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.sources.serial.port import MOST
+from exporter.sources.serial.port import MAX_READ
 from tests.e2e.truth import HOUR, point
 from tests.faults.meter import KILLED, STOPPED, UNPLUGGED, Ledger, Sent, Session
 from tests.faults.verdict import EARLY_MS, LATE_MS, Verdict, judge
@@ -72,8 +72,8 @@ def test_only_a_kill_may_cost_the_last_ones(how: str | None, lost: int) -> None:
 
 
 def test_a_kill_costs_no_more_than_one_read() -> None:
-    assert not verdict(without(10, 11), KILLED, FRAMES[10].end + MOST - 1).wrong
-    assert verdict(without(10, 11), KILLED, FRAMES[10].end + MOST).counts["missing"] == 2
+    assert not verdict(without(10, 11), KILLED, FRAMES[10].end + MAX_READ - 1).wrong
+    assert verdict(without(10, 11), KILLED, FRAMES[10].end + MAX_READ).counts["missing"] == 2
 
 
 def test_what_the_kernel_still_had_is_counted_apart_and_must_not_be_there() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from exporter.sources.serial.port import MOST
+from exporter.sources.serial.port import MAX_READ
 from tests.e2e.truth import HOUR, point
 from tests.faults.frames import NUMBERED, OF_REGISTER
 from tests.faults.meter import KILLED, STOPPED, UNPLUGGED, Ledger, Sent, Session
@@ -99,7 +99,7 @@ class _Judge:
         """Whether these are what the last read() before a kill brought: the last of all, and no more than it takes."""
         if session.how != KILLED or session.handed is None or missing != here[-len(missing) :]:
             return False
-        if session.handed - missing[0].end >= MOST:
+        if session.handed - missing[0].end >= MAX_READ:
             return False
         self._count("in hand when killed", len(missing))
         self._count("kills with some in hand")

@@ -1,4 +1,4 @@
-"""What happens to ports: permission, other programs, breaks, floods over RFC 2217, a far end with another parity."""
+"""Faults of ports: permission, other programs, breaks, floods over RFC 2217, a far end with another parity."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ import pytest
 from exporter.service.metrics import resident_size
 from exporter.sources.contract import Happened
 from exporter.sources.serial import port as port_module
-from exporter.sources.serial.line_setting import LINES
-from exporter.sources.serial.serial_url import Line
+from exporter.sources.serial.serial_url import SerialSettings
+from exporter.sources.serial.settings_finder import COMMON_SETTINGS
 from tests.e2e.harness import until
 from tests.integration.test_serial_pty import FRAME, Listener, Pty, as_nobody, flooding, pty, server
 from tests.support.far_end import FarEnd, far_end
 from tests.support.octets import frames_of
-from tests.support.uart import RECEIVERS, Receiver, heard
+from tests.support.uart import RECEIVERS, Receiver, received
 
 __all__ = ["as_nobody", "pty"]  # fixtures
 
-E = Line(parity="E")
+E = SerialSettings(parity="E")
 KAMSTRUP = frames_of("kamstrup-1phase-norway")[0]
 
 
 # --- permission
 
 
-def test_permission_that_is_taken_away_is_missed_when_the_port_is_opened_again(
+def test_permission_that_is_removed_matters_when_the_port_is_opened_again(
     pty: Pty, tmp_path: Path, as_nobody: Callable[[], None]
 ) -> None:
     link = tmp_path / "ttyMETER"
@@ -53,7 +53,7 @@ def test_permission_that_is_taken_away_is_missed_when_the_port_is_opened_again(
         os.chmod(pty.path, 0o000)  # noqa: PTH101
         os.seteuid(65534) if os.getuid() == 0 else None
         pty.send(FRAME)
-        assert listener.octets(len(FRAME)) == FRAME, "what is open stays open"
+        assert listener.read(len(FRAME)) == FRAME, "an open port stays open"
         with suppress(PermissionError):
             os.seteuid(0)
         link.unlink()
@@ -61,13 +61,13 @@ def test_permission_that_is_taken_away_is_missed_when_the_port_is_opened_again(
         os.seteuid(65534) if os.getuid() == 0 else None
         pty.close()
         listener.expect(Happened.LOST)
-        assert "no permission to open" in listener.expect(Happened.MISSING)
+        assert "no permission" in listener.expect(Happened.MISSING)
         with suppress(PermissionError):
             os.seteuid(0)
         os.chmod(other.path, 0o666)  # noqa: PTH101
         listener.expect(Happened.OPENED)
         other.send(FRAME)
-        assert listener.octets(2 * len(FRAME)) == FRAME * 2
+        assert listener.read(2 * len(FRAME)) == FRAME * 2
         listener.end()
         other.close()
 
@@ -77,7 +77,7 @@ def test_permission_that_is_taken_away_is_missed_when_the_port_is_opened_again(
 
 @contextmanager
 def holding(path: str) -> Iterator[int]:
-    """Another program that has the port open, without asking for a lock, and does not read it; gives its number."""
+    """Another program that has the port open without a lock and does not read it; yields its process number."""
     program = "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -88,24 +88,24 @@ def holding(path: str) -> Iterator[int]:
         other.stdin.close()
 
 
-def test_a_program_that_has_the_port_open_as_well_is_named_when_nothing_comes(pty: Pty) -> None:
+def test_another_program_with_the_port_open_is_named_when_nothing_comes(pty: Pty) -> None:
     with holding(pty.path) as number, Listener(f"{pty.path}?silence=1") as listener:
         listener.expect(Happened.OPENED)
-        words = listener.expect(Happened.SILENT)
-        assert f"(process {number}) has the port open as well: stop it" in words
+        message = listener.expect(Happened.SILENT)
+        assert f"(process {number})" in message
 
 
-def test_a_program_that_has_the_port_open_as_well_is_named_when_no_frame_checks(pty: Pty) -> None:
+def test_another_program_with_the_port_open_is_named_when_no_valid_frame_comes(pty: Pty) -> None:
     with holding(pty.path) as number, Listener(pty.path, monotonic=lambda: time.monotonic() * 20) as listener:
         listener.expect(Happened.OPENED)
         for _ in range(4):
-            pty.send(b"torn octets")
+            pty.send(b"parts of frames")
             time.sleep(0.3)
-        words = listener.expect(Happened.NO_FRAMES)
-        assert f"(process {number}) has the port open as well, and takes octets away: stop it" in words
+        message = listener.expect(Happened.NO_FRAMES)
+        assert f"(process {number})" in message
 
 
-def test_nobody_else_opens_a_port_that_is_read(
+def test_no_other_program_can_open_a_port_that_is_read(
     pty: Pty, monkeypatch: pytest.MonkeyPatch, as_nobody: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(port_module, "_is_pty", lambda path: False)
@@ -117,11 +117,11 @@ def test_nobody_else_opens_a_port_that_is_read(
             os.open(pty.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         assert refused.value.errno == errno.EBUSY
         with Listener(pty.path) as second:
-            assert "already read by this very process" in second.expect(Happened.MISSING)
+            assert "this process" in second.expect(Happened.MISSING)
     os.close(os.open(pty.path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK))
 
 
-def test_a_break_does_not_throw_away_what_came_before_it(pty: Pty) -> None:
+def test_a_break_does_not_discard_what_came_before_it(pty: Pty) -> None:
     before = os.open(pty.path, os.O_RDWR | os.O_NOCTTY)
     attributes = termios.tcgetattr(before)
     attributes[0] |= termios.BRKINT  # as `stty sane` leaves it
@@ -136,14 +136,14 @@ def test_a_break_does_not_throw_away_what_came_before_it(pty: Pty) -> None:
 
 
 def keep_sending(far: FarEnd, every: float, done: threading.Event) -> None:
-    """A meter in quick motion."""
+    """A meter that sends faster than a real one."""
     with suppress(OSError):
         while not done.wait(every):
             far.send(KAMSTRUP)
 
 
 QUICK = 20
-"""How much faster than in reality time passes for the source: a patience of 25 s takes 1.25 s."""
+"""How much faster time passes for the source: 25 s take 1.25 s."""
 
 
 @pytest.mark.parametrize("receiver", [RECEIVERS[0], Receiver(False, "dropped")], ids=str)
@@ -155,25 +155,25 @@ def test_even_parity_is_found_over_rfc2217(receiver: Receiver) -> None:
             with far_end(listening, E, receiver) as far:
                 listener.expect(Happened.OPENED)
                 threading.Thread(target=keep_sending, args=(far, 10 / QUICK, done), daemon=True).start()
-                assert "with 2400 8N1; other settings are tried in turn" in listener.expect(Happened.NO_FRAMES)
-                words = listener.expect(Happened.FOUND)
-                setting = f"HAN_SOURCE=rfc2217://{address}?parity=E&silence=600"
-                assert f"with 2400 8E1: write {setting} so that every command starts with it" in words
-                assert far.device.line == E
+                assert "2400 8N1" in listener.expect(Happened.NO_FRAMES)
+                message = listener.expect(Happened.FOUND)
+                assert "2400 8E1" in message
+                assert f"HAN_SOURCE=rfc2217://{address}?parity=E&silence=600" in message
+                assert far.device.serial_settings == E
                 done.set()
             listener.expect(Happened.LOST)
             with far_end(listening, E, receiver) as far:
-                until(lambda: far.device.line == E, what="what was found, kept for the next time,")
-                before = len(listener.octets(0))
+                until(lambda: far.device.serial_settings == E, what="the settings that were found before")
+                before = len(listener.read(0))
                 far.send(KAMSTRUP)
-                assert "(2400 8E1): octets come again" in listener.expect(Happened.OPENED)
-                assert listener.octets(before + len(KAMSTRUP))[before:] == KAMSTRUP
+                assert "2400 8E1" in listener.expect(Happened.OPENED)
+                assert listener.read(before + len(KAMSTRUP))[before:] == KAMSTRUP
 
 
-def test_a_far_end_that_refuses_a_parity_is_asked_for_the_next_setting() -> None:
+def test_after_a_parity_that_the_far_end_refuses_the_next_settings_are_tried() -> None:
     with server() as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        sent, done = Line(115_200), threading.Event()
+        sent, done = SerialSettings(115_200), threading.Event()
         with (
             Listener(f"rfc2217://{address}", monotonic=lambda: time.monotonic() * QUICK) as listener,
             far_end(listening, sent, RECEIVERS[0], "E") as far,
@@ -181,7 +181,7 @@ def test_a_far_end_that_refuses_a_parity_is_asked_for_the_next_setting() -> None
             listener.expect(Happened.OPENED)
             threading.Thread(target=keep_sending, args=(far, 3 / QUICK, done), daemon=True).start()
             listener.expect(Happened.NO_FRAMES)
-            assert "check with 115200 8N1" in listener.expect(Happened.FOUND)
+            assert "115200 8N1" in listener.expect(Happened.FOUND)
             done.set()
 
 
@@ -190,7 +190,7 @@ def test_a_flood_over_rfc2217_stays_at_the_far_end() -> None:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         with (
             Listener(f"rfc2217://{address}") as listener,
-            far_end(listening, Line(), RECEIVERS[0]) as far,
+            far_end(listening, SerialSettings(), RECEIVERS[0]) as far,
         ):
             listener.expect(Happened.OPENED)
             began = resident_size()
@@ -203,28 +203,27 @@ def test_a_flood_over_rfc2217_stays_at_the_far_end() -> None:
                 assert listener.end() < 3
 
 
-# --- a speed, which a pseudo-terminal keeps though it has no wire
+# --- a baud rate, which a pseudo-terminal keeps although it has no wire
 
 
-def test_another_speed_is_found_on_a_port(pty: Pty) -> None:
-    sent, done = Line(9600), threading.Event()
+def test_another_baud_rate_is_found_on_a_port(pty: Pty) -> None:
+    sent, done = SerialSettings(9600), threading.Event()
 
     def send() -> None:
         while not done.wait(3 / QUICK):
-            speed = termios.tcgetattr(pty._meter)[4]
-            baud = next(line.baud for line in LINES if getattr(termios, f"B{line.baud}") == speed)
-            pty.send(heard(KAMSTRUP, sent, Line(baud)))
+            code = termios.tcgetattr(pty.meter)[4]
+            baud = next(each.baud for each in COMMON_SETTINGS if getattr(termios, f"B{each.baud}") == code)
+            pty.send(received(KAMSTRUP, sent, SerialSettings(baud)))
 
     with Listener(f"{pty.path}?parity=N", monotonic=lambda: time.monotonic() * QUICK) as listener:
         listener.expect(Happened.OPENED)
         meter = threading.Thread(target=send, daemon=True)
         meter.start()
-        words = listener.expect(Happened.NO_FRAMES)
-        assert "but none with another parity, which HAN_SOURCE fixes" in words
-        words = listener.expect(Happened.FOUND)
-        assert (
-            f"check with 9600 8N1: write HAN_SOURCE={pty.path}?baud=9600 so that every command starts with it" in words
-        )
+        message = listener.expect(Happened.NO_FRAMES)
+        assert "another parity, which HAN_SOURCE fixes" in message
+        message = listener.expect(Happened.FOUND)
+        assert "9600 8N1" in message
+        assert f"HAN_SOURCE={pty.path}?baud=9600 " in message
         until(lambda: listener.chunks[-1].byte_seconds == 10 / 9600)
         done.set()
         meter.join(5)

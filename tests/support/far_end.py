@@ -1,4 +1,4 @@
-"""An RFC 2217 server in front of a UART that hears what the line lets it hear."""
+"""An RFC 2217 server with a simulated UART, which receives what its settings let it receive."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, cast
 import serial
 from serial import rfc2217
 
-from exporter.sources.serial.serial_url import Line
-from tests.support.uart import Receiver, heard
+from exporter.sources.serial.serial_url import SerialSettings
+from tests.support.uart import Receiver, received
 
 
 class FarEnd:
-    """An RFC 2217 server in front of a UART: what its meter sends with `sent` is heard as the client has set the line.
+    """An RFC 2217 server with a UART. Its meter sends with the settings `sent`; the client sets those of the UART.
 
-    `refused` are parities that it does not take.
+    `refused` are parities that it refuses.
     """
 
-    def __init__(self, peer: socket.socket, sent: Line, receiver: Receiver, refused: str = "") -> None:
+    def __init__(self, peer: socket.socket, sent: SerialSettings, receiver: Receiver, refused: str = "") -> None:
         self.device = _Device(refused)
         self._peer, self._sent, self._receiver = peer, sent, receiver
         self._manager = rfc2217.PortManager(cast(rfc2217.Serial, self.device), cast(rfc2217.Serial, self))
         threading.Thread(target=self._answer, daemon=True).start()
 
-    def write(self, octets: bytes) -> None:
-        self._peer.sendall(octets)
+    def write(self, data: bytes) -> None:
+        self._peer.sendall(data)
 
-    def send(self, octets: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """The meter sends these."""
-        come = heard(octets, self._sent, self.device.line, self._receiver)
-        self.write(b"".join(self._manager.escape(come)))
+        got = received(data, self._sent, self.device.serial_settings, self._receiver)
+        self.write(b"".join(self._manager.escape(got)))
 
     def _answer(self) -> None:
         with suppress(OSError):
@@ -43,7 +43,7 @@ class FarEnd:
 
 
 class _Device(serial.serial_for_url("loop://", do_not_open=True).__class__):  # type: ignore[misc]
-    """What the server believes to be its serial port."""
+    """The serial port of the server, as pyserial knows it."""
 
     def __init__(self, refused: str) -> None:
         self._refused = refused
@@ -51,8 +51,8 @@ class _Device(serial.serial_for_url("loop://", do_not_open=True).__class__):  # 
         super().__init__("loop://", timeout=0)
 
     @property
-    def line(self) -> Line:
-        return Line(self.baudrate, self.bytesize, self.parity, self.stopbits)
+    def serial_settings(self) -> SerialSettings:
+        return SerialSettings(self.baudrate, self.bytesize, self.parity, self.stopbits)
 
     def _reconfigure_port(self) -> None:
         if self._parity in self._refused:
@@ -68,4 +68,4 @@ def far_end(listening: socket.socket, *given: Any) -> Iterator[FarEnd]:
     with peer:
         yield FarEnd(peer, *given)
         with suppress(OSError):
-            peer.shutdown(socket.SHUT_RDWR)  # or it lasts for as long as the other thread waits for it
+            peer.shutdown(socket.SHUT_RDWR)  # else it stays open while the other thread waits for it

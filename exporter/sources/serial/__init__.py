@@ -1,1 +1,1 @@
-"""A meter on a serial port, or behind a serial server."""
+"""A meter on a serial port, local or of another machine."""

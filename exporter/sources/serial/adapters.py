@@ -1,10 +1,11 @@
-"""Which adapter a port name means, and where that adapter is now.
+"""Which adapter a port name means, and which name that adapter has now.
 
-The kernel numbers USB adapters as they come: unplugged and plugged in again, /dev/ttyUSB0 can come back as
-/dev/ttyUSB1, and another adapter can have its name. What stays is what the adapter says of itself (maker, product,
-serial number) and, where it has no serial number, the USB socket that it is plugged into. So a name that was read once
-is followed, for as long as this process runs; after a restart only the name is known. A name below /dev/serial/by-id
-holds through restarts as well: udev makes it of the same facts.
+The kernel numbers USB adapters in the order in which they appear. An adapter that was unplugged can come back as
+/dev/ttyUSB1 instead of /dev/ttyUSB0, and another adapter can get its name. What does not change is what the adapter
+says about itself (maker, product, serial number) and, if it has no serial number, the USB socket that it is plugged
+into. So an adapter that was read once is followed to its new name while this process runs; after a restart only the
+configured name is known. A name below /dev/serial/by-id stays the same over restarts too: udev makes it of the same
+facts.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Whereabouts", "serial_ports", "stable_path"]
+__all__ = ["AdapterFollower", "serial_ports", "stable_path"]
 
 log = logging.getLogger(__name__)
 
 _NUMBERED: Final = re.compile(r"/dev/tty(USB|ACM)\d+")
-"""Names that the kernel gives in the order of plugging in."""
+"""Names that the kernel gives in the order in which adapters appear."""
 
 _BY_ID: Final = Path("/dev/serial/by-id")
 
 Ports = Callable[[], Iterable[Any]]
-"""`serial_ports`, or in a test what stands in for it."""
+"""`serial_ports`, or what a test uses in its place."""
 
 
 def serial_ports() -> list[Any]:
-    """The serial ports of this machine, as pyserial lists them; the likeliest first."""
+    """The serial ports of this machine, as pyserial lists them; the most likely ones first."""
     from serial.tools import list_ports
 
     for _ in range(2):
@@ -38,14 +39,14 @@ def serial_ports() -> list[Any]:
             # USB adapters first: a meter on a built-in port is rare.
             return sorted(list_ports.comports(), key=lambda port: (port.vid is None, port.device))
         except (OSError, TypeError, ValueError) as error:
-            # An adapter that is pulled out while pyserial reads of it: int(None) is how that shows.
+            # pyserial calls int(None) if an adapter is unplugged while it reads the adapter's data.
             log.debug("the list of ports changed while it was read: %s", error)
     return []
 
 
 @dataclass(frozen=True, slots=True)
 class _Adapter:
-    """A USB port as pyserial lists it; `interface` tells the ports of one adapter apart, `socket` is where it is."""
+    """A USB port as pyserial lists it. `interface` distinguishes the ports of one adapter, `socket` is where it is."""
 
     device: str
     kind: tuple[int, int]
@@ -54,7 +55,7 @@ class _Adapter:
     interface: str
 
     def is_same(self, other: _Adapter) -> bool:
-        """True when nothing that lasts tells the two apart."""
+        """True if nothing that does not change distinguishes the two."""
         if (self.kind, self.serial, self.interface) != (other.kind, other.serial, other.interface):
             return False
         return bool(self.serial) or self.socket == other.socket
@@ -69,8 +70,8 @@ def _usb_ports(ports: Ports) -> list[_Adapter]:
     return found
 
 
-class Whereabouts:
-    """Follows the adapter that was read at `path`. A symlink, or no USB port at all, is never followed elsewhere."""
+class AdapterFollower:
+    """Follows the adapter that was read at `path`. A symlink, or a port that is not USB, is never followed."""
 
     def __init__(self, path: str | None, ports: Ports = serial_ports) -> None:
         self._path = path if path is not None and _NUMBERED.fullmatch(path) else None
@@ -78,16 +79,16 @@ class Whereabouts:
         self._known: _Adapter | None = None
 
     def opened(self, path: str) -> None:
-        """`path` was opened: remember which adapter that is, if it can be told apart from all others."""
+        """`path` was opened: remember which adapter it is, if it can be distinguished from all others."""
         if self._path is None or Path(self._path).is_symlink():
             return
-        there = _usb_ports(self._ports)
-        here = next((each for each in there if each.device == path), None)
-        if here is not None and sum(here.is_same(each) for each in there) == 1:
+        present = _usb_ports(self._ports)
+        here = next((each for each in present if each.device == path), None)
+        if here is not None and sum(here.is_same(each) for each in present) == 1:
             self._known = here
 
-    def look(self) -> str | None:
-        """The name that the adapter has now, if that is another than its own; None to open the port as it is set."""
+    def new_path(self) -> str | None:
+        """The name that the adapter has now; None if that is the configured name, or is not known."""
         if self._known is None:
             return None
         found = [each.device for each in _usb_ports(self._ports) if each.is_same(self._known)]
@@ -95,7 +96,7 @@ class Whereabouts:
 
 
 def stable_path(path: str | None) -> str | None:
-    """The name by the adapter's serial number that udev gave the device, if it did and `path` is not that."""
+    """The name in /dev/serial/by-id of the device; None if it has none, or `path` is that name."""
     if path is None:
         return None
     device = Path(path).resolve()

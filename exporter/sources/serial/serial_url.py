@@ -1,8 +1,8 @@
-"""What a serial source's setting says: where the port is, and how its line is to be set.
+"""What the URL of a serial source says: where the port is, and how it is to be set.
 
     /dev/ttyUSB0   /dev/ttyUSB0?parity=E   /dev/ttyACM0?baud=115200   socket://10.0.0.5:2001   rfc2217://gw:2217?parity=E
 
-`baud`, `bits`, `parity`, `stop` and `silence` are this product's; what else stands in the query is left to pyserial.
+`baud`, `bits`, `parity`, `stop` and `silence` are read here; the rest of the query is for pyserial.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from exporter.sources.contract import SourceError
 
-__all__ = ["SILENCE", "Line", "SerialUrl"]
+__all__ = ["SILENCE", "SerialSettings", "SerialUrl"]
 
 SILENCE: Final = 60.0
-"""Seconds without an octet after which a port counts as silent (design.md, **source**)."""
+"""Seconds without a byte after which a port counts as silent."""
 
 _PARITIES: Final = ("N", "E", "O")
 _STOP_BITS: Final = {"1": 1.0, "1.5": 1.5, "2": 2.0}
@@ -27,8 +27,8 @@ _WITHOUT_WIRE: Final = (*_NETWORK, "loop")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """How octets stand on the wire: 2400 8N1 unless the setting says otherwise (domain.md, "The wire")."""
+class SerialSettings:
+    """Baud rate, data bits, parity and stop bits. The default, 2400 8N1, is in the makers' documents."""
 
     baud: int = 2400
     bits: int = 8
@@ -40,12 +40,12 @@ class Line:
 
     @property
     def byte_seconds(self) -> float:
-        """Seconds that one octet takes on the wire: start bit, data bits, parity bit, stop bits."""
+        """Seconds that one byte takes on the wire: start bit, data bits, parity bit, stop bits."""
         return (1 + self.bits + (self.parity != "N") + self.stop) / self.baud
 
     @property
     def query(self) -> str:
-        """The part of a setting that asks for this line; empty for 2400 8N1."""
+        """The query of a URL with these settings; empty for 2400 8N1."""
         asked = [
             f"{each.name}={value:g}" if isinstance(value := getattr(self, each.name), float) else f"{each.name}={value}"
             for each in fields(self)
@@ -95,45 +95,45 @@ _KEYS: Final[dict[str, Callable[[str], int | float | str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SerialUrl:
-    """A setting taken apart: `address` is what pyserial opens (a device path or a URL).
+    """The parts of a URL. `address` is what pyserial opens (a device path or a URL).
 
-    `fixed` names the fields of `line` that the setting gives itself; the others may be found by listening.
+    `fixed` names the fields of `settings` that are in the URL; the others may be found by listening.
     """
 
     address: str
-    line: Line = field(default_factory=Line)
+    settings: SerialSettings = field(default_factory=SerialSettings)
     silence: float = SILENCE
     fixed: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
-    def parse(cls, setting: str) -> SerialUrl:
-        """Take a setting apart. Raises SourceError that names the wrong part and what is allowed there."""
-        address, _, query = setting.partition("?")
+    def parse(cls, text: str) -> SerialUrl:
+        """Split a URL into its parts. Raises SourceError that names the wrong part and what is allowed there."""
+        address, _, query = text.partition("?")
         if not address:
-            raise SourceError("the source has no port in it; write for example /dev/ttyUSB0 or socket://host:port")
+            raise SourceError("the source has no port; write for example /dev/ttyUSB0 or socket://host:port")
         ours: dict[str, int | float | str] = {}
         rest = []
         for part in filter(None, query.split("&")):
-            key, _, text = part.partition("=")
+            key, _, value = part.partition("=")
             if key in _KEYS:
-                ours[key] = _read(setting, key, text)
+                ours[key] = _read(text, key, value)
             else:
                 rest.append(part)
         if rest and "://" not in address:
-            raise SourceError(f"{setting}: {rest[0]!r} is not known; a port takes {', '.join(_KEYS)}")
+            raise SourceError(f"{text}: {rest[0]!r} is not known; a port takes {', '.join(_KEYS)}")
         silence = float(ours.pop("silence", SILENCE))
         whole = address + ("?" + "&".join(rest) if rest else "")
-        # mypy cannot see that each key's reader gives that field's type.
-        url = cls(whole, Line(**ours), silence, frozenset(ours))  # type: ignore[arg-type]
+        # mypy cannot know that the reader of each key gives the type of that field.
+        url = cls(whole, SerialSettings(**ours), silence, frozenset(ours))  # type: ignore[arg-type]
         url._check_network()
         return url
 
-    def with_line(self, line: Line) -> SerialUrl:
-        """The same port with another line setting."""
-        return replace(self, line=line)
+    def with_settings(self, settings: SerialSettings) -> SerialUrl:
+        """The same port with other settings."""
+        return replace(self, settings=settings)
 
     def at(self, path: str) -> SerialUrl:
-        """The same setting for another device."""
+        """The same URL for another device."""
         return replace(self, address=path)
 
     @property
@@ -143,22 +143,22 @@ class SerialUrl:
 
     @property
     def is_network(self) -> bool:
-        """True when another machine holds the port."""
+        """True if the port is on another machine."""
         return self.scheme in _NETWORK
 
     @property
-    def line_is_ours(self) -> bool:
-        """True when speed and parity are set from here; a plain socket's far end sets its own."""
+    def is_settable(self) -> bool:
+        """True if baud rate and parity can be set from here; with a plain socket they are set at the far end."""
         return self.scheme not in ("socket", "loop")
 
     @property
     def byte_seconds(self) -> float:
-        """Wire time of an octet, 0 where octets come over a network and their spacing says nothing."""
-        return 0.0 if self.scheme in _WITHOUT_WIRE else self.line.byte_seconds
+        """Wire time of one byte; 0 if the bytes come over a network, where the time between them says nothing."""
+        return 0.0 if self.scheme in _WITHOUT_WIRE else self.settings.byte_seconds
 
     @property
     def path(self) -> str | None:
-        """The device path, None where it is not known before opening."""
+        """The device path; None if it is not known before opening."""
         if not self.scheme:
             return self.address
         if self.scheme == "spy":
@@ -167,7 +167,7 @@ class SerialUrl:
 
     @property
     def name(self) -> str:
-        """Short and stable: `ttyUSB0`, `10.0.0.5:2001`, `loop`."""
+        """Short, and always the same: `ttyUSB0`, `10.0.0.5:2001`, `loop`."""
         if self.path is not None:
             return posixpath.basename(self.path.rstrip("/")) or self.path
         place = urlsplit(self.address)
@@ -176,9 +176,9 @@ class SerialUrl:
         return place.netloc or self.scheme
 
     @property
-    def setting(self) -> str:
-        """The setting that gives this port with this line again."""
-        asked = [self.line.query] if self.line.query else []
+    def text(self) -> str:
+        """The URL of this port with these settings; `parse` reads it."""
+        asked = [self.settings.query] if self.settings.query else []
         if self.silence != SILENCE:
             asked.append(f"silence={self.silence:g}")
         mark = "&" if "?" in self.address else "?"
@@ -190,7 +190,7 @@ class SerialUrl:
             complete = place is None or not self.is_network or bool(place.hostname and place.port)
         except ValueError as error:
             if not self.is_network:
-                raise SourceError(f"{self.address} is no URL: {error}") from None
+                raise SourceError(f"{self.address} is not a URL: {error}") from None
             complete = False
         if not complete:
             raise SourceError(
@@ -198,8 +198,8 @@ class SerialUrl:
             )
 
 
-def _read(setting: str, key: str, text: str) -> int | float | str:
+def _read(url: str, key: str, value: str) -> int | float | str:
     try:
-        return _KEYS[key](text)
+        return _KEYS[key](value)
     except ValueError as allowed:
-        raise SourceError(f"{setting}: {key}={text} is wrong; {key} is {allowed}") from None
+        raise SourceError(f"{url}: {key}={value} is wrong; {key} is {allowed}") from None

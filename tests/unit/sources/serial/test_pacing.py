@@ -1,4 +1,4 @@
-"""A wire is left alone in the middle of a frame, and never longer than its end can be away."""
+"""A port is left alone in the middle of a message, but never so long that its end is read late."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -12,17 +12,17 @@ from exporter.protocol.framing import Message, open_framer
 from exporter.simulator.meter import SimulatedMeter
 from exporter.sources.serial.pacing import LONGEST, Pacing
 
-OCTET = 10 / 2400
+BYTE_SECONDS = 10 / 2400
 START = datetime(2026, 11, 22, 17, tzinfo=UTC)
-FRAMES = [octets for _, octets in islice(SimulatedMeter("kamstrup").frames(START, None), 3)]
+FRAMES = [data for _, data in islice(SimulatedMeter("kamstrup").frames(START, None), 3)]
 
 
-def played(octets: bytes, group: int, byte_seconds: float = OCTET) -> tuple[list[tuple[float, bytes]], float]:
-    """Read a wire that hands over `group` octets at a time, as SerialSource does: (when, chunk), and how late a frame.
+def played(data: bytes, group: int, byte_seconds: float = BYTE_SECONDS) -> tuple[list[tuple[float, bytes]], float]:
+    """Read a wire that gives `group` bytes at a time, as SerialSource does: (when, chunk), and how late a frame is.
 
-    A frame is late by the time between its closing flag's group and the chunk that had it.
+    A frame is late by the time between the group with its closing flag and the chunk that has it.
     """
-    comes = [((n + group) * byte_seconds, octets[n : n + group]) for n in range(0, len(octets), group)]
+    comes = [((n + group) * byte_seconds, data[n : n + group]) for n in range(0, len(data), group)]
     pacing, framer, now, late = Pacing(), open_framer(), 0.0, 0.0
     chunks = []
     while comes:
@@ -40,12 +40,12 @@ def played(octets: bytes, group: int, byte_seconds: float = OCTET) -> tuple[list
 
 
 @pytest.mark.parametrize("group", [1, 4, 16, 62])
-def test_no_frame_is_read_later_for_it(group: int) -> None:
+def test_no_frame_is_read_late(group: int) -> None:
     for frame in FRAMES:
         chunks, late = played(frame, group)
         assert b"".join(chunk for _, chunk in chunks) == frame
-        assert late <= max(0, group * OCTET - 0.02), "what the adapter kept itself for longer"
-        assert len(chunks) <= len(frame) * OCTET / LONGEST + 10
+        assert late <= max(0, group * BYTE_SECONDS - 0.02), "only if the adapter held it back for longer"
+        assert len(chunks) <= len(frame) * BYTE_SECONDS / LONGEST + 10
 
 
 def test_frames_that_share_a_flag_are_left_alone_too() -> None:
@@ -55,32 +55,32 @@ def test_frames_that_share_a_flag_are_left_alone_too() -> None:
     assert len(chunks) < len(shared) / 10
 
 
-def test_a_port_that_is_quicker_than_its_line_is_found_out_at_once() -> None:
+def test_a_port_that_is_faster_than_its_baud_rate_is_recognised_at_once() -> None:
     pacing, framer = Pacing(), open_framer()
     frame = FRAMES[0] * 2
-    rests = []
+    pauses = []
     for piece in (frame[:64], frame[64:], FRAMES[1][:64], FRAMES[1][64:128]):
         framer.feed(piece)
-        rests.append(pacing.heard(len(piece), framer.missing, OCTET))
-    assert rests == [LONGEST, 0, 0, 0]
+        pauses.append(pacing.heard(len(piece), framer.missing, BYTE_SECONDS))
+    assert pauses == [LONGEST, 0, 0, 0]
 
 
-def test_without_a_wire_nothing_rests() -> None:
+def test_without_a_wire_there_is_no_pause() -> None:
     assert Pacing().heard(10, 200, 0.0) == 0
 
 
-@given(octets=st.binary(max_size=60), cuts=st.lists(st.integers(1, 20), max_size=20))
-def test_whatever_comes_it_is_read_again_soon(octets: bytes, cuts: list[int]) -> None:
+@given(data=st.binary(max_size=60), cuts=st.lists(st.integers(1, 20), max_size=20))
+def test_with_any_bytes_the_pause_is_short(data: bytes, cuts: list[int]) -> None:
     pacing, framer = Pacing(), open_framer()
     for cut in cuts:
-        piece, octets = octets[:cut], octets[cut:]
+        piece, data = data[:cut], data[cut:]
         framer.feed(piece)
-        assert 0 <= pacing.heard(len(piece), framer.missing, OCTET) <= LONGEST
+        assert 0 <= pacing.heard(len(piece), framer.missing, BYTE_SECONDS) <= LONGEST
 
 
-def test_capture_writes_a_frame_on_one_line_though_it_is_read_in_pieces() -> None:
+def test_capture_writes_a_frame_on_one_line_although_it_is_read_in_pieces() -> None:
     gatherer = Gatherer()
     lines = []
     for at, chunk in played(FRAMES[0], 1)[0]:
-        lines += gatherer.add(chunk, START + timedelta(seconds=at), OCTET)
+        lines += gatherer.add(chunk, START + timedelta(seconds=at), BYTE_SECONDS)
     assert [line.data for line in lines] == [FRAMES[0]]

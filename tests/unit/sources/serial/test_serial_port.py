@@ -1,4 +1,4 @@
-"""SerialSource: settings, states told in words, retries; no port, no sleeping."""
+"""SerialSource: URLs, reports of states, retries; without a port and without sleeping."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from serial.tools import list_ports
 
 from exporter.sources.contract import Chunk, Happened, SourceError, SourceEvent
 from exporter.sources.open import open_source
-from exporter.sources.serial import port_trouble as trouble
+from exporter.sources.serial import port_errors
 from exporter.sources.serial.serial_port import SerialSource
-from exporter.sources.serial.serial_url import Line, SerialUrl
+from exporter.sources.serial.serial_url import SerialSettings, SerialUrl
 
 START = datetime(2026, 11, 22, 17, 0, 10, tzinfo=UTC)
 
 
 class World:
-    """A clock, ports that behave by script, and what was waited and reported.
+    """A clock, ports that follow a script, and the waits and reports of the source.
 
-    A script is what successive opens give: an exception, or a list of what successive reads give: octets, seconds of
-    silence, or an exception. When it is used up, the source is stopped.
+    The script has one element for each opening: an exception, or a list with one element for each read: bytes, seconds
+    of silence, or an exception. At the end of the script the source is stopped.
     """
 
     def __init__(self, *script: Exception | list[bytes | float | Exception]) -> None:
@@ -54,9 +54,9 @@ class World:
         self.waits.append(seconds)
         self.time += seconds
 
-    def run(self, setting: str = "/dev/none/ttyUSB0") -> list[Chunk]:
+    def run(self, url: str = "/dev/none/ttyUSB0") -> list[Chunk]:
         source = SerialSource(
-            setting,
+            url,
             opener=self.open,
             now=lambda: START + timedelta(seconds=self.time),
             monotonic=lambda: self.time,
@@ -67,12 +67,12 @@ class World:
         return chunks
 
     @property
-    def told(self) -> list[Happened]:
+    def reported(self) -> list[Happened]:
         return [event.what for event in self.events]
 
 
 class FakePort:
-    """Reads by script; without a file descriptor, as loop:// and rfc2217:// are."""
+    """Gives what the script says. It has no file descriptor, as loop:// and rfc2217:// have none."""
 
     def __init__(self, world: World, reads: list[bytes | float | Exception]) -> None:
         self._world = world
@@ -82,7 +82,7 @@ class FakePort:
         world.open_now += 1
 
     def open(self) -> None:
-        """What a socket is told after it was made; this one is open from the start."""
+        """pyserial calls this for a network port; this one is open from the start."""
 
     @property
     def in_waiting(self) -> int:
@@ -91,8 +91,8 @@ class FakePort:
     def read(self, size: int) -> bytes:
         if not self._here:
             self._arrive()
-        octets, self._here = self._here[:size], self._here[size:]
-        return octets
+        data, self._here = self._here[:size], self._here[size:]
+        return data
 
     def _arrive(self) -> None:
         if not self._reads:
@@ -116,57 +116,61 @@ def gone(number: int = errno.ENOENT) -> serial.SerialException:
     return serial.SerialException(number, "could not open port")
 
 
-# --- settings
+# --- URLs
 
 
 @pytest.mark.parametrize(
-    ("setting", "address", "line", "silence"),
+    ("url", "address", "settings", "silence"),
     [
-        ("/dev/ttyUSB0", "/dev/ttyUSB0", Line(), 60),
-        ("/dev/ttyUSB0?baud=115200&parity=e", "/dev/ttyUSB0", Line(115200, 8, "E"), 60),
-        ("/dev/ttyUSB0?bits=7&stop=2&silence=5", "/dev/ttyUSB0", Line(2400, 7, "N", 2.0), 5),
-        ("socket://gw:2001?silence=90", "socket://gw:2001", Line(), 90),
+        ("/dev/ttyUSB0", "/dev/ttyUSB0", SerialSettings(), 60),
+        ("/dev/ttyUSB0?baud=115200&parity=e", "/dev/ttyUSB0", SerialSettings(115200, 8, "E"), 60),
+        ("/dev/ttyUSB0?bits=7&stop=2&silence=5", "/dev/ttyUSB0", SerialSettings(2400, 7, "N", 2.0), 5),
+        ("socket://gw:2001?silence=90", "socket://gw:2001", SerialSettings(), 90),
         ("rfc2217://gw:2217?logging=debug&parity=E&timeout=4", "rfc2217://gw:2217?logging=debug&timeout=4", None, 60),
-        ("loop://?baud=9600", "loop://", Line(9600), 60),
-        ("hwgrep://0403:6001&n=2?parity=O", "hwgrep://0403:6001&n=2", Line(parity="O"), 60),
+        ("loop://?baud=9600", "loop://", SerialSettings(9600), 60),
+        ("hwgrep://0403:6001&n=2?parity=O", "hwgrep://0403:6001&n=2", SerialSettings(parity="O"), 60),
     ],
 )
-def test_settings(setting: str, address: str, line: Line | None, silence: float) -> None:
-    url = SerialUrl.parse(setting)
-    assert (url.address, url.line, url.silence) == (address, line or Line(parity="E"), silence)
+def test_the_parts_of_a_url(url: str, address: str, settings: SerialSettings | None, silence: float) -> None:
+    parsed = SerialUrl.parse(url)
+    assert (parsed.address, parsed.settings, parsed.silence) == (
+        address,
+        settings or SerialSettings(parity="E"),
+        silence,
+    )
 
 
-def test_a_setting_can_be_written_again() -> None:
-    assert SerialUrl.parse("/dev/ttyUSB0").with_line(Line(2400, 8, "E")).setting == "/dev/ttyUSB0?parity=E"
-    assert SerialUrl.parse("/dev/ttyUSB0?parity=E").with_line(Line()).setting == "/dev/ttyUSB0"
-    asked = SerialUrl.parse("rfc2217://a:1?logging=debug").with_line(Line(9600, 7, "O", 1.5))
-    assert asked.setting == "rfc2217://a:1?logging=debug&baud=9600&bits=7&parity=O&stop=1.5"
-    assert SerialUrl.parse(asked.setting) == asked
+def test_a_url_can_be_written_again() -> None:
+    assert SerialUrl.parse("/dev/ttyUSB0").with_settings(SerialSettings(2400, 8, "E")).text == "/dev/ttyUSB0?parity=E"
+    assert SerialUrl.parse("/dev/ttyUSB0?parity=E").with_settings(SerialSettings()).text == "/dev/ttyUSB0"
+    asked = SerialUrl.parse("rfc2217://a:1?logging=debug").with_settings(SerialSettings(9600, 7, "O", 1.5))
+    assert asked.text == "rfc2217://a:1?logging=debug&baud=9600&bits=7&parity=O&stop=1.5"
+    assert SerialUrl.parse(asked.text) == asked
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("url", "parts"),
     [
-        ("/dev/ttyUSB0?parity=X", r"parity=X is wrong; parity is N \(none\), E \(even\) or O"),
-        ("/dev/ttyUSB0?baud=fast", "baud is a whole number from 50"),
-        ("/dev/ttyUSB0?baud=9", "baud is a whole number from 50"),
-        ("/dev/ttyUSB0?bits=9", "bits is 5, 6, 7 or 8"),
-        ("/dev/ttyUSB0?stop=3", "stop is 1, 1.5 or 2"),
-        ("/dev/ttyUSB0?silence=never", "silence is whole seconds"),
-        ("/dev/ttyUSB0?speed=9600", "'speed=9600' is not known; a port takes baud, bits, parity, stop, silence"),
-        ("?parity=E", "no port in it"),
-        ("socket://gateway", "write socket://HOST:PORT"),
-        ("socket://gateway:99999", "write socket://HOST:PORT"),
-        ("rfc2217://:17", "write rfc2217://HOST:PORT"),
+        ("/dev/ttyUSB0?parity=X", r"parity=X .* N .*E .*O"),
+        ("/dev/ttyUSB0?baud=fast", "baud=fast .*50 to 4000000"),
+        ("/dev/ttyUSB0?baud=9", "baud=9 .*50 to 4000000"),
+        ("/dev/ttyUSB0?bits=9", "bits=9 .*5, 6, 7 or 8"),
+        ("/dev/ttyUSB0?stop=3", "stop=3 .*1, 1.5 or 2"),
+        ("/dev/ttyUSB0?silence=never", "silence=never .*1 to 86400"),
+        ("/dev/ttyUSB0?speed=9600", "'speed=9600'.* baud, bits, parity, stop, silence"),
+        ("?parity=E", "no port"),
+        ("socket://gateway", "socket://HOST:PORT"),
+        ("socket://gateway:99999", "socket://HOST:PORT"),
+        ("rfc2217://:17", "rfc2217://HOST:PORT"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_allowed(setting: str, words: str) -> None:
-    with pytest.raises(SourceError, match=words):
-        SerialSource(setting)
+def test_a_wrong_part_is_named_with_what_is_allowed(url: str, parts: str) -> None:
+    with pytest.raises(SourceError, match=parts):
+        SerialSource(url)
 
 
 @pytest.mark.parametrize(
-    ("setting", "name"),
+    ("url", "name"),
     [
         ("/dev/ttyUSB0?parity=E", "ttyUSB0"),
         ("/dev/serial/by-id/usb-FTDI-port0", "usb-FTDI-port0"),
@@ -177,11 +181,11 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(setting: str, words: str)
         ("spy:///dev/ttyUSB0?file=x", "ttyUSB0"),
     ],
 )
-def test_names(setting: str, name: str) -> None:
-    assert SerialSource(setting).name == name
+def test_names(url: str, name: str) -> None:
+    assert SerialSource(url).name == name
 
 
-def test_wire_time_of_an_octet() -> None:
+def test_wire_time_of_a_byte() -> None:
     assert SerialUrl.parse("/dev/ttyUSB0").byte_seconds == 10 / 2400
     assert SerialUrl.parse("/dev/ttyUSB0?parity=E").byte_seconds == 11 / 2400
     assert SerialUrl.parse("/dev/ttyUSB0?baud=9600&parity=O&stop=2&bits=7").byte_seconds == 11 / 9600
@@ -193,7 +197,7 @@ def test_wire_time_of_an_octet() -> None:
 # --- reading
 
 
-def test_the_port_is_opened_with_its_line_and_for_us_alone() -> None:
+def test_the_port_is_opened_with_its_settings_and_for_us_alone() -> None:
     world = World([b"\x7e"])
     assert world.run("/dev/none/ttyUSB0?parity=E&baud=9600") == [Chunk(b"\x7e", START, 11 / 9600)]
     assert world.opened[0] == {
@@ -207,10 +211,10 @@ def test_the_port_is_opened_with_its_line_and_for_us_alone() -> None:
     }
 
 
-def test_chunks_carry_the_time_at_which_they_came() -> None:
+def test_chunks_have_the_time_at_which_they_came() -> None:
     world = World([b"abc", 9.0, b"def"])
     assert [(c.data, c.received) for c in world.run()] == [(b"abc", START), (b"def", START + timedelta(seconds=9))]
-    assert world.told == [Happened.OPENED]
+    assert world.reported == [Happened.OPENED]
     assert world.waits == []
 
 
@@ -221,7 +225,7 @@ def test_a_flood_is_taken_in_pieces() -> None:
     assert max(len(c.data) for c in chunks) == 4096
 
 
-def test_what_the_kernel_holds_is_still_given_when_stopping() -> None:
+def test_what_the_kernel_has_is_still_yielded_when_stopping() -> None:
     world = World([b"first", b"x" * 5000])
     source = SerialSource("/dev/none/ttyUSB0", opener=world.open, monotonic=lambda: world.time, pause=world.pause)
     got = []
@@ -245,52 +249,51 @@ def test_giving_up_the_iterator_closes_the_port() -> None:
 # --- states and retries
 
 
-def test_a_missing_port_is_told_once_and_tried_for_ever_more_slowly() -> None:
+def test_a_missing_port_is_reported_once_and_tried_for_ever_more_slowly() -> None:
     world = World(*[gone() for _ in range(40)], [b"a"])
     assert len(world.run()) == 1
-    assert world.told == [Happened.MISSING, Happened.OPENED]
-    assert "no such port: /dev/none/ttyUSB0; is the adapter plugged in?" in world.events[0].words
+    assert world.reported == [Happened.MISSING, Happened.OPENED]
+    assert "/dev/none/ttyUSB0" in world.events[0].message
     assert len(world.waits) == 40
     for n, seconds in enumerate(world.waits):
         assert min(2.0**n, 30) <= seconds <= min(2.0**n + 1, 30)
 
 
-def test_octets_reset_the_waiting_time() -> None:
+def test_bytes_reset_the_waiting_time() -> None:
     world = World(gone(), gone(), gone(), [b"a", gone(errno.EIO)], gone(), [b"b"])
     assert len(world.run()) == 2
     assert [int(seconds) for seconds in world.waits] == [1, 2, 4, 1, 1]
-    assert world.told == [Happened.MISSING, Happened.OPENED, Happened.LOST, Happened.MISSING, Happened.OPENED]
+    assert world.reported == [Happened.MISSING, Happened.OPENED, Happened.LOST, Happened.MISSING, Happened.OPENED]
 
 
-def test_a_port_that_opens_and_fails_is_no_success() -> None:
+def test_a_port_that_is_opened_and_fails_is_no_success() -> None:
     failing: list[list[bytes | float | Exception]] = [[gone(errno.EIO)] for _ in range(6)]
     world = World([b"a", gone(errno.EIO)], *failing, [b"b"])
     assert len(world.run()) == 2
     assert [int(seconds) for seconds in world.waits] == [1, 1, 2, 4, 8, 16, 30]
-    assert world.told == [Happened.OPENED, Happened.LOST, Happened.OPENED]
-    assert "octets come again" in world.events[-1].words
+    assert world.reported == [Happened.OPENED, Happened.LOST, Happened.OPENED]
 
 
-def test_silence_reopens_at_once_and_is_told_once() -> None:
+def test_silence_reopens_at_once_and_is_reported_once() -> None:
     world = World([b"a", 200.0], [200.0], [200.0], [5.0, b"b"])
     first, second = world.run()
-    assert world.told == [Happened.OPENED, Happened.SILENT, Happened.OPENED]
-    assert "no octet came for 60 s" in world.events[1].words
+    assert world.reported == [Happened.OPENED, Happened.SILENT, Happened.OPENED]
+    assert " 60 s" in world.events[1].message
     assert first.received is not None and second.received is not None
     assert second.received - first.received == timedelta(seconds=3 * 60 + 5)
     assert sum(world.waits) == 0
 
 
-def test_the_silence_allowed_is_a_setting() -> None:
+def test_the_silence_that_is_allowed_can_be_set() -> None:
     world = World([2.0], [b"a"])
     world.run("/dev/none/ttyUSB0?silence=2")
-    assert world.told == [Happened.OPENED, Happened.SILENT, Happened.OPENED]
+    assert world.reported == [Happened.OPENED, Happened.SILENT, Happened.OPENED]
 
 
-def test_each_cause_is_told_when_it_changes() -> None:
+def test_each_cause_is_reported_when_it_changes() -> None:
     world = World(gone(), gone(), gone(errno.EBUSY), gone(errno.EAGAIN), gone(errno.EACCES), gone(), [b"a"])
     world.run()
-    assert world.told == [Happened.MISSING] * 4 + [Happened.OPENED]
+    assert world.reported == [Happened.MISSING] * 4 + [Happened.OPENED]
 
 
 def test_stopping_while_waiting_ends_at_once() -> None:
@@ -313,78 +316,80 @@ def test_stopping_while_waiting_ends_at_once() -> None:
         serial.SerialException("expected a string in the form \"loop://…\": unknown option: 'x'"),
     ],
 )
-def test_what_can_never_mend_itself_ends_it(error: Exception) -> None:
+def test_an_error_that_can_never_pass_ends_it(error: Exception) -> None:
     with pytest.raises(SourceError):
         World(error).run("loop://?x=1" if "expected" in str(error) else "/dev/none/ttyUSB0")
 
 
-def test_a_directory_and_a_file_are_no_ports(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is a directory, not a port"):
+def test_a_directory_and_a_file_are_not_ports(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is a directory"):
         World([b"a"]).run(str(tmp_path))
     file = tmp_path / "capture"
     file.touch()
-    with pytest.raises(SourceError, match=f"to read a capture write file:{file}"):
+    with pytest.raises(SourceError, match=f"file:{file}"):
         World([b"a"]).run(str(file))
-    with pytest.raises(SourceError, match="is not a serial port"):
+    with pytest.raises(SourceError, match="/dev/null is not a serial port"):
         list(SerialSource("/dev/null").chunks(threading.Event(), lambda event: None))
 
 
 def test_an_unknown_scheme_is_named() -> None:
-    with pytest.raises(SourceError, match=r"http:// is not known; a source is a port"):
+    with pytest.raises(SourceError, match="http:// is not known"):
         list(open_source("http://gateway:80").chunks(threading.Event(), lambda event: None))
 
 
-# --- words
+# --- messages
 
 
-def missing_words(monkeypatch: pytest.MonkeyPatch, mode: int, number: int = errno.EACCES, group: int = 0) -> str:
+def missing(monkeypatch: pytest.MonkeyPatch, mode: int, number: int = errno.EACCES, group: int = 0) -> str:
     class Stat:
         st_mode, st_uid, st_gid, st_rdev = 0o020000 | mode, 0, group, 0
 
-    monkeypatch.setattr(trouble.os, "stat", lambda path: Stat)  # type: ignore[attr-defined]
-    monkeypatch.setattr(trouble, "_container_hint", lambda words: "")
-    monkeypatch.setattr(trouble, "_user", lambda: "anna")
+    monkeypatch.setattr(port_errors.os, "stat", lambda path: Stat)  # type: ignore[attr-defined]
+    monkeypatch.setattr(port_errors, "_container_hint", lambda advice: "")
+    monkeypatch.setattr(port_errors, "_user", lambda: "anna")
     world = World(gone(number), [b"a"])
     world.run()
-    return world.events[0].words
+    return world.events[0].message
 
 
 def test_no_permission_names_the_group_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert missing_words(monkeypatch, 0o660) == (
-        "no permission to open /dev/none/ttyUSB0: add the user to group root: "
-        "sudo usermod -aG root anna and log in again"
-    )
+    message = missing(monkeypatch, 0o660)
+    assert "/dev/none/ttyUSB0" in message
+    assert "sudo usermod -aG root anna" in message
 
 
 def test_no_permission_of_a_member_says_log_in_again(monkeypatch: pytest.MonkeyPatch) -> None:
     class Group(tuple[str, ...]):
         gr_mem = ("anna",)
 
-    monkeypatch.setattr(trouble.grp, "getgrgid", lambda number: Group(("dialout",)))  # type: ignore[attr-defined]
-    assert "anna is in group dialout, but this program was started before that" in missing_words(monkeypatch, 0o660)
+    monkeypatch.setattr(port_errors.grp, "getgrgid", lambda number: Group(("dialout",)))  # type: ignore[attr-defined]
+    message = missing(monkeypatch, 0o660)
+    assert "anna" in message and "dialout" in message
+    assert "log in again" in message and "usermod" not in message
 
 
-def test_no_permission_that_no_group_has_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "only root may (mode 600)" in missing_words(monkeypatch, 0o600)
+def test_no_permission_for_any_group_names_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = missing(monkeypatch, 0o600)
+    assert "root" in message and "mode 600" in message
 
 
-def test_a_group_without_a_name_is_given_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "group 54321:" in missing_words(monkeypatch, 0o660, group=54321)
+def test_a_group_without_a_name_is_shown_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "group 54321:" in missing(monkeypatch, 0o660, group=54321)
 
 
-def test_inside_a_container_the_words_are_for_compose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trouble.Path, "exists", lambda self: str(self) == "/.dockerenv")  # type: ignore[attr-defined]
-    assert trouble._container_hint("x") == "; inside this container: x"
+def test_inside_a_container_the_advice_is_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_errors.Path, "exists", lambda self: str(self) == "/.dockerenv")  # type: ignore[attr-defined]
+    assert "advice" in port_errors._container_hint("advice")
 
 
-def test_missing_lists_the_ports_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_lists_the_ports_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
         device, description, vid = "/dev/ttyUSB7", "FT232R", 0x0403
 
     monkeypatch.setattr(list_ports, "comports", lambda: [Found])
     world = World(gone(), [b"a"])
     world.run()
-    assert world.events[0].words.endswith("(ports there are: /dev/ttyUSB7 (FT232R))")
+    assert world.events[0].message.endswith("/dev/ttyUSB7 (FT232R))")
 
 
 def network(cause: Exception) -> serial.SerialException:
@@ -394,36 +399,38 @@ def network(cause: Exception) -> serial.SerialException:
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "part"),
     [
-        (network(ConnectionRefusedError(111, "refused")), "nothing listens at gw:2001: is ser2net"),
+        (network(ConnectionRefusedError(111, "refused")), "nothing listens at gw:2001"),
         (network(TimeoutError("timed out")), "gw:2001 does not answer"),
         (network(OSError(errno.EHOSTUNREACH, "no route")), "gw:2001 does not answer"),
-        (network(trouble.socket.gaierror(-2, "unknown")), "no machine of that name: gw:2001"),  # type: ignore[attr-defined]
-        (serial.SerialException("Remote does not seem to support RFC2217 or BINARY mode"), "write socket://gw:2001"),
-        (serial.SerialException("something\nelse"), "gw:2001 cannot be reached: something else"),
+        (network(port_errors.socket.gaierror(-2, "unknown")), "no machine named gw:2001"),  # type: ignore[attr-defined]
+        (serial.SerialException("Remote does not seem to support RFC2217 or BINARY mode"), "socket://gw:2001"),
+        (serial.SerialException("something\nelse"), "something else"),
     ],
 )
-def test_words_of_the_network(error: Exception, words: str) -> None:
+def test_messages_of_the_network(error: Exception, part: str) -> None:
     world = World(error, [b"a"])
     world.run("socket://gw:2001")
-    assert words in world.events[0].words
+    assert part in world.events[0].message
 
 
 def test_a_far_end_that_hangs_up_is_lost() -> None:
     world = World([b"a", serial.SerialException("socket disconnected")], [b"b"])
     world.run("socket://gw:2001")
-    assert world.told == [Happened.OPENED, Happened.LOST, Happened.OPENED]
-    assert world.events[1].words == "gw:2001 cut the connection (socket disconnected); connecting again"
+    assert world.reported == [Happened.OPENED, Happened.LOST, Happened.OPENED]
+    assert "gw:2001" in world.events[1].message
+    assert "socket disconnected" in world.events[1].message
 
 
 def test_an_unplugged_adapter_is_lost() -> None:
     world = World([b"a", serial.SerialException("device reports readiness to read but returned no data")], [b"b"])
     world.run()
-    assert "is gone: unplugged?" in world.events[1].words
+    assert world.reported[1] is Happened.LOST
+    assert "unplugged" in world.events[1].message
 
 
-# --- the door
+# --- open_source
 
 
 @pytest.fixture
@@ -434,7 +441,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 @pytest.mark.parametrize(
-    ("setting", "kind", "name"),
+    ("url", "kind", "name"),
     [
         ("/dev/ttyUSB0?parity=E", "SerialSource", "ttyUSB0"),
         ("socket://a:1", "SerialSource", "a:1"),
@@ -446,40 +453,40 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         ("file:-", "FileSource", "stdin"),
     ],
 )
-def test_one_door(here: Callable[[str], Any], setting: str, kind: str, name: str) -> None:
-    source = here(setting)
+def test_each_kind_of_source(here: Callable[[str], Any], url: str, kind: str, name: str) -> None:
+    source = here(url)
     assert (type(source).__name__, source.name) == (kind, name)
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("url", "part"),
     [
         ("", "no source given"),
         ("  ", "no source given"),
-        ("simm:kamstrup", "simm: is not known; a source is a port"),
-        ("y.hex", "there is no file and no port named y.hex"),
+        ("simm:kamstrup", "simm: is not known"),
+        ("y.hex", "no port named y.hex"),
         ("null", "did you mean /dev/null?"),
-        ("file:", "no path in it"),
-        ("file:x.hex?fast=1", "'fast=1' is not known; a file takes follow=1 or pace=1"),
-        ("file:x.hex?follow=1&pace=1", "without pace=1"),
+        ("file:", "file:PATH"),
+        ("file:x.hex?fast=1", "'fast=1'"),
+        ("file:x.hex?follow=1&pace=1", "pace=1"),
     ],
 )
-def test_the_door_says_what_is_allowed(here: Callable[[str], Any], setting: str, words: str) -> None:
+def test_an_impossible_source_is_named(here: Callable[[str], Any], url: str, part: str) -> None:
     with pytest.raises(SourceError) as caught:
-        here(setting)
-    assert words in str(caught.value)
+        here(url)
+    assert part in str(caught.value)
 
 
-def test_events_of_a_retry_need_no_search_when_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_with_the_same_cause_does_not_search_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[str] = []
 
     def holders(path: str) -> list[str]:
         searched.append(path)
         return []
 
-    monkeypatch.setattr(trouble, "holders", holders)
-    monkeypatch.setattr(trouble, "_held_here", lambda path: False)
+    monkeypatch.setattr(port_errors, "holders", holders)
+    monkeypatch.setattr(port_errors, "_held_here", lambda path: False)
     world = World(*[gone(errno.EAGAIN) for _ in range(10)], [b"a"])
     world.run()
     assert len(searched) == 1
-    assert world.events[0].words.startswith("another program holds /dev/none/ttyUSB0")
+    assert "another program" in world.events[0].message

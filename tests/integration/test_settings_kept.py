@@ -1,4 +1,4 @@
-"""What a source found out is in the outbox with the frame that it was found by, and the next process begins with it."""
+"""What a source found is stored with the frame by which it was found, and the next process begins with it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 from tests.support.octets import frames_of
 
 
-class Learning:
-    """A source that finds its line with the first frame, unless it knows it."""
+class Finding:
+    """A source that finds its settings with the first frame, unless it remembers them."""
 
     name, live = "ttyUSB0", True
 
     def __init__(self, finds: str) -> None:
-        self.learnt = ""
+        self.remembered = ""
         self.began_with = ""
         self._finds = finds
 
     def chunks(self, stop: threading.Event, report: Report) -> Iterator[Chunk]:
-        self.began_with = self.learnt
+        self.began_with = self.remembered
         report(SourceEvent(Happened.OPENED, "open"))
         yield Chunk(b"\x55" * 100, datetime.now(UTC))
-        if self.learnt != self._finds:
-            self.learnt = self._finds
-            report(SourceEvent(Happened.FOUND, f"found: {self._finds or 'as it is set'}"))
+        if self.remembered != self._finds:
+            self.remembered = self._finds
+            report(SourceEvent(Happened.FOUND, f"found: {self._finds or 'as configured'}"))
         yield Chunk(frames_of("kamstrup-1phase-norway")[0], datetime.now(UTC))
 
 
 def began_with(folder: Path, finds: str) -> str:
-    """One process; what its source knew at the start."""
+    """Run one process; returns what its source remembered at the start."""
     outbox = Outbox(folder / "outbox.sqlite")
     try:
         source = Learning(finds)

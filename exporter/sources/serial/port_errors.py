@@ -1,4 +1,4 @@
-"""Why a port cannot be opened or read, in words that say what to do about it."""
+"""Why a port cannot be opened or read, with messages that say what to do about it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pathlib import Path
 
 from exporter.sources.contract import Happened, SourceError
 from exporter.sources.serial.adapters import serial_ports
-from exporter.sources.serial.serial_url import Line, SerialUrl
+from exporter.sources.serial.serial_url import SerialSettings, SerialUrl
 
-__all__ = ["PortError", "cannot_open", "cannot_set", "check_kind", "errno_of", "holders", "lost", "ports_in_words"]
+__all__ = ["PortError", "cannot_configure", "cannot_open", "check_kind", "errno_of", "holders", "lost"]
 
 
 class PortError(Exception):
-    """A port that cannot be used now and may be later.
+    """A port that cannot be used now, but perhaps later.
 
-    `what` is MISSING, LOST or SILENT; `kind` is short and the same for the same cause, so that a cause is told once;
-    `explain` makes the words, which may mean looking at every process: call it only to tell.
+    `what` is MISSING, LOST or SILENT. `kind` is short and the same for the same cause, so that each cause is reported
+    once. `explain` makes the message. It may have to look at every process, so call it only for a report.
     """
 
     def __init__(self, what: Happened, kind: str, explain: Callable[[], str]) -> None:
@@ -38,7 +38,7 @@ class PortError(Exception):
 
 
 def errno_of(error: BaseException) -> int | None:
-    """The operating system's number for an error; pyserial often keeps it only on the error it caught."""
+    """The operating system's number of an error; pyserial often has it only in the error that it caught."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, termios.error) and seen.args and isinstance(seen.args[0], int):
@@ -52,28 +52,28 @@ def errno_of(error: BaseException) -> int | None:
 def check_kind(path: str) -> None:
     """Raise SourceError for a path that exists and can never be a port: a directory, an ordinary file."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (a bare string: Path would normalise what the owner wrote)
+        mode = os.stat(path).st_mode  # noqa: PTH116 (Path would normalise the configured text)
     except (OSError, ValueError):
-        return  # missing now: that can mend itself
+        return  # missing now, perhaps not later
     if stat.S_ISDIR(mode):
         raise SourceError(
-            f"{path} is a directory, not a port; give the port in it, for example {path.rstrip('/')}/ttyUSB0"
+            f"{path} is a directory, not a port; name the port in it, for example {path.rstrip('/')}/ttyUSB0"
         )
     if stat.S_ISREG(mode):
         raise SourceError(
             f"{path} is an ordinary file, not a port; to read a capture write file:{path}"
             + (
-                " (a stray file has taken the port's name: remove it and plug in again)"
+                " (a file has taken the name of the port: remove it and plug the adapter in again)"
                 if path.startswith("/dev/")
                 else ""
             )
         )
     if not stat.S_ISCHR(mode):
-        raise SourceError(f"{path} is not a serial port; give one, for example /dev/ttyUSB0")
+        raise SourceError(f"{path} is not a serial port; name one, for example /dev/ttyUSB0")
 
 
 def cannot_open(url: SerialUrl, error: Exception) -> PortError | SourceError:
-    """What an error of opening means: PortError if it may pass, SourceError if it never can."""
+    """What an error in opening means: PortError if it may pass, SourceError if it never can."""
     number = errno_of(error)
     place = url.path or url.address
     if isinstance(error, ValueError) or str(error).startswith("expected a string in the form"):
@@ -81,7 +81,7 @@ def cannot_open(url: SerialUrl, error: Exception) -> PortError | SourceError:
     if url.is_network:
         return PortError(Happened.MISSING, f"network {number}", lambda: _unreachable(url, error))
     if number == errno.ENOTTY:
-        return SourceError(f"{place} is not a serial port; give one, for example /dev/ttyUSB0")
+        return SourceError(f"{place} is not a serial port; name one, for example /dev/ttyUSB0")
     if number in (errno.EACCES, errno.EPERM):
         return PortError(Happened.MISSING, "permission", lambda: _no_permission(place, number))
     if number in (errno.EBUSY, errno.EAGAIN):
@@ -89,16 +89,18 @@ def cannot_open(url: SerialUrl, error: Exception) -> PortError | SourceError:
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV) or url.scheme == "hwgrep":
         return PortError(Happened.MISSING, "missing", lambda: _missing(place))
     if number == errno.EINVAL:
-        return PortError(Happened.MISSING, "line", lambda: f"{place} cannot be set to {url.line}; try another setting")
+        return PortError(
+            Happened.MISSING, "settings", lambda: f"{place} cannot be set to {url.settings}; try other settings"
+        )
     return PortError(Happened.MISSING, f"error {number}", lambda: _broken(place, number, error))
 
 
-def cannot_set(url: SerialUrl, line: Line, error: Exception) -> PortError:
-    """What an error of changing the line of an open port means: of kind "line" when it is the line, else LOST."""
+def cannot_configure(url: SerialUrl, settings: SerialSettings, error: Exception) -> PortError:
+    """What an error in setting an open port means: of kind "settings" if the port cannot be set so, else LOST."""
     number = errno_of(error)
     if isinstance(error, ValueError) or number == errno.EINVAL or (number is None and "parameter" in str(error)):
         place = url.path or url.address
-        return PortError(Happened.MISSING, "line", lambda: f"{place} cannot be set to {line}: {_plain(error)}")
+        return PortError(Happened.MISSING, "settings", lambda: f"{place} cannot be set to {settings}: {_plain(error)}")
     return lost(url, error)
 
 
@@ -109,26 +111,26 @@ def lost(url: SerialUrl, error: Exception) -> PortError:
         if url.is_network:
             return f"{url.name} cut the connection ({_plain(error)}); connecting again"
         if url.path is not None and not Path(url.path).exists():
-            return f"{url.path} is gone: unplugged? It is opened again when it is back"
+            return f"{url.path} has disappeared: unplugged? It is opened again when it comes back"
         others = ", ".join(holders(url.path)) if url.path is not None else ""
         if others:
-            return f"reading {url.path} failed; {others} reads the same port and takes octets away: stop it"
+            return f"reading {url.path} failed; {others} reads the same port and takes bytes away: stop it"
         return f"reading {url.path or url.address} failed ({_plain(error)}); opening it again"
 
     return PortError(Happened.LOST, "lost", explain)
 
 
-def ports_in_words() -> str:
+def _ports() -> str:
     """The serial ports that this machine has, for the end of a message."""
     found = serial_ports()
     if not found:
-        return "this machine has no serial port now" + _container_hint("/dev must be bound into it")
+        return "this machine has no serial port now" + _container_hint("mount /dev into it")
     named = (p.device + (f" ({p.description})" if p.description not in (None, "n/a") else "") for p in found)
-    return "ports there are: " + ", ".join(named)
+    return "ports of this machine: " + ", ".join(named)
 
 
 def holders(path: str) -> list[str]:
-    """Who else has the device open, as `minicom (process 1234)`; only what this user may see (proc(5))."""
+    """Other programs that have the device open, as `minicom (process 1234)`, if this user may see them (proc(5))."""
     try:
         device = os.stat(path).st_rdev  # noqa: PTH116
     except (OSError, ValueError):
@@ -139,7 +141,7 @@ def holders(path: str) -> list[str]:
 
 def _processes_with(device: int) -> Iterator[int]:
     for process in Path("/proc").glob("[0-9]*"):
-        # A process may end, or be another user's, at any moment: then it is not named.
+        # A process may end at any moment, or belong to another user: then it is not named.
         with suppress(OSError):
             if any(_is_device(entry, device) for entry in (process / "fd").iterdir()):
                 yield int(process.name)
@@ -157,15 +159,15 @@ def _process_name(pid: int) -> str:
     try:
         name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        name = "a program that just ended"
+        name = "a program that has ended"
     return f"{name} (process {pid})"
 
 
 def _busy(path: str) -> str:
     who = ", ".join(holders(path))
     if not who and _held_here(path):
-        return f"{path} is already read by this very process: is it given twice in HAN_SOURCE?"
-    return f"{who or 'another program'} holds {path}; only one program can read a port: stop it"
+        return f"this process already reads {path}: is it twice in HAN_SOURCE?"
+    return f"{who or 'another program'} has {path} open; only one program can read a port: stop it"
 
 
 def _held_here(path: str) -> bool:
@@ -176,7 +178,7 @@ def _held_here(path: str) -> bool:
 
 
 def _missing(place: str) -> str:
-    return f"no such port: {place}; is the adapter plugged in? ({ports_in_words()})"
+    return f"no such port: {place}; is the adapter plugged in? ({_ports()})"
 
 
 def _no_permission(path: str, number: int | None) -> str:
@@ -185,22 +187,24 @@ def _no_permission(path: str, number: int | None) -> str:
     try:
         found = os.stat(path)  # noqa: PTH116
     except OSError:
-        return f"no permission to open {path}, nor to look at it; run as a user who may"
+        return f"no permission to open {path} or to look at it; run as a user who has it"
     user = _user()
     if found.st_mode & 0o060 != 0o060:
         return (
-            f"no permission to open {path}: only {_name_of(pwd.getpwuid, found.st_uid)} may "
-            f'(mode {stat.S_IMODE(found.st_mode):o}); let a udev rule set GROUP="dialout", MODE="0660"'
+            f"no permission to open {path}: only {_name_of(pwd.getpwuid, found.st_uid)} has it "
+            f'(mode {stat.S_IMODE(found.st_mode):o}); write a udev rule with GROUP="dialout", MODE="0660"'
         )
     group = _name_of(grp.getgrgid, found.st_gid)
     gid = found.st_gid
-    hint = _container_hint(f'set HAN_COMPOSE_DIALOUT_GID={gid} in .env (in a stack of your own, group_add: ["{gid}"])')
+    hint = _container_hint(
+        f'set HAN_COMPOSE_DIALOUT_GID={gid} in .env (in a Compose file of your own: group_add: ["{gid}"])'
+    )
     if hint:
         return f"no permission to open {path}: it belongs to group {group}{hint}"
     with suppress(KeyError):
         if user in grp.getgrgid(found.st_gid).gr_mem:
             return (
-                f"no permission to open {path}: {user} is in group {group}, but this program was started before that: "
+                f"no permission to open {path}: {user} was added to group {group} after this program was started: "
                 "log in again (or restart the service)"
             )
     return (
@@ -219,22 +223,22 @@ def _name_of(look_up: Callable[[int], pwd.struct_passwd] | Callable[[int], grp.s
         return str(number)
 
 
-def _container_hint(words: str) -> str:
+def _container_hint(advice: str) -> str:
     inside = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
-    return f"; inside this container: {words}" if inside else ""
+    return f"; in this container: {advice}" if inside else ""
 
 
 def _unreachable(url: SerialUrl, error: Exception) -> str:
     number = errno_of(error)
     cause = error.__cause__ or error.__context__
     if isinstance(cause, socket.gaierror):
-        return f"no machine of that name: {url.name}; is it spelt right, does the name service work?"
+        return f"there is no machine named {url.name}; is the name spelled correctly, does DNS work?"
     if number == errno.ECONNREFUSED:
-        return f"nothing listens at {url.name}: is ser2net, or whatever shares the port, running there?"
+        return f"nothing listens at {url.name}: is ser2net (or what else shares the port) running there?"
     if isinstance(cause, TimeoutError) or number in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH):
         return f"{url.name} does not answer: is that machine on, is the network up?"
     if "RFC2217" in str(error):
-        return f"{url.name} answers but does not speak RFC 2217; if it is a plain TCP port, write socket://{url.name}"
+        return f"{url.name} answers, but not as RFC 2217; if it is a plain TCP port, write socket://{url.name}"
     return f"{url.name} cannot be reached: {_plain(error)}"
 
 
@@ -245,18 +249,19 @@ def _unusable(url: SerialUrl, error: Exception) -> str:
             "rfc2217://HOST:PORT, file:PATH or sim:kamstrup"
         )
     if "baud" in str(error):
-        return f"{url.path or url.address} cannot do {url.line.baud} baud; set another, such as baud=2400"
+        place = url.path or url.address
+        return f"{place} cannot be set to {url.settings.baud} baud; try another baud rate, such as baud=2400"
     return f"{url.address}: {_plain(error)}"
 
 
 def _broken(path: str, number: int | None, error: Exception) -> str:
     if number == errno.EIO:
-        return f"{path} has no hardware behind it that answers; is it the right port? ({ports_in_words()})"
+        return f"{path} has no hardware that answers; is it the right port? ({_ports()})"
     return f"{path} cannot be opened: {_plain(error)}"
 
 
 def _plain(error: Exception) -> str:
-    """An error's words on one line; the system's own where there are any."""
+    """The message of an error on one line; the operating system's own message if it has one."""
     number = errno_of(error)
-    words = os.strerror(number) if number is not None and number > 0 else str(error)
-    return " ".join(words.split())
+    message = os.strerror(number) if number is not None and number > 0 else str(error)
+    return " ".join(message.split())

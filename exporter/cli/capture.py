@@ -111,7 +111,7 @@ class _Recording:
             click.echo("\r\x1b[K", nl=False, err=True)
 
     def summary(self) -> str:
-        return f"{counted(self.writer.octets, 'byte')}, {counted(self.gatherer.frames, 'valid frame')}"
+        return f"{counted(self.writer.size, 'byte')}, {counted(self.gatherer.frames, 'valid frame')}"
 
     def _progress(self) -> None:
         if self.on_terminal and time.monotonic() - self.shown_at >= _PROGRESS_EVERY_S:
@@ -166,7 +166,7 @@ def _record(setting: str, file: Path, seconds: float | None, frames: int | None)
             recording.finish()
             recording.clear_line()
         say(f"{file}: {recording.summary()} recorded")
-        return writer.octets > 0
+        return writer.size > 0
 
 
 def _iterate(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:

@@ -57,7 +57,7 @@ def decode(file: Path, form: str) -> None:
     except BrokenPipeError:
         raise
     except NotACapture as error:
-        give_up(f"{name}: {error.words}; no HDLC frame in it")
+        give_up(f"{name}: {error.what}; no HDLC frame in it")
     except OSError as error:
         give_up(f"{name} cannot be read: {error.strerror or error}")
     if tally.is_no_capture:

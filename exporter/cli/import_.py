@@ -60,7 +60,7 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
         try:
             codes.append(_import(file, settings, poster, hours, stored))
         except NotACapture as error:
-            say(f"{file}: {error.words}; no HDLC frame in it")
+            say(f"{file}: {error.what}; no HDLC frame in it")
             codes.append(EXIT_UNUSABLE)
         except OSError as error:
             say(f"{file} cannot be read: {error.strerror or error}")

@@ -36,8 +36,8 @@ def parsed(pieces: list[bytes]) -> list[Chunk]:
             assert len(parser._rest) <= _MOST_WAITING + len(piece)
         chunks += parser.end()
     except NotACapture as error:
-        assert error.words
-        assert len(error.words) < 300
+        assert error.what
+        assert len(error.what) < 300
         return []
     assert parser.form is not None or not chunks
     assert len(parser.problems) == min(parser.damaged, _PROBLEMS)

@@ -1,4 +1,4 @@
-"""Lines of time-stamped hex, whichever and however cut, are read as the slow way reads them, which defines them."""
+"""Lines of time-stamped hex, in any slicing: reading them quickly gives the same as the slow way, which defines it."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -11,7 +11,7 @@ from exporter.sources.capture.reader import CaptureParser, Problem
 from exporter.sources.contract import Chunk
 
 START = "2026-11-22T17:00:00.000Z 7EA0E2\n"
-"""So that it is of this form whatever follows."""
+"""Makes a file this form, whatever follows."""
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (its zone is written by hand)
 
@@ -42,7 +42,7 @@ STAMPS = (
     "2026-11-2２T17:00:10.123Z",
     "20261122T170010.1230000Z",
 )
-OCTETS = (
+BYTES = (
     "7EA0E2",
     "7ea0e2",
     "7e A0\tE2",
@@ -61,19 +61,17 @@ OCTETS = (
 ENDS = ("\n", "\r\n", " \n", "\x1c\n", "\x85\n", "\n\n", "\v\n", "\ufeff\n")
 
 exact = st.builds(
-    lambda seconds, octets: (
-        f"{(EPOCH + timedelta(seconds=seconds)).isoformat(timespec='milliseconds')}Z {octets.hex()}"
-    ),
+    lambda seconds, data: f"{(EPOCH + timedelta(seconds=seconds)).isoformat(timespec='milliseconds')}Z {data.hex()}",
     st.integers(-10, 9_214_646_400 + 10),
     st.binary(max_size=20),
 )
 odd = st.builds(
-    "{}{}{}".format, st.sampled_from(STAMPS), st.sampled_from((" ", "  ", "\t", "", " \t")), st.sampled_from(OCTETS)
+    "{}{}{}".format, st.sampled_from(STAMPS), st.sampled_from((" ", "  ", "\t", "", " \t")), st.sampled_from(BYTES)
 )
 lines = st.builds(
     "{}{}{}".format,
     st.sampled_from(("", "", "", " ", "\ufeff", "# ", "\r")),
-    exact | odd | st.sampled_from(OCTETS) | st.text(max_size=40),
+    exact | odd | st.sampled_from(BYTES) | st.text(max_size=40),
     st.sampled_from(("\n", *ENDS)),
 )
 
@@ -82,14 +80,14 @@ lines = st.builds(
 def captures(draw: st.DrawFn) -> bytes:
     text = "".join(draw(st.lists(lines, max_size=8))).encode("utf-8", "surrogatepass")
     damage = draw(st.lists(st.tuples(st.integers(0, max(0, len(text) - 1)), st.integers(0, 255)), max_size=3))
-    octets = bytearray(text)
-    for place, octet in damage:
-        octets[place : place + 1] = bytes([octet])
-    return bytes(octets).removesuffix(b"\n") if draw(st.booleans()) else bytes(octets)
+    data = bytearray(text)
+    for place, byte in damage:
+        data[place : place + 1] = bytes([byte])
+    return bytes(data).removesuffix(b"\n") if draw(st.booleans()) else bytes(data)
 
 
 class Slowly(CaptureParser):
-    """No line is read at once."""
+    """Reads no line quickly."""
 
     def _read_stamped(self, lines: list[str]) -> list[Chunk]:
         chunks = []
@@ -106,12 +104,12 @@ def read(parser: CaptureParser, pieces: list[bytes]) -> tuple[list[Chunk], list[
             chunks += parser.feed(piece)
         chunks += parser.end()
     except NotACapture as error:
-        end = error.words
+        end = error.what
     return chunks, parser.problems, parser.damaged, end
 
 
 @given(capture=captures(), begins=st.sampled_from(("", START)), cuts=st.lists(st.integers(0, 400), max_size=4))
-def test_every_line_is_read_as_the_slow_way_reads_it(capture: bytes, begins: str, cuts: list[int]) -> None:
+def test_the_quick_way_reads_every_line_as_the_slow_way(capture: bytes, begins: str, cuts: list[int]) -> None:
     capture = begins.encode() + capture
     places = [0, *sorted(cuts), len(capture)]
     pieces = [capture[start:end] for start, end in pairwise(places)]
@@ -120,10 +118,10 @@ def test_every_line_is_read_as_the_slow_way_reads_it(capture: bytes, begins: str
     assert all(chunk.received is None or chunk.received.tzinfo is UTC for chunk in quick[0])
 
 
-def test_the_usual_line_does_go_the_quick_way() -> None:
+def test_the_usual_line_is_read_quickly() -> None:
     class Quickly(CaptureParser):
         def _join_lines(self, line: str) -> list[Chunk]:
-            assert not line, f"{line!r} went the slow way"
+            assert not line, f"{line!r} was read slowly"
             return []
 
     text = START + "2026-11-22T17:00:10.123Z 7ea0e2\r\n"

@@ -1,1 +1,1 @@
-"""Captures: recorded bytes, in the forms that programs write them."""
+"""Captures: recorded bytes, in the forms in which programs write them."""

@@ -1,6 +1,6 @@
-"""What a file is, told by looking at its first octets: one of the three forms of a capture, or something else.
+"""What a file is, judged by its first bytes: one of the three forms of a capture, or something else.
 
-The forms (design.md, **Captures**): raw octets; hex text, white space and `#` comments ignored; time-stamped hex, one
+The forms are raw bytes; hex text, in which white space and `#` comments are ignored; and time-stamped hex, with one
 line for each chunk as it came: `2026-11-22T17:00:10.123Z 7EA0E2…`.
 """
 
@@ -16,32 +16,32 @@ from exporter.protocol.framing import Message, open_framer
 from exporter.sources.contract import SourceError
 
 __all__ = [
-    "NO_OCTETS",
+    "NO_BYTES",
     "Form",
     "LineError",
     "NotACapture",
-    "hex_octets",
     "identify",
     "name_content",
+    "parse_hex",
     "shorten",
     "split_stamp",
 ]
 
 
 class Form(Enum):
-    """A form of capture; the value is its name in words."""
+    """A form of capture; the value is its name for a person."""
 
-    RAW = "raw octets"
+    RAW = "raw bytes"
     HEX = "hex text"
     STAMPED = "time-stamped hex"
 
 
 class NotACapture(SourceError):  # noqa: N818 (it is also an answer of `identify`)
-    """What was given is no capture; `words` name it for what it is ("a PNG picture")."""
+    """The file is not a capture; `what` says what it is ("a PNG picture")."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(words)
-        self.words = words
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
 
 
 class LineError(ValueError):
@@ -67,12 +67,10 @@ _MAGIC: Final = (
     (b"RIFF", "a sound or picture file (RIFF)"),
 )
 
-NO_OCTETS: Final = "text without a single octet: only blanks and comments"
+NO_BYTES: Final = "text without any bytes: only blanks and comments"
 
-_P1: Final = (
-    "a P1 telegram (the port of Dutch, Belgian and Swedish meters, which speaks ASCII; han-exporter reads HDLC)"
-)
-_SML: Final = "SML (the language of German meters; han-exporter reads HDLC)"
+_P1: Final = "a P1 telegram (from the port of Dutch, Belgian and Swedish meters, in ASCII; han-exporter reads HDLC)"
+_SML: Final = "SML (the format of German meters; han-exporter reads HDLC)"
 _MBUS: Final = "M-Bus frames (68 … 16, as some Austrian and Swiss meters send; han-exporter reads HDLC)"
 _SML_START: Final = bytes.fromhex("1b1b1b1b01010101")
 
@@ -87,15 +85,15 @@ _DIGITS: Final = re.compile(r"[0-9A-Fa-f]*")
 _NO_DIGITS: Final = re.compile(r"[^0-9A-Fa-f]")
 _PAIR: Final = re.compile(r"[0-9A-Fa-f]{2}")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""What a computer shows that does not know the time."""
+"""The time of a computer that does not know the time."""
 _SEPARATORS: Final = re.compile(r"[\s,;:\-]+")
-_ONE_OCTET: Final = re.compile(r"0[xX][0-9A-Fa-f]{1,2}|[0-9A-Fa-f]{2}")
+_ONE_BYTE: Final = re.compile(r"0[xX][0-9A-Fa-f]{1,2}|[0-9A-Fa-f]{2}")
 
 
 def identify(head: bytes) -> Form | NotACapture:
-    """Tell what begins with these octets. A few hundred are enough; more make it surer.
+    """Say what begins with these bytes. A few hundred are enough; with more the answer is more certain.
 
-    Octets that are no text and no other known thing are RAW: whether frames stand in them is for the Deframer to say.
+    Bytes that are not text and not another known format are RAW. Only a framer can say whether they contain frames.
     """
     if not head:
         return NotACapture("empty")
@@ -103,20 +101,20 @@ def identify(head: bytes) -> Form | NotACapture:
         name = name_content(head)
         return _raw_or_damaged_text(head) if name == Form.RAW.value else NotACapture(name)
     if not head.strip(b"~"):
-        return Form.RAW  # nothing but flags, which happen to be ASCII
+        return Form.RAW  # only flags, which happen to be ASCII
     if _HEX_DUMP.match(head):
         return NotACapture(name_content(head))
     stamped, plain, other = _count_lines(head)
     if stamped:
         return Form.STAMPED
-    # An index, a price list or prose has a hex line here and there; a capture has a damaged one here and there.
+    # An index, a price list or prose may have a few lines of hex, and a capture a few damaged lines.
     if plain and plain >= other:
         return Form.HEX
     return NotACapture(name_content(head))
 
 
 def name_content(head: bytes) -> str:
-    """What the owner should call it: "a PNG picture", "a P1 telegram (…)", "text", "raw octets"."""
+    """The name of it for the owner: "a PNG picture", "a P1 telegram (…)", "text", "raw bytes"."""
     if not head:
         return "empty"
     for magic, name in _MAGIC:
@@ -135,11 +133,11 @@ def name_content(head: bytes) -> str:
     return _name_text(head) if _is_text(head) else Form.RAW.value
 
 
-def hex_octets(text: str) -> bytes:
-    """A line's hex digits, undone: `7EA0E2`, `7e a0 e2`, `0x7E, 0xA0`, `7E:A0:E2`; `#` begins a comment.
+def parse_hex(text: str) -> bytes:
+    """The bytes of a line of hex: `7EA0E2`, `7e a0 e2`, `0x7E, 0xA0`, `7E:A0:E2`; `#` begins a comment.
 
-    Other separators than blanks count only between single octets: `0000: 7EA0` is an address, not two octets more.
-    Raises LineError.
+    Separators other than blanks are allowed only between single bytes: in `0000: 7EA0`, 0000 is an address. Raises
+    LineError.
     """
     try:
         return bytes.fromhex(text)  # nearly every line
@@ -150,12 +148,12 @@ def hex_octets(text: str) -> bytes:
             raise LineError(f"an odd number of hex digits ({len(digits)})")
         return bytes.fromhex(digits)
     tokens = [token for token in _SEPARATORS.split(text.partition("#")[0].strip()) if token]
-    if not all(_ONE_OCTET.fullmatch(token) for token in tokens):
-        raise LineError(f"no hex: {shorten(text)}")
+    if not all(_ONE_BYTE.fullmatch(token) for token in tokens):
+        raise LineError(f"not hex: {shorten(text)}")
     return bytes(int(token, 16) for token in tokens)
 
 
-def readable_octets(text: str) -> bytes:
+def readable_hex(text: str) -> bytes:
     """What can still be read of a line of hex that holds many frames, when some characters are wrong or one is missing.
 
     The line is read byte by byte from its start, without the bytes that are no hex. The frame that was damaged fails
@@ -170,9 +168,9 @@ def readable_octets(text: str) -> bytes:
 
 
 def split_stamp(text: str) -> tuple[datetime, str] | None:
-    """A line's time stamp in UTC and what stands behind it; None when it does not begin with one.
+    """The time stamp of a line in UTC and the text after it; None if the line does not begin with one.
 
-    Raises LineError for a stamp that is cut, impossible, of a time that no reading has, or without its zone.
+    Raises LineError for a stamp that is cut, impossible, of a time that no reading has, or without a time zone.
     """
     stamp, _, rest = text.strip().partition(" ")
     if not (stamp[:4].isdigit() and stamp[4:5] == "-"):
@@ -180,29 +178,29 @@ def split_stamp(text: str) -> tuple[datetime, str] | None:
     try:
         when = datetime.fromisoformat(stamp)
         if when.tzinfo is None:
-            raise LineError(f"a time stamp without its zone: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)")
+            raise LineError(f"a time stamp without a time zone: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)")
         when = when.astimezone(UTC)
         if not _EARLIEST <= when < LATEST:
-            raise LineError(f"a time stamp of no reading: {shorten(stamp)}")
+            raise LineError(f"a time stamp that no reading has: {shorten(stamp)}")
         return when, rest
     except LineError:
         raise
     except (ValueError, OverflowError):
-        raise LineError(f"no time stamp: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)") from None
+        raise LineError(f"not a time stamp: {shorten(stamp)} (write 2026-11-22T17:00:10.123Z)") from None
 
 
 def _raw_or_damaged_text(head: bytes) -> Form:
-    """A text capture may hold a few octets that are no text: a power cut leaves NULs, a worn card anything."""
+    """A text capture may have a few bytes that are not text: a power cut leaves NULs, a worn card anything."""
     stamped, plain, _ = _count_lines(head)
     if stamped:
         return Form.STAMPED
-    # In a meter's own octets about a third are hex digits or blanks by chance, and none make up a line.
+    # About a third of the raw bytes of a meter are hex digits or blanks by chance, but they never are a whole line.
     digits = len(head) - len(head.translate(None, _HEX_OR_BLANK))
     return Form.HEX if plain and digits > 0.8 * len(head) else Form.RAW
 
 
 def _count_lines(head: bytes) -> tuple[int, int, int]:
-    """How many lines are time-stamped hex, plain hex, neither; blank ones and comments are not counted."""
+    """How many lines are time-stamped hex, plain hex, and neither; blank lines and comments are not counted."""
     counts = {Form.STAMPED: 0, Form.HEX: 0, None: 0}
     for line in head.decode("utf-8", "replace").split("\n"):
         if line.partition("#")[0].strip():
@@ -216,12 +214,12 @@ def _line_form(line: str) -> Form | None:
     except LineError:
         return None
     rest = line if stamped is None else stamped[1]
-    # An odd digit is damage, or the head's end; it does not make other text of it.
+    # An odd number of digits means damage, or the end of `head`; the line is still hex.
     if not _DIGITS.fullmatch("".join(rest.partition("#")[0].split())):
         try:
-            hex_octets(rest)
+            parse_hex(rest)
         except LineError:
-            if not readable_octets(rest):
+            if not readable_hex(rest):
                 return None
     if stamped is None:
         return Form.HEX
@@ -256,12 +254,12 @@ def _name_text(head: bytes) -> str:
     if _HEX_DUMP.match(head):
         return "a hex dump with addresses; leave them out (xxd -p, od -An -v -tx1)"
     lines = head.decode("utf-8-sig", "replace").splitlines()
-    words = next((line for line in lines if line.partition("#")[0].strip()), None)
-    if words is None:
-        return NO_OCTETS
-    return f"text that is no hex: {shorten(words.strip())}"
+    first = next((line for line in lines if line.partition("#")[0].strip()), None)
+    if first is None:
+        return NO_BYTES
+    return f"text that is not hex: {shorten(first.strip())}"
 
 
 def shorten(text: str) -> str:
-    """Text for a message: quoted, so that no control character reaches a terminal, and cut."""
+    """Text for a message: quoted, so that no control character reaches a terminal, and cut if it is long."""
     return repr(text if len(text) <= 40 else text[:40] + "…")

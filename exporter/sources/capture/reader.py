@@ -1,7 +1,7 @@
-"""Captures: read in their three forms (capture_form.py tells them apart), written in the third.
+"""Captures: read in their three forms (forms.py recognises them), and written as time-stamped hex.
 
-Reading needs no more memory for a file of gigabytes than for a small one. A damaged line of a text form costs that
-line and is kept in `problems`; nothing else is lost.
+Reading needs the same memory for a file of gigabytes as for a small one. A damaged line of text is left out and is
+listed in `problems`; nothing else is lost.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from exporter.sources.capture.forms import (
-    NO_OCTETS,
+    NO_BYTES,
     Form,
     LineError,
     NotACapture,
-    hex_octets,
     identify,
-    readable_octets,
+    parse_hex,
+    readable_hex,
     shorten,
     split_stamp,
 )
@@ -34,17 +34,17 @@ from exporter.sources.contract import Chunk, SourceError
 __all__ = ["BLOCK", "CaptureParser", "CaptureReader", "CaptureWriter", "Problem", "quick_line", "read_capture"]
 
 BLOCK: Final = 64 * 1024
-"""Octets read at a time."""
+"""Bytes read at a time."""
 
 _ENOUGH: Final = 4096
-"""Octets that decide what a file is."""
+"""Bytes that decide what a file is."""
 
 _LONGEST_LINE: Final = 1 << 17
-"""Octets of text without a line's end that are waited for."""
+"""Bytes of text without a line end that are kept for the rest of the line."""
 
 _QUICK_FROM: Final = "1971-"
 _QUICK_BEFORE: Final = "2261-"
-"""Stamps between these, in whatever way the date is written (`2261-W52-7`), are of times that readings have."""
+"""A stamp between these is a time that readings can have, however the date is written (`2261-W52-7`)."""
 
 _PROBLEMS_KEPT: Final = 100
 _SYNC_EVERY: Final = 1.0
@@ -55,20 +55,20 @@ class Problem:
     """A damaged line: its number, counted from 1, and what is wrong with it."""
 
     line: int
-    words: str
+    message: str
     used: bool = False
 
     def __str__(self) -> str:
-        what = "what can be read of it is used" if self.used else "the line is left out"
-        return f"line {self.line}: {self.words}; {what}"
+        result = "the readable part is used" if self.used else "the line is left out"
+        return f"line {self.line}: {self.message}; {result}"
 
 
 class CaptureParser:
-    """Sans-I/O reader of a capture: `feed` what the file gives, `end` when it has ended.
+    """Sans-I/O reader of a capture: `feed` it the file, and call `end` at the end of the file.
 
-    `form` is None until enough is known. Chunks of the time-stamped form are its lines with `received` in UTC; of the
-    other two, pieces of any size with `received` None. `problems` holds the first hundred damaged lines, `damaged` is
-    how many there were.
+    `form` is None until enough is known. A chunk of the time-stamped form is a line, with `received` in UTC. Chunks of
+    the other two forms are pieces of any size, with `received` None. `problems` has the first hundred damaged lines,
+    `damaged` is the number of all.
     """
 
     def __init__(self) -> None:
@@ -77,12 +77,12 @@ class CaptureParser:
         self.damaged = 0
         self.fed = 0
         self._rest = b""
-        self._line = 0  # lines that are done
-        self._odd: tuple[int, str] | None = None  # a line of hex that ends in half an octet
-        self._skipping = False  # inside a line that is too long, or its comment, until it ends
+        self._line = 0  # number of the last line that was read
+        self._odd: tuple[int, str] | None = None  # number and text of a line of hex that ends in half a byte
+        self._skipping = False  # until the end of a line that is too long, or of its comment
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """Chunks that are complete now. Raises NotACapture once it is sure that this is none."""
+        """Chunks that are complete now. Raises NotACapture as soon as it is certain that this is not a capture."""
         self.fed += len(data)
         self._rest += data
         if self.form is None and not self._decide(final=False):
@@ -91,16 +91,16 @@ class CaptureParser:
 
     @property
     def is_between(self) -> bool:
-        """Whether nothing waits for what comes next, in raw octets or between two lines with a time stamp."""
+        """Whether nothing is kept for the next bytes, in raw bytes or between two time-stamped lines."""
         return self.form in (Form.RAW, Form.STAMPED) and not self._rest and not self._skipping
 
-    def skip(self, octets: int, rows: int) -> None:
-        """Count so many octets of the file, and whole rows, as read: someone else read them. Only `is_between`."""
-        self.fed += octets
-        self._line += rows
+    def skip(self, size: int, lines: int) -> None:
+        """Count bytes and whole lines of the file as read: the caller read them. Only if `is_between`."""
+        self.fed += size
+        self._line += lines
 
     def end(self) -> list[Chunk]:
-        """What the last line, even without a line's end, still gives. Raises NotACapture."""
+        """The last chunks, also of a last line without a line end. Raises NotACapture."""
         if self.form is None:
             self._decide(final=True)
         chunks = self._read()
@@ -117,12 +117,12 @@ class CaptureParser:
         found = identify(self._rest)
         sure = final or len(self._rest) >= _ENOUGH
         if isinstance(found, NotACapture):
-            if sure and found.words == NO_OCTETS and not final and len(self._rest) < _LONGEST_LINE:
+            if sure and found.what == NO_BYTES and not final and len(self._rest) < _LONGEST_LINE:
                 self._drop_comments()
             elif sure:
-                raise found if self._rest else NotACapture(NO_OCTETS if self._line else found.words)
+                raise found if self._rest else NotACapture(NO_BYTES if self._line else found.what)
             return False
-        # Text is judged by whole lines: `20` may be the start of a time stamp.
+        # Only whole lines of text say what it is: `20` may be the start of a time stamp.
         if found is not Form.RAW and not sure and b"\n" not in self._rest:
             return False
         self.form = found
@@ -150,12 +150,12 @@ class CaptureParser:
     def _read_lines(self, text: bytes) -> list[Chunk]:
         if self.form is Form.HEX and self._odd is None:
             try:
-                octets = bytes.fromhex(text.decode("ascii"))  # nearly every block: no comment, no damage
+                data = bytes.fromhex(text.decode("ascii"))  # nearly always: no comment, no damage
             except ValueError:
                 pass
             else:
                 self._line += text.count(b"\n") + 1
-                return [Chunk(octets, None)] if octets else []
+                return [Chunk(data, None)] if data else []
         lines = text.decode("utf-8", "replace").split("\n")
         if self.form is Form.STAMPED:
             return self._read_stamped(lines)
@@ -166,7 +166,7 @@ class CaptureParser:
         return chunks
 
     def _read_stamped(self, lines: list[str]) -> list[Chunk]:
-        """Lines as CaptureWriter writes them are read at once; any other goes the slow way, which says what it is."""
+        """Lines as CaptureWriter writes them are read quickly; any other line is read slowly, with its problems."""
         chunks: list[Chunk] = []
         before = self._line
         for number, line in enumerate(lines, before + 1):
@@ -180,7 +180,7 @@ class CaptureParser:
         return chunks
 
     def _join_lines(self, line: str) -> list[Chunk]:
-        """White space counts for nothing in hex text: an octet may stand half in one line and half in the next."""
+        """White space means nothing in hex text: half of a byte may be in one line and half in the next."""
         digits = "".join(line.partition("#")[0].split())
         odd = self.form is Form.HEX and len(digits) % 2 == 1 and not digits.strip(hexdigits)
         before, self._odd = self._odd, None
@@ -191,7 +191,7 @@ class CaptureParser:
             found = [self._read_line(line, self._line)]
         elif odd:
             found = [self._read_line(before[1] + digits, self._line)]
-        elif not digits:  # a comment or an empty line between the two
+        elif not digits:  # a comment or an empty line between the halves
             self._odd = before
             return []
         else:
@@ -205,21 +205,20 @@ class CaptureParser:
         try:
             stamped = split_stamp(line)
             if stamped is None and self.form is Form.STAMPED:
-                raise LineError(f"no time stamp: {shorten(line)}")
-            octets = hex_octets(line if stamped is None else stamped[1])
-            if not octets:
-                raise LineError("a time stamp without octets")
+                raise LineError(f"not a time stamp: {shorten(line)}")
+            data = parse_hex(line if stamped is None else stamped[1])
+            if not data:
+                raise LineError("a time stamp without bytes")
         except LineError as error:
-            octets = (
-                readable_octets(line) if self.form is Form.HEX else b""
-            )  # a stamped line is one chunk: all or nothing
-            self._damaged(number, str(error), used=bool(octets))
-            if not octets:
+            # A time-stamped line is one chunk, so no part of it is used.
+            data = readable_hex(line) if self.form is Form.HEX else b""
+            self._damaged(number, str(error), used=bool(data))
+            if not data:
                 return None
-        return Chunk(octets, None if stamped is None else stamped[0])
+        return Chunk(data, None if stamped is None else stamped[0])
 
     def _read_long_line(self) -> list[Chunk]:
-        """Hex without line ends (`xxd -p | tr -d '\\n'`) is read piece by piece; a line of any other sort is lost."""
+        """Hex without line ends (`xxd -p | tr -d '\\n'`) is read piece by piece; any other long line is left out."""
         text, self._rest = self._rest.decode("utf-8", "replace"), b""
         text, comment, _ = text.partition("#")
         self._skipping = bool(comment)
@@ -229,36 +228,36 @@ class CaptureParser:
         try:
             if self.form is Form.STAMPED:
                 raise LineError(f"longer than {_LONGEST_LINE} characters")
-            octets = hex_octets(digits)
+            data = parse_hex(digits)
         except LineError as error:
             self._damaged(self._line + 1, str(error))
             self._skipping, self._rest = True, b""
             return []
-        return [Chunk(octets, None)] if octets else []
+        return [Chunk(data, None)] if data else []
 
-    def _damaged(self, line: int, words: str, *, used: bool = False) -> None:
+    def _damaged(self, line: int, message: str, *, used: bool = False) -> None:
         self.damaged += 1
         if len(self.problems) < _PROBLEMS_KEPT:
-            self.problems.append(Problem(line, words, used))
+            self.problems.append(Problem(line, message, used))
 
 
 def quick_line(line: str) -> tuple[bytes, datetime] | None:
-    """Octets and time stamp of a line as CaptureWriter writes it; None for one that may be anything.
+    """Bytes and time stamp of a line as CaptureWriter writes it; None for any other line.
 
-    `2026-11-22T17:00:10.123Z 7EA0…` alone has a T, and Z and a blank, at these places; what neither `fromisoformat`
-    nor `fromhex` refuses then is what the slow way finds.
+    Only `2026-11-22T17:00:10.123Z 7EA0…` has a T, and a Z with a blank, at these places. If `fromisoformat` and
+    `fromhex` accept it too, the slow way gives the same result.
     """
     if line[23:25] != "Z " or line[10] != "T" or not _QUICK_FROM <= line < _QUICK_BEFORE:
         return None
     try:
-        octets = bytes.fromhex(line[25:])
-        return (octets, datetime.fromisoformat(line[:24])) if octets else None
+        data = bytes.fromhex(line[25:])
+        return (data, datetime.fromisoformat(line[:24])) if data else None
     except ValueError:
         return None
 
 
 class CaptureReader:
-    """The chunks of a capture, in order, read once. `form`, `problems` and `damaged` as the parser's."""
+    """The chunks of a capture in order; they can be read once. `form`, `problems`, `damaged`: see CaptureParser."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -280,7 +279,7 @@ class CaptureReader:
         return self._parser.damaged
 
     def __iter__(self) -> Iterator[Chunk]:
-        # A pipe hands over what is there; a file, a block.
+        # A pipe gives what has come so far, a file gives a block.
         read = getattr(self._stream, "read1", self._stream.read)
         while data := read(BLOCK):
             yield from self._parser.feed(data)
@@ -290,27 +289,27 @@ class CaptureReader:
 def read_capture(stream: BinaryIO) -> CaptureReader:
     """Read a capture from a file or from standard input, opened in binary mode.
 
-    Iterating raises NotACapture (a SourceError) for what is none, and OSError as reading does.
+    The iteration raises NotACapture (a SourceError) for any other file, and OSError if reading fails.
     """
     return CaptureReader(stream)
 
 
 class CaptureWriter:
-    """Appends chunks to a file, one line each, so that a kill costs at most the line that was being written.
+    """Appends chunks to a file, one line each. If the process is killed, at most the last line is lost.
 
-    Each line is one write; the disk is told to keep it at most once a second and at the end. Raises SourceError when
-    the file holds something other than time-stamped hex, OSError when it cannot be written.
+    Each line is one write. The file is synced to disk at most once a second, and at the end. Raises SourceError if the
+    file has anything other than time-stamped hex, OSError if it cannot be written.
     """
 
     def __init__(self, path: str | Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._path = Path(path)
         self._monotonic = monotonic
         self.lines = 0
-        self.octets = 0
-        fits = self._check_and_find_end()
+        self.size = 0
+        ends_whole = self._check_and_find_end()
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._on_disk = stat.S_ISREG(os.fstat(self._file).st_mode)
-        self._torn = not fits
+        self._torn = not ends_whole
         self._synced = monotonic()
 
     def append(self, chunk: Chunk) -> None:
@@ -320,7 +319,7 @@ class CaptureWriter:
         if not chunk.data:
             return
         stamp = chunk.received.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        # Behind a half line, a line's end first: then that one is a damaged line, and this one is whole.
+        # After half a line, first a line end: then only that line is damaged.
         line = ("\n" if self._torn else "") + f"{stamp} {chunk.data.hex().upper()}\n"
         self._torn = True
         written = os.write(self._file, line.encode())
@@ -328,12 +327,12 @@ class CaptureWriter:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self._torn = False
         self.lines += 1
-        self.octets += len(chunk.data)
+        self.size += len(chunk.data)
         if self._monotonic() - self._synced >= _SYNC_EVERY:
             self._sync()
 
     def close(self) -> None:
-        """Have the disk keep what was written; closing twice is harmless."""
+        """Sync the file to disk and close it; closing twice is harmless."""
         if self._file < 0:
             return
         try:
@@ -344,11 +343,11 @@ class CaptureWriter:
 
     def _sync(self) -> None:
         self._synced = self._monotonic()
-        if self._on_disk:  # a pipe or /dev/stdout knows no fsync
+        if self._on_disk:  # a pipe or /dev/stdout has no fsync
             os.fsync(self._file)
 
     def _check_and_find_end(self) -> bool:
-        """True when the file ends in a whole line, or there is nothing in it yet."""
+        """True if the file ends in a whole line, or is empty or new."""
         if not self._path.is_file():
             return True
         with self._path.open("rb") as file:
@@ -358,9 +357,9 @@ class CaptureWriter:
             found = identify(head)
             torn_start = b"\n" not in head and head[:2] == b"20" and len(head) < _ENOUGH
             if found is not Form.STAMPED and not torn_start:
-                name = found.words if isinstance(found, NotACapture) else f"a capture as {found.value}"
+                name = found.what if isinstance(found, NotACapture) else f"a capture as {found.value}"
                 raise SourceError(
-                    f"{self._path} is {name}; time-stamped hex cannot be appended to it: give another file"
+                    f"{self._path} is {name}; time-stamped hex cannot be appended to it: name another file"
                 )
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"

@@ -1,4 +1,4 @@
-"""FileSource: at full speed, followed, paced; no sleeping."""
+"""FileSource: at full speed, followed, paced; without sleeping."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STAMP = datetime(2026, 11, 1, 12, 0, 0, tzinfo=UTC)
 RAW = b"\x7e\xa0\x02\x7e"
 
 
-def line(octets: str, seconds: float = 0) -> str:
-    return f"{(STAMP + timedelta(seconds=seconds)).isoformat(timespec='milliseconds')} {octets}\n"
+def line(data: str, seconds: float = 0) -> str:
+    return f"{(STAMP + timedelta(seconds=seconds)).isoformat(timespec='milliseconds')} {data}\n"
 
 
 class Pauses:
-    """Does the next step each time that the source waits, then stops it."""
+    """Does the next step each time that the source waits, and stops it after the last."""
 
     def __init__(self, *steps: Callable[[], object]) -> None:
         self.steps = list(steps)
@@ -67,12 +67,12 @@ def test_full_speed(path: Path) -> None:
     assert not FileSource(str(path)).live
 
 
-def test_raw_octets_have_no_time(path: Path) -> None:
+def test_raw_bytes_have_no_time(path: Path) -> None:
     path.write_bytes(RAW)
     assert run(path)[0] == [Chunk(RAW, None)]
 
 
-def test_damaged_lines_are_kept_for_the_words(path: Path) -> None:
+def test_damaged_lines_are_listed(path: Path) -> None:
     path.write_text(line("7EA0") + line("7"))
     source = FileSource(str(path))
     assert len(list(source.chunks(threading.Event(), lambda event: None))) == 1
@@ -91,23 +91,23 @@ def test_stopping(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "what"),
     [
-        (b"", "is no capture: it is empty"),
-        (b"\x89PNG\r\n\x1a\n", "is no capture: it is a PNG picture"),
-        (b"/KFM5KAIFA-METER\r\n\r\n!E47C\r\n", "is no capture: it is a P1 telegram"),
+        (b"", "empty"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+        (b"/KFM5KAIFA-METER\r\n\r\n!E47C\r\n", "a P1 telegram"),
     ],
 )
-def test_what_is_no_capture_is_named(path: Path, content: bytes, words: str) -> None:
+def test_another_file_is_named(path: Path, content: bytes, what: str) -> None:
     path.write_bytes(content)
     with pytest.raises(NotACapture) as caught:
         run(path)
-    assert words in str(caught.value)
+    assert what in str(caught.value)
     assert str(path) in str(caught.value)
 
 
-def test_what_cannot_be_read_is_told_in_words(path: Path) -> None:
-    with pytest.raises(SourceError, match="there is no file"):
+def test_a_path_that_cannot_be_read_is_named(path: Path) -> None:
+    with pytest.raises(SourceError, match=str(path)):
         run(path)
     with pytest.raises(SourceError, match="is a directory"):
         run(path.parent)
@@ -126,14 +126,14 @@ def test_urls(path: Path) -> None:
 # --- pace
 
 
-def test_pace_waits_as_long_as_it_took(path: Path) -> None:
+def test_pace_waits_as_long_as_the_recording_took(path: Path) -> None:
     path.write_text(line("01") + line("02", 10) + line("03", 10.5) + line("04", 3600))
     pauses = Pauses(*[lambda: None] * 3)
     assert [chunk.data for chunk in run(path, pauses, pace=True)[0]] == [b"\x01", b"\x02", b"\x03", b"\x04"]
     assert pauses.waits == [10.0, 0.5, 3589.5]
 
 
-def test_pace_does_not_wait_when_the_recorders_clock_was_set_back(path: Path) -> None:
+def test_pace_does_not_wait_when_the_clock_of_the_recorder_was_set_back(path: Path) -> None:
     path.write_text(line("01", 100) + line("02") + line("03", 1))
     pauses = Pauses(lambda: None)
     assert len(run(path, pauses, pace=True)[0]) == 3
@@ -147,7 +147,7 @@ def test_pace_ends_when_stopped(path: Path) -> None:
 
 def test_pace_needs_time_stamps(path: Path) -> None:
     path.write_bytes(RAW)
-    with pytest.raises(SourceError, match=r"no time stamps.*leave out pace=1"):
+    with pytest.raises(SourceError, match=r"no time stamps.*pace=1"):
         run(path, pace=True)
 
 
@@ -162,7 +162,7 @@ def append(path: Path, text: str | bytes) -> Callable[[], object]:
     return step
 
 
-def test_follow_gives_what_is_there_and_what_comes(path: Path) -> None:
+def test_follow_yields_what_the_file_has_and_what_is_appended(path: Path) -> None:
     path.write_text(line("01"))
     whole = line("02", 1)
     pauses = Pauses(append(path, whole[:20]), append(path, whole[20:]), lambda: None)
@@ -170,12 +170,12 @@ def test_follow_gives_what_is_there_and_what_comes(path: Path) -> None:
     assert chunks == [Chunk(b"\x01", STAMP), Chunk(b"\x02", STAMP + timedelta(seconds=1))]
 
 
-def test_follow_dates_only_what_came_while_looking(path: Path) -> None:
+def test_follow_gives_a_time_only_to_what_is_appended(path: Path) -> None:
     path.write_bytes(RAW)
     assert run(path, Pauses(append(path, RAW)), follow=True)[0] == [Chunk(RAW, None), Chunk(RAW, NOW)]
 
 
-def test_follow_waits_for_a_file_that_is_not_there(path: Path) -> None:
+def test_follow_waits_for_a_file_that_does_not_exist(path: Path) -> None:
     pauses = Pauses(lambda: None, lambda: None, append(path, line("01")))
     chunks, events = run(path, pauses, follow=True)
     assert chunks == [Chunk(b"\x01", STAMP)]

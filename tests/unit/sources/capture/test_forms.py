@@ -1,4 +1,4 @@
-"""Captures in their three forms, and what is no capture."""
+"""Captures in their three forms, and files that are not captures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(content: bytes) -> tuple[bytes, list[Chunk], list[Problem]]:
 # --- the three forms
 
 
-def test_raw_octets_come_as_they_are() -> None:
+def test_raw_bytes_are_not_changed() -> None:
     assert identify(FRAME) is Form.RAW
     assert read(FRAME * 3000) == (FRAME * 3000, *read(FRAME * 3000)[1:])
     assert all(chunk.received is None for chunk in read(FRAME)[1])
@@ -55,8 +55,8 @@ def test_raw_octets_come_as_they_are() -> None:
     ],
 )
 def test_hex_text(text: str) -> None:
-    octets, chunks, problems = read(text.encode())
-    assert (octets, problems) == (FRAME, [])
+    data, chunks, problems = read(text.encode())
+    assert (data, problems) == (FRAME, [])
     assert all(chunk.received is None for chunk in chunks)
     assert identify(text.encode()) is Form.HEX
 
@@ -74,13 +74,13 @@ def test_stamped_hex(stamp: str) -> None:
     assert read(f"{stamp} {HEX}\n".encode()) == (FRAME, [Chunk(FRAME, WHEN)], [])
 
 
-def test_stamps_need_no_fraction_and_stay_in_utc() -> None:
+def test_stamps_need_no_fraction_and_become_utc() -> None:
     chunk = read(f"2026-11-22T18:00:10+01:00  {HEX}  # comment\r\n".encode())[1][0]
     assert chunk.received == WHEN.replace(microsecond=0)
     assert chunk.received.tzinfo is UTC
 
 
-def test_a_stamp_on_the_second_page_makes_it_the_third_form() -> None:
+def test_a_stamp_after_many_comments_decides_the_form() -> None:
     content = b"# nothing yet\n" * 10_000 + f"{STAMP} {HEX}\n".encode()
     assert read(content)[1] == [Chunk(FRAME, WHEN)]
 
@@ -100,47 +100,47 @@ def test_any_slicing_of_the_file_gives_the_same(form: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "part"),
     [
-        (f"{STAMP} {HEX[:-1]}", "odd number of hex digits"),
-        (f"{STAMP} 7EXX", "no hex: '7EXX'"),
-        (STAMP, "without octets"),
-        (STAMP[:9], "no time stamp"),
-        (f"2026-13-22T17:00:10Z {HEX}", "no time stamp"),
-        (f"2026-11-22T17:00:10 {HEX}", "without its zone"),
-        (f"0001-01-01T00:00:00+23:00 {HEX}", "no time stamp"),
-        (f"9999-12-31T23:30:00Z {HEX}", "a time stamp of no reading"),
-        (f"1969-12-31T23:59:59Z {HEX}", "a time stamp of no reading"),
-        (HEX, "no time stamp"),
+        (f"{STAMP} {HEX[:-1]}", "odd number"),
+        (f"{STAMP} 7EXX", "'7EXX'"),
+        (STAMP, "without bytes"),
+        (STAMP[:9], "not a time stamp"),
+        (f"2026-13-22T17:00:10Z {HEX}", "not a time stamp"),
+        (f"2026-11-22T17:00:10 {HEX}", "time zone"),
+        (f"0001-01-01T00:00:00+23:00 {HEX}", "not a time stamp"),
+        (f"9999-12-31T23:30:00Z {HEX}", "no reading"),
+        (f"1969-12-31T23:59:59Z {HEX}", "no reading"),
+        (HEX, "not a time stamp"),
         ("\x1b[31m rubbish", "\\x1b"),
     ],
 )
-def test_a_damaged_line_costs_that_line(line: str, words: str) -> None:
+def test_only_the_damaged_line_is_lost(line: str, part: str) -> None:
     good = f"{STAMP} {HEX}\n"
-    octets, chunks, problems = read((good + line + "\n" + good).encode())
+    data, chunks, problems = read((good + line + "\n" + good).encode())
     assert chunks == [Chunk(FRAME, WHEN)] * 2
-    assert octets == FRAME * 2
+    assert data == FRAME * 2
     assert [problem.line for problem in problems] == [2]
-    assert words in str(problems[0])
+    assert part in str(problems[0])
     assert str(problems[0]).startswith("line 2: ")
     assert "\x1b" not in str(problems[0])
 
 
-def test_a_damaged_line_of_hex_text_costs_that_line() -> None:
-    octets, _, problems = read(f"{HEX}\n{HEX[:-1]}\n{HEX}\nXX XX\n{HEX}".encode())
-    assert octets == FRAME * 3
+def test_only_the_damaged_line_of_hex_text_is_lost() -> None:
+    data, _, problems = read(f"{HEX}\n{HEX[:-1]}\n{HEX}\nXX XX\n{HEX}".encode())
+    assert data == FRAME * 3
     assert [problem.line for problem in problems] == [2, 4]
 
 
 @pytest.mark.parametrize("damage", [b"\x00" * 500, b"\xff\xfe\x01", b"\xc3"])
-def test_octets_that_are_no_text_cost_their_line_too(damage: bytes) -> None:
+def test_bytes_that_are_not_text_damage_only_their_line(damage: bytes) -> None:
     good = f"{STAMP} {HEX}\n".encode()
     for at in (0, 10, 40, len(good) - 1):
-        octets, chunks, problems = read(good * 3 + good[:at] + damage + good[at:] + good)
-        assert (octets, len(chunks), [problem.line for problem in problems]) == (FRAME * 4, 4, [4])
+        data, chunks, problems = read(good * 3 + good[:at] + damage + good[at:] + good)
+        assert (data, len(chunks), [problem.line for problem in problems]) == (FRAME * 4, 4, [4])
     hex_text = (HEX + "\n").encode()
-    octets, _, problems = read(hex_text * 90 + damage + hex_text * 9)
-    assert (octets, [problem.line for problem in problems]) == (FRAME * 98, [91])
+    data, _, problems = read(hex_text * 90 + damage + hex_text * 9)
+    assert (data, [problem.line for problem in problems]) == (FRAME * 98, [91])
 
 
 def test_line_numbers_go_on_over_blocks() -> None:
@@ -149,21 +149,21 @@ def test_line_numbers_go_on_over_blocks() -> None:
     assert [problem.line for problem in read("\n".join(lines).encode())[2]] == [4322]
 
 
-def test_problems_are_counted_and_not_all_kept() -> None:
+def test_all_problems_are_counted_and_a_hundred_kept() -> None:
     reader = read_capture(io.BytesIO((f"{STAMP} {HEX}\n" + f"{STAMP} 7\n" * 5000).encode()))
     assert len(list(reader)) == 1
     assert reader.damaged == 5000
     assert len(reader.problems) == 100
 
 
-def test_an_address_is_not_taken_for_octets() -> None:
-    assert "leave them out" in name_content(b"00000000: 7ea0 2701 0201 105a 87e6 e700  ~.'....Z....\n")
+def test_an_address_is_not_read_as_bytes() -> None:
+    assert "addresses" in name_content(b"00000000: 7ea0 2701 0201 105a 87e6 e700  ~.'....Z....\n")
     assert isinstance(identify(b"00000000: 7ea0 2701 0201\n"), NotACapture)
     assert isinstance(identify(b"00000000  7e a0 27 01 02 01  |~.'...|\n"), NotACapture)
     assert isinstance(identify(b"0000000 7e a0 27 01\n0000004 02 01\n"), NotACapture)
 
 
-def test_line_numbers_go_on_however_the_file_is_sliced() -> None:
+def test_line_numbers_are_right_for_any_slicing() -> None:
     content = f"# a\n\n\n{STAMP} {HEX}\n\n\n{STAMP} 7\n".encode()
     for size in (1, 2, 5, 1000):
         parser = CaptureParser()
@@ -177,7 +177,7 @@ def test_line_numbers_go_on_however_the_file_is_sliced() -> None:
 
 
 class Repeated(io.RawIOBase):
-    """The same octets over and over, up to a size; holds nothing."""
+    """The same bytes again and again, up to a size, without storing them."""
 
     def __init__(self, unit: bytes, total: int) -> None:
         self._page = unit * (70_000 // len(unit) + 1)
@@ -196,7 +196,7 @@ class Repeated(io.RawIOBase):
 
 
 @pytest.mark.parametrize("unit", [FRAME, HEX.encode() + b"\n", HEX.encode(), f"{STAMP} {HEX}\n".encode(), b"7EA0 "])
-def test_memory_stays_flat(unit: bytes) -> None:
+def test_memory_does_not_grow(unit: bytes) -> None:
     tracemalloc.start()
     try:
         count = sum(
@@ -215,19 +215,19 @@ def test_hex_without_line_ends_loses_nothing() -> None:
     assert read(text)[0] == FRAME * 40_000
 
 
-def test_an_endless_line_of_something_else_costs_that_line() -> None:
+def test_only_an_endless_line_of_other_text_is_lost() -> None:
     text = f"{STAMP} {HEX}\n".encode() + b"x" * (3 << 20) + b"\n\n" + f"{STAMP} {HEX}\n".encode()
-    octets, _, problems = read(text)
-    assert octets == FRAME * 2
+    data, _, problems = read(text)
+    assert data == FRAME * 2
     assert [problem.line for problem in problems] == [2]
     assert [p.line for p in read(text + b"7\n")[2]] == [2, 5]
 
 
-# --- what is no capture
+# --- not a capture
 
 
 @pytest.mark.parametrize(
-    ("head", "words"),
+    ("head", "what"),
     [
         (b"", "empty"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "a PNG picture"),
@@ -239,38 +239,38 @@ def test_an_endless_line_of_something_else_costs_that_line() -> None:
         (b'{"a": 1}\n', "JSON"),
         (b"<?xml version='1.0'?>", "XML"),
         (b"<!DOCTYPE html><html>", "HTML"),
-        (b"Dear meter,\nhow are you?\n", "text that is no hex: 'Dear meter,'"),
-        ("blåbærsyltetøy\n".encode(), "text that is no hex"),
+        (b"Dear meter,\nhow are you?\n", "'Dear meter,'"),
+        ("blåbærsyltetøy\n".encode(), "text"),
         ("7EA0".encode("utf-16"), "UTF-16"),
         (b"/KFM5KAIFA-METER\r\n\r\n1-3:0.2.8(42)\r\n1-0:1.8.0(001.1*kWh)\r\n!E47C\r\n", "a P1 telegram"),
         (b"1.8.0(001.1*kWh)\r\n1-0:1.7.0(01.19*kW)\r\n!E47C\r\n", "a P1 telegram"),
         (bytes.fromhex("1b1b1b1b01010101760512"), "SML"),
         (bytes.fromhex("68fafa6853ff000167db08"), "M-Bus"),
-        (b"# only a comment\n\n", "without a single octet"),
+        (b"# only a comment\n\n", "only blanks and comments"),
     ],
 )
-def test_other_things_are_named(head: bytes, words: str) -> None:
+def test_other_files_are_named(head: bytes, what: str) -> None:
     found = identify(head)
     assert isinstance(found, NotACapture)
-    assert words in found.words
+    assert what in found.what
     with pytest.raises(NotACapture, match=None) as caught:
         list(read_capture(io.BytesIO(head)))
-    assert caught.value.words == found.words
+    assert caught.value.what == found.what
 
 
-def test_octets_without_a_flag_are_left_for_the_deframer_to_judge() -> None:
+def test_bytes_without_a_flag_are_raw() -> None:
     assert identify(b"\x00\x01\x02\xf0") is Form.RAW
-    assert name_content(b"\x00\x01\x02\xf0") == "raw octets"
+    assert name_content(b"\x00\x01\x02\xf0") == Form.RAW.value
 
 
-def test_real_octets_are_raw_wherever_they_begin() -> None:
+def test_bytes_of_a_meter_are_raw_wherever_they_begin() -> None:
     for name in expected():
-        octets = b"".join(frames_of(name))
-        for cut in range(len(octets) - 60):
-            assert identify(octets[cut:]) is Form.RAW
+        data = b"".join(frames_of(name))
+        for cut in range(len(data) - 60):
+            assert identify(data[cut:]) is Form.RAW
 
 
-def test_a_capture_cut_anywhere_is_still_one() -> None:
+def test_a_capture_is_recognised_wherever_it_is_cut() -> None:
     for cut in range(2, len(FRAME)):
         assert identify(FRAME[:cut]) is Form.RAW
     for cut in range(1, len(HEX)):
@@ -286,17 +286,17 @@ def path(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "x.hex"
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_what_was_written_can_be_read(path: Path) -> None:
     chunks = [Chunk(bytes([i]) * (i + 1), WHEN + timedelta(milliseconds=i)) for i in range(200)]
     with CaptureWriter(path) as writer:
         for chunk in chunks:
             writer.append(chunk)
     assert list(read_capture(path.open("rb"))) == chunks
-    assert (writer.lines, writer.octets) == (200, sum(range(1, 201)))
+    assert (writer.lines, writer.size) == (200, sum(range(1, 201)))
     assert path.read_text().splitlines()[0] == "2026-11-22T17:00:10.123Z 00"
 
 
-def test_appending_keeps_what_is_there(path: Path) -> None:
+def test_appending_keeps_the_content(path: Path) -> None:
     for _ in range(3):
         with CaptureWriter(path) as writer:
             writer.append(Chunk(FRAME, WHEN))
@@ -309,10 +309,10 @@ def test_after_a_kill_in_the_middle_of_a_line_nothing_else_is_lost(path: Path) -
         path.write_text(line + line[:cut])
         with CaptureWriter(path) as writer:
             writer.append(Chunk(FRAME, WHEN))
-        octets, chunks, problems = read(path.read_bytes())
+        data, chunks, problems = read(path.read_bytes())
         assert chunks[0] == chunks[-1] == Chunk(FRAME, WHEN)
         assert len(chunks) + len(problems) == 3
-        assert octets.startswith(FRAME) and octets.endswith(FRAME)
+        assert data.startswith(FRAME) and data.endswith(FRAME)
 
 
 def test_a_file_that_is_only_a_half_line_is_still_appended_to(path: Path) -> None:
@@ -323,14 +323,14 @@ def test_a_file_that_is_only_a_half_line_is_still_appended_to(path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [FRAME, HEX.encode(), b"\x89PNG\r\n\x1a\n", b"Dear diary,\n"])
-def test_nothing_is_appended_to_another_sort_of_file(path: Path, content: bytes) -> None:
+def test_nothing_is_appended_to_another_kind_of_file(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(SourceError, match="give another file"):
+    with pytest.raises(SourceError, match="another file"):
         CaptureWriter(path)
     assert path.read_bytes() == content
 
 
-def test_the_disk_is_told_once_a_second_at_most_and_at_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_synced_at_most_once_a_second_and_at_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, synced = [0.0], []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(now[0]))
     with CaptureWriter(path, monotonic=lambda: now[0]) as writer:
@@ -356,7 +356,7 @@ def test_a_chunk_without_a_time_is_refused(path: Path) -> None:
         writer.append(Chunk(b"\x7e", None))
 
 
-def test_hex_text_may_be_broken_in_the_middle_of_an_octet() -> None:
+def test_hex_text_may_have_a_line_end_within_a_byte() -> None:
     digits = (FRAME * 3).hex()
     for width in (33, 7, 32):
         folded = "\n".join(digits[i : i + width] for i in range(0, len(digits), width)) + "\n"
@@ -365,12 +365,19 @@ def test_hex_text_may_be_broken_in_the_middle_of_an_octet() -> None:
         assert reader.damaged == 0
 
 
-def test_a_bad_digit_in_a_line_of_many_frames_costs_one_of_them() -> None:
+def test_a_wrong_digit_in_a_line_of_many_frames_damages_one_of_them() -> None:
     digits = FRAME.hex()
     line = f"{digits}{digits[:20]}XX{digits[22:]}{digits}\n"
     reader = read_capture(io.BytesIO(line.encode()))
-    octets = b"".join(chunk.data for chunk in reader)
-    assert octets == FRAME + FRAME[:10] + FRAME[11:] + FRAME
-    assert [str(problem) for problem in reader.problems] == [
-        f"line 1: no hex: '{digits[:40]}…'; what can be read of it is used"
-    ]
+    data = b"".join(chunk.data for chunk in reader)
+    assert data == FRAME + FRAME[:10] + FRAME[11:] + FRAME
+    (problem,) = reader.problems
+    assert (problem.line, problem.used) == (1, True)
+    assert digits[:40] in str(problem)
+
+
+def test_a_damaged_line_of_one_frame_is_left_out() -> None:
+    line = f"{FRAME.hex()[:20]}XX{FRAME.hex()[22:]}\n"
+    reader = read_capture(io.BytesIO(line.encode() + FRAME.hex().encode()))
+    assert b"".join(chunk.data for chunk in reader) == FRAME
+    assert [problem.used for problem in reader.problems] == [False]

@@ -39,7 +39,7 @@ def began_with(folder: Path, finds: str) -> str:
     """Run one process; returns what its source remembered at the start."""
     outbox = Outbox(folder / "outbox.sqlite")
     try:
-        source = Learning(finds)
+        source = Finding(finds)
         SourceWorker(source, Link(source.name, "/dev/ttyUSB0"), outbox, Settings(outbox=folder / "outbox.sqlite")).run(
             threading.Event()
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from exporter.limiter import OnceAMinute
 from exporter.outbox.chunk import KeyOf, lines_in
 from exporter.outbox.queue import ROW_LINES, Outbox
 
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 MOST_LINES: Final = 50_000
 """Some half an hour of ten meters, and no more than 20 MB."""
-_WORDS_EVERY_S: Final = 60.0
 
 
 class Straight:
@@ -37,7 +36,7 @@ class Straight:
         self._lock = threading.Lock()
         self._order = threading.RLock()
         self._going_back = False
-        self._next_words = 0.0
+        self._refusing = OnceAMinute()
 
     def put(self, rows: Iterable[tuple[bytes, str]], why: str) -> int:
         """Take rows that the outbox refused for this reason; return how many of the oldest lines had to go for them."""
@@ -49,8 +48,7 @@ class Straight:
                 self._lines.popleft()
             self._gone += lost
             waiting = len(self._lines)
-        if time.monotonic() >= self._next_words:
-            self._next_words = time.monotonic() + _WORDS_EVERY_S
+        if self._refusing.due():
             log.error(
                 "The outbox takes nothing (%s). Readings go straight to InfluxDB: %d lines wait in memory, and are "
                 "lost if this is stopped before it takes them.",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from exporter.limiter import OnceAMinute
 from exporter.outbox import state_table
 from exporter.outbox.batch import Batch, RefusedLine, Status
 from exporter.outbox.checks import Row, number, row_of, tally, whole
@@ -81,7 +82,7 @@ class Outbox:
         self._news = threading.Condition()
         self._arrived = True  # what was left from the last time is news too
         self._dropped_unsaid = 0
-        self._next_word = 0.0
+        self._dropping = OnceAMinute()
         self._file = OutboxFile(path, read_only=read_only, clock=clock, patient=patient, key_of=key_of)
 
     # --- in -------------------------------------------------------------------------------------------------
@@ -405,8 +406,7 @@ class Outbox:
     def _say_dropped(self, dropped: int) -> None:
         """Say that lines were dropped: the first time at once, then once a minute with the sum."""
         self._dropped_unsaid += dropped
-        now = time.monotonic()
-        if not self._dropped_unsaid or now < self._next_word:
+        if not self._dropped_unsaid or not self._dropping.due():
             return
         log.error(
             "The outbox %s is full: its oldest %d lines were dropped. Let InfluxDB answer again, "
@@ -415,7 +415,6 @@ class Outbox:
             self._dropped_unsaid,
         )
         self._dropped_unsaid = 0
-        self._next_word = now + 60
 
 
 def _damaged_lines(row: Row) -> list[tuple[str, str]]:

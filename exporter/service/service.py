@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from exporter import __version__
 from exporter.derive import points
 from exporter.derive.derivations import backlog_threshold_lines, last_heard, limit_lines
+from exporter.limiter import OnceAMinute
 from exporter.meters import safe_text
 from exporter.model import point
 from exporter.model.calendar import to_ms
@@ -38,7 +39,6 @@ from exporter.service.metrics import ReadingAges, exporter_fields
 from exporter.service.piggyback import Aboard
 from exporter.service.source_worker import SourceWorker
 from exporter.service.status_socket import StatusServer, socket_path
-from exporter.sinks.backoff import Minute
 from exporter.sinks.influx.client import Client
 from exporter.sinks.writer import Writer
 from exporter.sources.contract import Source
@@ -95,7 +95,7 @@ class Service:
         self._writer = self._make_writer(settings)
         self._ages = ReadingAges(self._heard_before())
         self._source_marks = [SourceMarks(worker.link) for worker in self.workers]
-        self._outbox_words = Minute()
+        self._outbox_words = OnceAMinute()
         self._last_status = self._first_status()
         self._line_marks = LineMarks(self._last_status.dropped_lines)
 

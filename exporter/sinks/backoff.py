@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["Minute", "OutboxTrouble", "pause"]
+__all__ = ["OutboxTrouble", "pause"]
 
 log = logging.getLogger(__name__)
 
@@ -20,26 +20,6 @@ def pause(failures: int) -> float:
     """Seconds before the next try: exponential, with jitter, up to a minute."""
     # The exponent is bounded as well: failures go on for ever.
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)
-
-
-class Minute:
-    """What is said at once, and then at most once a minute."""
-
-    def __init__(self) -> None:
-        self._next: float | None = None
-
-    def due(self) -> bool:
-        """Whether it is to be said now."""
-        now = time.monotonic()
-        if self._next is not None and now < self._next:
-            return False
-        self._next = now + 60
-        return True
-
-    def over(self) -> bool:
-        """Forget it; tell whether there was something to forget."""
-        was, self._next = self._next is not None, None
-        return was
 
 
 class OutboxTrouble:

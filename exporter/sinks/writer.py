@@ -23,10 +23,11 @@ from typing import Protocol, TypeAlias
 
 import tenacity
 
+from exporter.limiter import OnceAMinute
 from exporter.outbox.batch import Batch
 from exporter.outbox.memory_queue import Straight
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.sinks.backoff import Minute, OutboxTrouble, pause
+from exporter.sinks.backoff import OutboxTrouble, pause
 from exporter.sinks.influx.answers import Outcome, Verdict, clean
 from exporter.sinks.writer_status import WriterState, WriterStatus
 
@@ -114,8 +115,8 @@ class Writer:
         self._status = WriterStatus()
         self._sent: _Sent | None = None  # what could not be removed from the outbox yet
         self._trouble = OutboxTrouble(pause)
-        self._failing = Minute()
-        self._rejecting = Minute()
+        self._failing = OnceAMinute()
+        self._rejecting = OnceAMinute()
 
     def status(self) -> WriterStatus:
         """How it goes; may be called from any thread."""

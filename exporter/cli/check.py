@@ -230,7 +230,7 @@ def _influx(settings: Settings, verdicts: Verdicts) -> None:
         verdicts.note("InfluxDB", "not configured (HAN_INFLUX_URL); until it is, `run` keeps everything in its outbox")
         return
     from exporter.config import SettingsError
-    from exporter.sinks.influx.answers import Verdict
+    from exporter.sinks.contract import Verdict
     from exporter.sinks.influx.client import Client, Unreachable
 
     try:
@@ -246,14 +246,14 @@ def _influx(settings: Settings, verdicts: Verdicts) -> None:
         verdicts.wrong("InfluxDB", str(error))
         return
     except Unreachable as error:
-        verdicts.wrong("InfluxDB", error.words)
+        verdicts.wrong("InfluxDB", error.message)
         return
     verdicts.ok("InfluxDB", f"{client.address} answers{f', version {version}' if version else ''}")
     outcome = client.can_write()
     if outcome.verdict is Verdict.TAKEN:
         verdicts.ok("token", f"may write to bucket {settings.influx_bucket}")
     else:
-        verdicts.wrong("token", outcome.words)
+        verdicts.wrong("token", outcome.message)
 
 
 def _clock(verdicts: Verdicts) -> None:

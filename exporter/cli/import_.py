@@ -30,7 +30,7 @@ from exporter.sources.capture.reader import CaptureParser
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.sinks.influx.bulk_writer import Poster
+    from exporter.sinks.influx.bulk_writer import BulkWriter
     from exporter.sinks.influx.hours import StoredHours
 
 
@@ -49,11 +49,11 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     """
     settings = settings_or_exit(config, **overrides)
     start_logging(settings)
-    from exporter.sinks.influx.bulk_writer import GaveUp, Poster
+    from exporter.sinks.influx.bulk_writer import GaveUp, BulkWriter
     from exporter.sinks.influx.hours import StoredHours
 
     client = client_or_exit(settings)
-    poster, stored = Poster(client, say), StoredHours(client)
+    poster, stored = BulkWriter(client, say), StoredHours(client)
     hours = Hours(settings.outbox_path)
     codes = []
     for file in files:
@@ -75,7 +75,7 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     raise SystemExit(max(codes))
 
 
-def _import(file: Path, settings: Settings, poster: Poster, hours: Hours, stored: StoredHours) -> int:
+def _import(file: Path, settings: Settings, poster: BulkWriter, hours: Hours, stored: StoredHours) -> int:
     tally, parser = Tally(), CaptureParser()
     rejected_before, written_before = poster.rejected, poster.written
     pipeline = Pipeline(file.name, settings, hours, HostClock(), purpose=Purpose.IMPORT, others=stored)
@@ -100,7 +100,7 @@ def _import(file: Path, settings: Settings, poster: Poster, hours: Hours, stored
     rejected = poster.rejected - rejected_before
     say(f"{tally.summary(str(file))}; {poster.written - written_before} points in InfluxDB")
     if rejected:
-        say(f"{rejected} points were rejected by InfluxDB: {'; '.join(poster.words)}")
+        say(f"{rejected} points were rejected by InfluxDB: {'; '.join(poster.reasons)}")
     return EXIT_OK if not rejected and tally.exit_code == EXIT_OK else EXIT_REJECTED
 
 

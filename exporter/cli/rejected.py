@@ -126,7 +126,7 @@ def _lines(settings: Settings) -> Iterator[RefusedLine]:
     try:
         with closing(Outbox(settings.outbox_path, read_only=True)) as outbox:
             below = 1 << 62
-            while some := outbox.rejected(1000, below):
+            while some := outbox.refused(1000, below):
                 yield from some
                 below = some[-1].id
     except OutboxError as error:
@@ -138,7 +138,7 @@ def _print_text(settings: Settings) -> None:
     for one in _lines(settings):
         key = _alike(one)
         if key not in groups:
-            groups[key] = _Group(re.sub(r"(?<=unable to parse )'.*'", "it", one.words), one.at)
+            groups[key] = _Group(re.sub(r"(?<=unable to parse )'.*'", "it", one.message), one.at)
         groups[key].add(one)
     if not groups:
         click.echo("No line is put aside.")
@@ -150,7 +150,7 @@ def _print_text(settings: Settings) -> None:
 
 def _alike(one: RefusedLine) -> str:
     """InfluxDB's words without what differs from line to line: the line itself, texts out of it, and numbers."""
-    return re.sub(r"\d+", "0", re.sub(r"(?<=unable to parse )'.*'|point \S+", "…", one.words))
+    return re.sub(r"\d+", "0", re.sub(r"(?<=unable to parse )'.*'|point \S+", "…", one.message))
 
 
 def _text(group: _Group, zone: ZoneInfo) -> str:
@@ -183,7 +183,7 @@ def _print_json(settings: Settings) -> None:
     click.echo('{"rejected": [', nl=False)
     for number, one in enumerate(_lines(settings)):
         when = datetime.fromtimestamp(one.at, settings.zone).isoformat(timespec="milliseconds")
-        content = {"id": one.id, "at": when, "words": one.words, "line": one.line}
+        content = {"id": one.id, "at": when, "words": one.message, "line": one.line}
         click.echo(f"{',' if number else ''}\n  {json.dumps(content)}", nl=False)
     click.echo("\n]}")
 
@@ -222,7 +222,7 @@ def _chosen(lines: Iterable[RefusedLine], wanted: Ranges, retry: bool) -> tuple[
     """Ranges of ids that are there, and how many damaged lines are left out: of all, these are not sent."""
     ids, damaged = [], 0
     for one in lines:
-        if retry and not wanted and one.words == DAMAGED_ROW:
+        if retry and not wanted and one.message == DAMAGED_ROW:
             damaged += 1
         elif not wanted or any(first <= one.id <= last for first, last in wanted):
             ids.append(one.id)
@@ -246,7 +246,7 @@ def _by_ourselves(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
     try:
         with closing(Outbox(path, key_of=replaced_key)) as outbox:
             if not retry:
-                return outbox.drop_rejected(chosen), 0
+                return outbox.drop_refused(chosen), 0
             retried = send_again(outbox, chosen)
             return retried.lines, retried.left
     except OutboxLockedError as error:

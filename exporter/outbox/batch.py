@@ -34,7 +34,7 @@ class RefusedLine:
     id: int
     at: float
     line: str
-    words: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

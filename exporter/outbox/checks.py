@@ -20,7 +20,7 @@ from exporter.outbox.tables import check_tables, is_newer, is_older
 __all__ = [
     "CHECKED_WHOLE",
     "LAST_ID",
-    "Row",
+    "StoredRow",
     "Tally",
     "check_file",
     "check_gone",
@@ -40,7 +40,7 @@ LAST_ID: Final = 1 << 62
 """So many rows never were; behind the largest number there is, SQLite says that the disk is full."""
 
 
-class Row(NamedTuple):
+class StoredRow(NamedTuple):
     """A row of lines as it is in the file; it may be damaged."""
 
     id: int
@@ -65,12 +65,12 @@ class Tally(NamedTuple):
     rejected_octets: int
 
 
-def row_of(columns: Sequence[object]) -> Row:
+def row_of(columns: Sequence[object]) -> StoredRow:
     """The row of these columns."""
     row_id, enqueued, crc, body, keys, lines = columns
     if not isinstance(body, bytes) or not (keys is None or isinstance(keys, bytes)):
         raise sqlite3.DatabaseError("a row of it holds no lines")
-    row = Row(whole(row_id), number(enqueued), whole(crc), body, keys, whole(lines))
+    row = StoredRow(whole(row_id), number(enqueued), whole(crc), body, keys, whole(lines))
     counts = {part.count(b"\n") + 1 for part in (body, keys) if part is not None}
     if counts != {row.lines} and not row.damaged:
         raise sqlite3.DatabaseError("a row of it holds other lines than it says")

@@ -1,7 +1,7 @@
 """Readings that the outbox could not take (the disk is full, or has become read-only), straight on to InfluxDB.
 
 What went straight went before older lines that wait in the outbox still. Of a point that is written again and again
-(the sum of a day) an older version must not arrive last: the newest that went straight is kept in memory, stands in for
+(the sum of a day) an older version must not arrive last: the newest that went memory is kept in memory, stands in for
 the older ones when these are sent, and goes into the outbox, behind them, as soon as that takes lines again.
 """
 
@@ -25,14 +25,14 @@ MOST_LINES: Final = 50_000
 """Some half an hour of ten meters, and no more than 20 MB."""
 
 
-class Straight:
+class MemoryQueue:
     """Lines in memory: bounded, and lost with the process. Methods may be called from any thread."""
 
     def __init__(self, most_lines: int = MOST_LINES) -> None:
         self._most = most_lines
         self._lines: deque[tuple[str, str]] = deque()  # with their keys
         self._gone = 0  # of the oldest lines, how many have left so far
-        self._newest: dict[str, str] = {}  # what went straight, of points that are replaced
+        self._newest: dict[str, str] = {}  # what went memory, of points that are replaced
         self._lock = threading.Lock()
         self._order = threading.RLock()
         self._going_back = False
@@ -71,7 +71,7 @@ class Straight:
                     self._newest[key] = line
 
     def newest(self, line: str, key: str) -> str:
-        """The version to send in place of a line that waited in the outbox: one that went straight, else itself.
+        """The version to send in place of a line that waited in the outbox: one that went memory, else itself.
 
         To be asked after the line was taken out: what is appended later is behind what `back` appends.
         """
@@ -133,11 +133,11 @@ class OrderedOutbox(Outbox):
     """An outbox that takes back what waits in memory before it takes anything newer: the order of time stays.
 
     So of any meter, whatever waits in `straight` is newer than all that waits here. A disk that takes nothing at the
-    beginning is no reason not to begin: what is read goes straight, and the outbox is used once it can be.
+    beginning is no reason not to begin: what is read goes memory, and the outbox is used once it can be.
     """
 
-    def __init__(self, path: Path, straight: Straight, *, max_bytes: int, key_of: KeyOf | None = None) -> None:
-        self._straight = straight
+    def __init__(self, path: Path, memory: MemoryQueue, *, max_bytes: int, key_of: KeyOf | None = None) -> None:
+        self._memory = memory
         super().__init__(path, max_bytes=max_bytes, patient=True, key_of=key_of)
         if self.why_not:
             log.error(
@@ -150,6 +150,6 @@ class OrderedOutbox(Outbox):
     def append(self, rows: Iterable[tuple[bytes, str]], state: Mapping[str, str | None] | None = None) -> None:
         """As Outbox.append."""
         rows = list(rows)
-        if rows and (self._straight or self._straight.overtaken):
-            self._straight.back(self.append)
+        if rows and (self._memory or self._memory.overtaken):
+            self._memory.back(self.append)
         super().append(rows, state)

@@ -18,7 +18,7 @@ from typing import TypeVar
 from exporter.limiter import OnceAMinute
 from exporter.outbox import state_table
 from exporter.outbox.batch import Batch, RefusedLine, Status
-from exporter.outbox.checks import Row, number, row_of, tally, whole
+from exporter.outbox.checks import StoredRow, number, row_of, tally, whole
 from exporter.outbox.chunk import KeyOf, Line, checksum, keys_in, lines_in, packed
 from exporter.outbox.disk_reserve import is_full, most_octets
 from exporter.outbox.errors import OutboxError, OutboxLockedError
@@ -30,10 +30,10 @@ from exporter.outbox.rows import (
     drop_overtaken,
     give_back,
     pragma,
-    rejected_in,
+    refused_in,
     remove,
     take_out,
-    take_out_rejected,
+    take_out_refused,
     used_bytes,
 )
 from exporter.outbox.salvage import DAMAGED_ROW
@@ -187,7 +187,7 @@ class Outbox:
                 damaged = [row for row in rows if row.damaged]
                 if not damaged:
                     break
-                self._set_damaged_aside(damaged)
+                self._move_damaged_rows(damaged)
                 gone.update((generation, row.id) for row in damaged)
         if not rows:
             return None
@@ -204,9 +204,9 @@ class Outbox:
 
     def _rows(
         self, db: sqlite3.Connection, max_lines: int, newest: bool, gone: Collection[tuple[int, int]]
-    ) -> tuple[list[Row], bool, int]:
+    ) -> tuple[list[StoredRow], bool, int]:
         where, order = ("WHERE sent = 0", "DESC") if newest else ("", "ASC")
-        found: list[Row] = []
+        found: list[StoredRow] = []
         total = 0
         cursor = db.execute(f"SELECT id, enqueued, crc, body, keys, lines FROM chunk {where} ORDER BY id {order}")
         for row in map(row_of, cursor):
@@ -224,7 +224,7 @@ class Outbox:
         self,
         batch: Batch,
         *,
-        rejected: Mapping[int, str] | None = None,
+        refused: Mapping[int, str] | None = None,
         keep: Iterable[int] = (),
     ) -> None:
         """Remove a batch that InfluxDB has taken, in one transaction.
@@ -235,7 +235,7 @@ class Outbox:
         arrive). Refused lines with the key of a line that was taken are removed: they are older versions.
         Raises OutboxError and changes nothing.
         """
-        refused = rejected or {}
+        refused = refused or {}
         aside = [(batch.lines[place], batch.keys[place], words) for place, words in sorted(refused.items())]
         kept = set(keep)
 
@@ -243,7 +243,7 @@ class Outbox:
             if batch.generation == self._file.generation:
                 remove(db, batch, kept)
             drop_overtaken(db, (key for place, key in enumerate(batch.keys) if place not in refused))
-            dropped = self._put_aside(db, aside)
+            dropped = self._add_refused(db, aside)
             give_back(db)
             return dropped
 
@@ -252,7 +252,7 @@ class Outbox:
 
     # --- put aside ------------------------------------------------------------------------------------------
 
-    def _put_aside(self, db: sqlite3.Connection, lines: Sequence[tuple[str, str, str]]) -> int:
+    def _add_refused(self, db: sqlite3.Connection, lines: Sequence[tuple[str, str, str]]) -> int:
         """Put (line, key, words) into `rejected`; return how many old ones were dropped for them."""
         now, dropped = self._clock(), 0
         rows = [(now, line, words, key) for line, key, words in lines]
@@ -267,17 +267,17 @@ class Outbox:
         db.execute("UPDATE tally SET dropped = dropped + ?", (dropped,))
         return dropped
 
-    def _set_damaged_aside(self, rows: Sequence[Row]) -> None:
+    def _move_damaged_rows(self, rows: Sequence[StoredRow]) -> None:
         lines = [line for row in rows for line in _damaged_lines(row)]
 
         def work(db: sqlite3.Connection) -> None:
             delete_rows(db, {row.id for row in rows})
-            self._put_aside(db, [(line, key, DAMAGED_ROW) for line, key in lines])
+            self._add_refused(db, [(line, key, DAMAGED_ROW) for line, key in lines])
 
         self._file.write(work)
         log.error("%d lines in the outbox %s were damaged; they are put aside", len(lines), self.path)
 
-    def rejected(self, limit: int = 100, below: int = 1 << 62) -> list[RefusedLine]:
+    def refused(self, limit: int = 100, below: int = 1 << 62) -> list[RefusedLine]:
         """The lines that were put aside, newest first; those whose id is below a number, to go on from there."""
         query = "SELECT id, at, line, words FROM rejected WHERE id < ? ORDER BY id DESC LIMIT ?"
 
@@ -287,22 +287,22 @@ class Outbox:
 
         return self._ask(work)
 
-    def retry_rejected(self, ids: Ranges) -> int:
+    def retry_unkeyed(self, ids: Ranges) -> int:
         """Put the refused lines that have no key back into the queue, a thousand a transaction; return how many."""
         return self._each(ids, lambda key: not key, lambda db, lines: self._insert(db, lines, {}))
 
-    def drop_rejected(self, ids: Ranges) -> int:
+    def drop_refused(self, ids: Ranges) -> int:
         """Remove refused lines for good, a thousand a transaction; return how many."""
         return self._each(ids, lambda _: True, lambda _db, _lines: 0)
 
-    def retry_replaced(self, ids: Ranges) -> tuple[int, int]:
+    def retry_keyed(self, ids: Ranges) -> tuple[int, int]:
         """Put the refused lines that have a key back into the queue; return how many, and how many were left.
 
         They are left while anything waits: a newer line with the same key may be there, and would be sent first.
         """
 
         def work(db: sqlite3.Connection) -> tuple[int, int, int]:
-            rows = [(row, line.encode(), key) for row, line, key in rejected_in(db, ids) if key]
+            rows = [(row, line.encode(), key) for row, line, key in refused_in(db, ids) if key]
             if tally(db).depth:
                 return 0, len(rows), 0
             db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _, _ in rows])
@@ -323,7 +323,7 @@ class Outbox:
         """
 
         def piece(db: sqlite3.Connection, first: int, last: int) -> tuple[int, int, int]:
-            rows = list(rejected_in(db, [(first, last)], ROW_LINES))
+            rows = list(refused_in(db, [(first, last)], ROW_LINES))
             some = [(row, line.encode(), key) for row, line, key in rows if wanted(key)]
             db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _, _ in some])
             dropped = work(db, [(line, key) for _, line, key in some])
@@ -353,7 +353,7 @@ class Outbox:
             while after < last:
                 done, upto = self._file.write(lambda db, after=after: take_out(db, doomed, mark, after, last))  # type: ignore[misc]
                 waited, after = waited + done, upto
-            aside = self._file.write(lambda db: take_out_rejected(db, doomed, mark))
+            aside = self._file.write(lambda db: take_out_refused(db, doomed, mark))
             self._file.write(give_back)
         return waited, aside
 
@@ -417,14 +417,14 @@ class Outbox:
         self._dropped_unsaid = 0
 
 
-def _damaged_lines(row: Row) -> list[tuple[str, str]]:
+def _damaged_lines(row: StoredRow) -> list[tuple[str, str]]:
     """The lines of a damaged row and, if they can be told, their keys."""
     lines = str(row.body, "utf-8", "replace").split("\n")
     keys = [] if row.keys is None else str(row.keys, "utf-8", "replace").split("\n")
     return list(zip(lines, keys if len(keys) == len(lines) else [""] * len(lines), strict=True))
 
 
-def _older_waits(db: sqlite3.Connection, found: Sequence[Row], newest: bool) -> bool:
+def _older_waits(db: sqlite3.Connection, found: Sequence[StoredRow], newest: bool) -> bool:
     """Whether a row that is older than one of these is left: before them, or between, sent and kept for its turn.
 
     `newest` rows are taken past those that were sent; the oldest are the first there are.

@@ -30,11 +30,11 @@ def retry(outbox: Outbox, ids: Ranges, patience_s: float = 0.0) -> Retried:
     """
     until = time.monotonic() + patience_s
     while True:
-        moved, left = outbox.retry_replaced(ids)
+        moved, left = outbox.retry_keyed(ids)
         if not left or time.monotonic() >= until:
             break
         time.sleep(0.05)
-    return Retried(moved + outbox.retry_rejected(ids), left)
+    return Retried(moved + outbox.retry_unkeyed(ids), left)
 
 
 def ranges(ids: Iterable[int]) -> list[tuple[int, int]]:
@@ -75,7 +75,7 @@ def commands(outbox: Outbox) -> dict[str, Callable[[str], Mapping[str, Any]]]:
 
     def drop(said: str) -> Mapping[str, Any]:
         try:
-            return {"dropped": outbox.drop_rejected(from_text(said))}
+            return {"dropped": outbox.drop_refused(from_text(said))}
         except (OutboxError, ValueError) as error:
             return {"error": str(error)}
 

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 from exporter.outbox.chunk import KeyOf, checksum
 from exporter.outbox.salvage import (
     DAMAGED_ROW,
-    SAVED_ASIDE,
-    surviving_rejected,
+    SALVAGED_NOTE,
+    surviving_refused,
     surviving_rows,
     surviving_state,
 )
@@ -149,10 +149,10 @@ def _fill(db: sqlite3.Connection, damaged: Path, first_id: int, key_of: KeyOf | 
         values = (number, row.enqueued, row.lines, row.sent, crc, row.body, row.keys)
         insert = "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body, keys) VALUES (?, ?, ?, ?, ?, ?, ?)"
         saved += row.lines * db.execute(insert, values).rowcount
-    for one in surviving_rejected(damaged, key_of):
+    for one in surviving_refused(damaged, key_of):
         number = one.id if 0 < one.id < _NO_ID else None
-        known = one.words == DAMAGED_ROW or one.words.endswith(SAVED_ASIDE)
-        words = one.words if known else f"{one.words} {SAVED_ASIDE}"
+        known = one.message == DAMAGED_ROW or one.message.endswith(SALVAGED_NOTE)
+        words = one.message if known else f"{one.message} {SALVAGED_NOTE}"
         insert = "INSERT OR IGNORE INTO rejected (id, at, line, words, key) VALUES (?, ?, ?, ?, ?)"
         aside += db.execute(insert, (number, one.at, one.line, words, one.key)).rowcount
     return Saved(saved, aside)

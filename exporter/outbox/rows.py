@@ -20,10 +20,10 @@ __all__ = [
     "grow_no_more",
     "grows_no_more",
     "pragma",
-    "rejected_in",
+    "refused_in",
     "remove",
     "take_out",
-    "take_out_rejected",
+    "take_out_refused",
     "used_bytes",
 ]
 
@@ -120,7 +120,7 @@ def take_out(
     return removed, rows[-1][0] if rows else last
 
 
-def take_out_rejected(db: sqlite3.Connection, doomed: Callable[[str], bool], mark: str) -> int:
+def take_out_refused(db: sqlite3.Connection, doomed: Callable[[str], bool], mark: str) -> int:
     """Remove doomed lines from those that were put aside; how many."""
     found = db.execute("SELECT id, line FROM rejected WHERE instr(line, ?)", (mark,)).fetchall()
     gone = [(row,) for row, line in found if doomed(line)]
@@ -128,7 +128,7 @@ def take_out_rejected(db: sqlite3.Connection, doomed: Callable[[str], bool], mar
     return len(gone)
 
 
-def rejected_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> Iterator[tuple[int, str, str]]:
+def refused_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> Iterator[tuple[int, str, str]]:
     """Yield id, line and key of the refused lines with these ids, oldest first in each range; -1 means no limit."""
     query = "SELECT id, line, key FROM rejected WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
     for first, last in ids:

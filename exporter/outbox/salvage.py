@@ -21,18 +21,18 @@ from exporter.outbox.state_table import state_crc
 
 __all__ = [
     "DAMAGED_ROW",
-    "SAVED_ASIDE",
-    "Aside",
-    "Row",
+    "SALVAGED_NOTE",
+    "SalvagedLine",
+    "SalvagedRow",
     "may_be_written",
-    "surviving_rejected",
+    "surviving_refused",
     "surviving_rows",
     "surviving_state",
 ]
 
 DAMAGED_ROW: Final = "the outbox file was damaged here (the checksum is wrong): not sent"
 """Words for a line that may not be what was read."""
-SAVED_ASIDE: Final = "(read out of a damaged outbox: look at the line before it is sent again)"
+SALVAGED_NOTE: Final = "(read out of a damaged outbox: look at the line before it is sent again)"
 """Words behind those of a line that was put aside before: it has no checksum."""
 
 _PAGE: Final = 4096
@@ -50,7 +50,7 @@ _MOST_OCTETS: Final = 64 << 20
 Column: TypeAlias = int | float | bytes | None
 
 
-class Row(NamedTuple):
+class SalvagedRow(NamedTuple):
     """A row of lines, as it was appended."""
 
     id: int
@@ -61,13 +61,13 @@ class Row(NamedTuple):
     sent: int
 
 
-class Aside(NamedTuple):
+class SalvagedLine(NamedTuple):
     """A line that was put aside, when, and why."""
 
     id: int
     at: float
     line: str
-    words: str
+    message: str
     key: str
 
 
@@ -142,7 +142,7 @@ class _Pages:
         self._log.close()
 
 
-def surviving_rows(path: Path, key_of: KeyOf | None = None) -> Iterator[Row]:
+def surviving_rows(path: Path, key_of: KeyOf | None = None) -> Iterator[SalvagedRow]:
     """Yield the rows of lines whose checksum is right, in no order; `path` is a damaged outbox. Raises OSError.
 
     A row of version 1 or 2 has no column with keys: they are what `key_of` returns for its lines.
@@ -157,7 +157,7 @@ def surviving_rows(path: Path, key_of: KeyOf | None = None) -> Iterator[Row]:
                     continue
                 if not rest and key_of is not None:
                     keys = _keys_of(body, key_of)
-                yield Row(rowid, float(enqueued), body, keys, body.count(b"\n") + 1, sent)
+                yield SalvagedRow(rowid, float(enqueued), body, keys, body.count(b"\n") + 1, sent)
 
 
 def _keys_of(body: bytes, key_of: KeyOf) -> bytes | None:
@@ -172,7 +172,7 @@ def surviving_state(path: Path) -> Iterator[tuple[str, str]]:
                 yield key.decode(), value.decode()
 
 
-def surviving_rejected(path: Path, key_of: KeyOf | None = None) -> Iterator[Aside]:
+def surviving_refused(path: Path, key_of: KeyOf | None = None) -> Iterator[SalvagedLine]:
     """Yield the refused lines. They have no checksum: what is not text, or not one line, is left out. Raises OSError.
 
     A refused line of version 1 or 2 has no column with a key: it is what `key_of` returns.
@@ -182,7 +182,7 @@ def surviving_rejected(path: Path, key_of: KeyOf | None = None) -> Iterator[Asid
             case [None, float() | int() as at, bytes() as line, bytes() as words, *rest]:
                 try:
                     text, key = line.decode(), _key_of(line.decode(), rest, key_of)
-                    refused = Aside(rowid, float(at), text, words.decode(), key)
+                    refused = SalvagedLine(rowid, float(at), text, words.decode(), key)
                 except ValueError:
                     continue
                 if math.isfinite(at) and text and "\n" not in text and "\0" not in text:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["Aboard"]
+__all__ = ["Piggyback"]
 
 _PATIENCE_S: Final = 2.0
 """What nobody takes along goes by itself then; so long before a meter's next list these lines may be made."""
@@ -18,7 +18,7 @@ _AHEAD_S: Final = 1.0
 """Lines are made so long before their time, to be there when that list comes, at the pace of the last one."""
 
 
-class Aboard:
+class Piggyback:
     """The lines that wait, made each `every` seconds. Times are monotonic; methods may be called from any thread."""
 
     def __init__(self, every: float, now: float) -> None:

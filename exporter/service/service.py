@@ -29,14 +29,14 @@ from exporter.model import point
 from exporter.model.calendar import to_ms
 from exporter.outbox import rejected
 from exporter.outbox.batch import Status
-from exporter.outbox.memory_queue import OrderedOutbox, Straight
+from exporter.outbox.memory_queue import MemoryQueue, OrderedOutbox
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.pipeline.link import Link
 from exporter.service import own_points
 from exporter.service.events import LineMarks, SourceMarks
 from exporter.service.forgetting import forget
 from exporter.service.metrics import ReadingAges, exporter_fields
-from exporter.service.piggyback import Aboard
+from exporter.service.piggyback import Piggyback
 from exporter.service.source_worker import SourceWorker
 from exporter.service.status_socket import StatusServer, socket_path
 from exporter.sinks.influx.client import Client
@@ -78,18 +78,18 @@ class Service:
         self._listen_again = 0.0
         self._limits_told = 0
         self._started = datetime.now(UTC)
-        self._straight = Straight() if settings.influx_url is not None else None
+        self._memory = MemoryQueue() if settings.influx_url is not None else None
         self._outbox: Outbox = (
             Outbox(settings.outbox_path, max_bytes=settings.outbox_max, key_of=point.replaced_key)
-            if self._straight is None
+            if self._memory is None
             else OrderedOutbox(
-                settings.outbox_path, self._straight, max_bytes=settings.outbox_max, key_of=point.replaced_key
+                settings.outbox_path, self._memory, max_bytes=settings.outbox_max, key_of=point.replaced_key
             )
         )
         name_apart(sources)
-        self._aboard = Aboard(METRICS_EVERY_S, time.monotonic())
+        self._piggyback = Piggyback(METRICS_EVERY_S, time.monotonic())
         self.workers = [
-            SourceWorker(source, Link(source.name, url), self._outbox, settings, self._straight, self._aboard)
+            SourceWorker(source, Link(source.name, url), self._outbox, settings, self._memory, self._piggyback)
             for source, url in zip(sources, settings.sources, strict=True)
         ]
         self._writer = self._make_writer(settings)
@@ -120,7 +120,7 @@ class Service:
             ca_cert=settings.influx_ca_cert,
         )
         log.info("writing to %s, bucket %s", client.address, settings.influx_bucket)
-        return Writer(self._outbox, client, straight=self._straight)
+        return Writer(self._outbox, client, memory=self._memory)
 
     def _send(self, writer: Writer) -> None:
         """The writer's thread: what breaks it is said, and it goes on."""
@@ -188,15 +188,15 @@ class Service:
                 worker.tick()
             self._mark()
             self._listen()
-            if self._aboard.due(now):
-                self._aboard.put(self._metrics(), now)
-            elif self._aboard.late(now):
-                self._append(self._aboard.take(now))
+            if self._piggyback.due(now):
+                self._piggyback.put(self._metrics(), now)
+            elif self._piggyback.late(now):
+                self._append(self._piggyback.take(now))
 
     def _wait_until_sent(self) -> None:
         """All has been read: what waits is still sent, however long that takes, unless someone says stop."""
         while self._writer is not None and not self._stop.is_set():
-            if not self._straight and not self._outbox_status().depth_lines:
+            if not self._memory and not self._outbox_status().depth_lines:
                 return
             self._stop.wait(0.1)
 
@@ -207,7 +207,7 @@ class Service:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._mark()
-        self._append(self._aboard.take(time.monotonic()))
+        self._append(self._piggyback.take(time.monotonic()))
         self._event("stop", "han-exporter stopped")
         self._stop_writer.set()
         self._outbox.wake()
@@ -277,7 +277,7 @@ class Service:
         fields["clock_untrusted"] = float(not all(worker.clock_trusted for worker in self.workers))
         marks = self._line_marks.new(
             rejected=writer.lines_rejected,
-            why=lambda: next((one.words for one in self._outbox.rejected(1)), "it is no more"),
+            why=lambda: next((one.message for one in self._outbox.refused(1)), "it is no more"),
             lost=outbox.dropped_lines + sum(link.counts.lost_lines for link in links),
         )
         return [
@@ -299,14 +299,14 @@ class Service:
         try:
             self._outbox.append(rows)
         except OutboxError as error:
-            if self._straight is not None:
-                self._straight.put(rows, str(error))
+            if self._memory is not None:
+                self._memory.put(rows, str(error))
                 self._outbox.wake()
 
     def forget(self, meter_id: str) -> dict[str, Any]:
         """Remove what is kept of a meter, for `forget`: what was removed, or `error` in words."""
         self._ages.forget(meter_id)
-        self._aboard.drop(point.is_of(meter_id))
+        self._piggyback.drop(point.is_of(meter_id))
         try:
             return {"forgotten": asdict(forget(self._outbox, meter_id, self.workers, self._writer))}
         except OutboxError as error:

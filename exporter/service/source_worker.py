@@ -19,9 +19,9 @@ from exporter.sources.contract import Chunk, Happened, Remembers, Source, Source
 
 if TYPE_CHECKING:
     from exporter.config import Settings
-    from exporter.outbox.memory_queue import Straight
+    from exporter.outbox.memory_queue import MemoryQueue
     from exporter.pipeline.link import Link
-    from exporter.service.piggyback import Aboard
+    from exporter.service.piggyback import Piggyback
 
 __all__ = ["SourceWorker"]
 
@@ -36,8 +36,8 @@ class SourceWorker:
     """One source's way to the outbox.
 
     What one chunk brought goes into the outbox in one transaction, with the new state. Chunks of the past (a capture,
-    the simulator's backfill) can be read again, and go in together, to spare the disk. What waits in `aboard` goes in
-    with the next chunk. What the outbox cannot take goes to `straight`.
+    the simulator's backfill) can be read again, and go in together, to spare the disk. What waits in `piggyback` goes
+    in with the next chunk. What the outbox cannot take goes to `memory`.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class SourceWorker:
         link: Link,
         outbox: Outbox,
         settings: Settings,
-        straight: Straight | None = None,
-        aboard: Aboard | None = None,
+        memory: MemoryQueue | None = None,
+        piggyback: Piggyback | None = None,
     ) -> None:
         self.source = source
         self.link = link
@@ -58,8 +58,8 @@ class SourceWorker:
         self._gathered: list[Row] = []
         self._size = 0  # of what was gathered
         self._learned: dict[str, str] = {}  # by the source itself, and not kept yet
-        self._straight = straight
-        self._aboard = aboard
+        self._memory = memory
+        self._piggyback = piggyback
         if isinstance(source, Remembers):
             source.remembered = outbox.get_state(f"line:{source.name}") or ""
 
@@ -136,8 +136,8 @@ class SourceWorker:
         state = self._learned | fed.state
         if not rows and not state:
             return
-        if self._aboard is not None:
-            rows = point.rows_of(self._aboard.take(time.monotonic())) + rows  # these are older
+        if self._piggyback is not None:
+            rows = point.rows_of(self._piggyback.take(time.monotonic())) + rows  # these are older
         try:
             self._outbox.append(rows, state)
         except OutboxError as error:
@@ -148,8 +148,8 @@ class SourceWorker:
 
     def _not_kept(self, rows: list[Row], error: OutboxError) -> None:
         """The outbox took nothing. The state is still true: it comes again with the next transaction."""
-        if self._straight is not None:
-            self.link.counts.lost_lines += self._straight.put(rows, str(error))
+        if self._memory is not None:
+            self.link.counts.lost_lines += self._memory.put(rows, str(error))
             self._outbox.wake()
             return
         lost = sum(row.body.count(b"\n") + 1 for row in rows)

@@ -19,19 +19,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import tenacity
 
 from exporter.limiter import OnceAMinute
 from exporter.outbox.batch import Batch
-from exporter.outbox.memory_queue import Straight
+from exporter.outbox.memory_queue import MemoryQueue
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.sinks.backoff import OutboxTrouble, pause
-from exporter.sinks.influx.answers import Outcome, Verdict, clean
+from exporter.sinks.contract import Sink, Verdict, WriteResult
+from exporter.sinks.influx.answers import clean
 from exporter.sinks.writer_status import WriterState, WriterStatus
 
-__all__ = ["Door", "Writer", "WriterState", "WriterStatus"]
+__all__ = ["Writer"]
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +47,7 @@ WITHOUT_PROOF = 20
 
 _Line: TypeAlias = tuple[str, str]
 """A line, and its key or ""."""
-_STOPPING = Outcome(Verdict.RETRY, "stopping")
-
-
-class Door(Protocol):
-    """What the writer needs of a Client."""
-
-    address: str
-
-    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> Outcome:
-        """Post lines as one batch; say what became of it."""
-        ...
+_STOPPING = WriteResult(Verdict.RETRY, "stopping")
 
 
 @dataclass(slots=True)
@@ -94,14 +85,14 @@ class Writer:
     def __init__(
         self,
         outbox: Outbox,
-        client: Door,
+        client: Sink,
         *,
-        straight: Straight | None = None,
+        memory: MemoryQueue | None = None,
         batch_lines: int = BATCH_LINES,
         pause: Callable[[int], float] = pause,
     ) -> None:
         self._outbox = outbox
-        self._straight = Straight() if straight is None else straight
+        self._memory = MemoryQueue() if memory is None else memory
         self._client = client
         self._batch_lines = batch_lines
         self._at_once = batch_lines  # fewer after "too large"
@@ -150,7 +141,7 @@ class Writer:
             now = self._rounds
             over = self._turn.wait_for(lambda: not self._in_round or self._rounds != now, patience_s)
             if not self._in_round:
-                self._straight.drop(doomed)
+                self._memory.drop(doomed)
                 if self._sent is not None:
                     self._sent.drop(doomed)
             if self._witness is not None and doomed(self._witness):
@@ -173,7 +164,7 @@ class Writer:
         """Seconds until the next try: what the server asks for, else exponential with jitter."""
         self._status = replace(self._status, retries=self._status.retries + 1)
         outcome = state.outcome.result() if state.outcome else None
-        asked = outcome.retry_after if isinstance(outcome, Outcome) else None
+        asked = outcome.retry_after if isinstance(outcome, WriteResult) else None
         return asked or self._pause(self._failures)
 
     def _flush(self) -> None:
@@ -181,7 +172,7 @@ class Writer:
         self._trouble.rest_no_more()
         self._empty(lambda: deadline - time.monotonic())
         left = self._left()
-        if (self._straight or (left and self._straight.overtaken)) and not self._taken_back():
+        if (self._memory or (left and self._memory.overtaken)) and not self._taken_back():
             self._say_lost(left)
         if left:
             log.info("%d lines stay in the outbox; they are sent after the next start", left)
@@ -193,7 +184,7 @@ class Writer:
             return 0  # closed already, or broken, and nobody knows
 
     def _say_lost(self, left: int) -> None:
-        waiting, sums = len(self._straight), self._straight.overtaken
+        waiting, sums = len(self._memory), self._memory.overtaken
         if waiting:
             log.error("%d lines that the outbox could not take are lost: InfluxDB did not take them", waiting)
         if left and sums:
@@ -203,22 +194,22 @@ class Writer:
                 sums,
             )
 
-    def _empty(self, time_left: Callable[[], float]) -> Outcome:
+    def _empty(self, time_left: Callable[[], float]) -> WriteResult:
         """Send batch after batch until none waits or one fails."""
         while True:
             with self._in_turn():
                 outcome = self._send_some(time_left)
             if outcome is None:
-                return Outcome(Verdict.TAKEN)
+                return WriteResult(Verdict.TAKEN)
             if outcome is not _STOPPING:
                 self._note(outcome)
             if outcome.verdict is not Verdict.TAKEN:
                 return outcome
 
-    def _send_some(self, time_left: Callable[[], float]) -> Outcome | None:
+    def _send_some(self, time_left: Callable[[], float]) -> WriteResult | None:
         """Send one batch; None when nothing waits, or the outbox is to be left alone for now."""
-        if self._straight and not self._taken_back():
-            return self._straight_on(time_left)
+        if self._memory and not self._taken_back():
+            return self._send_from_memory(time_left)
         if self._trouble.rests:
             return None
         try:
@@ -233,7 +224,7 @@ class Writer:
         self._trouble.over()
         return outcome
 
-    def _out_of_outbox(self, time_left: Callable[[], float]) -> Outcome | None:
+    def _out_of_outbox(self, time_left: Callable[[], float]) -> WriteResult | None:
         """Send what waits there, when all that was sent before is removed. Raises OutboxError."""
         if self._sent is not None:
             self._remove(self._sent)
@@ -242,7 +233,7 @@ class Writer:
 
     def _remove(self, sent: _Sent) -> None:
         self._sent = sent
-        self._outbox.delete(sent.batch, rejected=sent.rejected, keep=sent.keep)
+        self._outbox.delete(sent.batch, refused=sent.rejected, keep=sent.keep)
         self._sent = None
 
     def _next(self) -> Batch | None:
@@ -253,11 +244,11 @@ class Writer:
             return self._outbox.take(self._batch_lines, newest=False)
         return batch
 
-    def _round(self, batch: Batch, time_left: Callable[[], float]) -> Outcome:
+    def _round(self, batch: Batch, time_left: Callable[[], float]) -> WriteResult:
         """Post a batch, find its bad lines, and remove from the outbox what is done with. Raises OutboxError."""
         round_ = _Round()
         pairs = zip(batch.lines, batch.keys, strict=True)
-        lines = [(self._straight.newest(line, key), key) for line, key in pairs]
+        lines = [(self._memory.newest(line, key), key) for line, key in pairs]
         failed = self._post_all(lines, round_, time_left)
         if failed is not None:
             return failed
@@ -268,30 +259,30 @@ class Writer:
             keep = [place for place, key in enumerate(batch.keys) if key and place not in round_.bad]
         self._remove(_Sent(batch, round_.bad, keep))
         self._say_rejected(batch.lines, round_, "they are put aside, and `han-exporter rejected` shows them")
-        return Outcome(Verdict.TAKEN)
+        return WriteResult(Verdict.TAKEN)
 
     def _taken_back(self) -> bool:
         """Put what the outbox could not take into it after all, if there is room again."""
         try:
-            self._straight.back(self._outbox.append)
+            self._memory.back(self._outbox.append)
         except OutboxError:
             return False
         return True
 
-    def _straight_on(self, time_left: Callable[[], float]) -> Outcome:
+    def _send_from_memory(self, time_left: Callable[[], float]) -> WriteResult:
         """Post what the outbox could not take. A bad line among it is lost: there is nowhere to put it aside."""
-        lines, mark = self._straight.first(self._batch_lines)
+        lines, mark = self._memory.first(self._batch_lines)
         round_ = _Round()
         failed = self._post_all(lines, round_, time_left)
         if failed is not None:
             return failed
         if round_.bad and not (round_.taken or round_.proven or self._proof([], time_left)):
             return self._unproven(round_)
-        self._straight.done(len(lines), mark, refused=round_.bad)
+        self._memory.done(len(lines), mark, refused=round_.bad)
         self._say_rejected([line for line, _ in lines], round_, "they are lost, since the outbox takes nothing")
-        return Outcome(Verdict.TAKEN)
+        return WriteResult(Verdict.TAKEN)
 
-    def _post_all(self, lines: Sequence[_Line], round_: _Round, time_left: Callable[[], float]) -> Outcome | None:
+    def _post_all(self, lines: Sequence[_Line], round_: _Round, time_left: Callable[[], float]) -> WriteResult | None:
         """Post the lines in their order, halving what is refused; return the outcome that ended it early, if any."""
         todo = [(0, len(lines))]
         while todo:
@@ -311,14 +302,14 @@ class Writer:
             elif end - start > 1:
                 todo += _halves(start, end)
             else:
-                round_.bad[start] = outcome.words
+                round_.bad[start] = outcome.message
                 if len(round_.bad) >= WITHOUT_PROOF and not (round_.taken or round_.proven):
                     round_.proven = self._proof(lines, time_left)
                     if not round_.proven:
                         return self._unproven(round_)
         return None
 
-    def _post(self, lines: Sequence[_Line], time_left: Callable[[], float]) -> Outcome:
+    def _post(self, lines: Sequence[_Line], time_left: Callable[[], float]) -> WriteResult:
         left = time_left()
         if left <= 0:
             return _STOPPING
@@ -346,15 +337,15 @@ class Writer:
         asked = ([(self._witness, "")] if self._witness is not None else []) + some
         return any(self._post([line], time_left).verdict is Verdict.TAKEN for line in asked)
 
-    def _unproven(self, round_: _Round) -> Outcome:
+    def _unproven(self, round_: _Round) -> WriteResult:
         words = next(iter(round_.bad.values()))
-        return Outcome(
+        return WriteResult(
             Verdict.MISCONFIGURED,
             f"InfluxDB at {self._client.address} refuses every line that it is sent ({words}); nothing is put aside "
             "before it takes some line: is HAN_INFLUX_BUCKET right, and its retention long enough?",
         )
 
-    def _note(self, outcome: Outcome) -> None:
+    def _note(self, outcome: WriteResult) -> None:
         """Keep the state, and tell the log: a failure at once, then once a minute, and that it is over."""
         if outcome.verdict is Verdict.TAKEN:
             if self._failing.over():
@@ -365,9 +356,9 @@ class Writer:
         self._failures += 1
         mendable = outcome.verdict is Verdict.MISCONFIGURED
         state = WriterState.MISCONFIGURED if mendable else WriterState.WAITING
-        self._status = replace(self._status, state=state, last_error=outcome.words)
+        self._status = replace(self._status, state=state, last_error=outcome.message)
         if self._failing.due():
-            log.log(logging.ERROR if mendable else logging.WARNING, "%s (%s)", outcome.words, self._kept())
+            log.log(logging.ERROR if mendable else logging.WARNING, "%s (%s)", outcome.message, self._kept())
 
     def _waiting(self) -> str:
         try:

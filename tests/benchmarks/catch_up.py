@@ -23,7 +23,7 @@ from exporter.outbox.queue import Outbox
 from exporter.pipeline.host_clock import HostClock
 from exporter.pipeline.pipeline import NoState, Pipeline
 from exporter.simulator.meter import List, SimulatedMeter
-from exporter.sinks.influx.answers import Verdict
+from exporter.sinks.contract import Verdict
 from exporter.sources.contract import Chunk
 from tests.support.influx_server import LocalInflux
 from tests.support.rows import rows

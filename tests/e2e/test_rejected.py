@@ -28,7 +28,7 @@ def aside(home: Home, *lines: tuple[str, str]) -> None:
         outbox.append(rows([line]))
         batch = outbox.take(1, newest=False)
         assert batch is not None
-        outbox.delete(batch, rejected={0: words})
+        outbox.delete(batch, refused={0: words})
     outbox.close()
 
 
@@ -58,7 +58,7 @@ def test_what_a_wrong_type_kept_out_comes_in_when_it_is_mended(
     if os.environ.get("HAN_TEST_INFLUX_URL"):
         pytest.skip("a measurement is removed as InfluxDB 1.8 has it")
     client = store.client()
-    assert not client.write([f'active_power,meter_id=old value="a text" {int(time.time() * 1000)}']).words
+    assert not client.write([f'active_power,meter_id=old value="a text" {int(time.time() * 1000)}']).message
     client.close()
     run = started(home, meter, store)
     for number in range(3):

@@ -39,7 +39,7 @@ def hours(meter: str, energies: Mapping[int, float], direction: str = "import") 
 def write(influx: Influx, *lines: str) -> None:
     client = influx.client()
     try:
-        assert not client.write(lines).words
+        assert not client.write(lines).message
     finally:
         client.close()
 

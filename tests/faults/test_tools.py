@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exporter.protocol.hdlc import Deframer, Frame
-from exporter.sinks.influx.client import Verdict
+from exporter.sinks.contract import Verdict
 from tests.e2e.harness import until
 from tests.e2e.truth import read
 from tests.faults import frames

@@ -67,7 +67,7 @@ def make(folder: Path) -> Made:
         if number % 9 == 5:
             batch = outbox.take(60, newest=number % 2 == 0)
             assert batch is not None
-            outbox.delete(batch, rejected={0: "field type conflict"}, keep=[1])
+            outbox.delete(batch, refused={0: "field type conflict"}, keep=[1])
         if number == 45:
             with sqlite3.connect(made / "outbox.sqlite") as other:
                 other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -144,7 +144,7 @@ def look(path: Path) -> None:
     with suppress(OutboxError):
         outbox.status()
     with suppress(OutboxError):
-        outbox.rejected(10)
+        outbox.refused(10)
     outbox.close()
 
 
@@ -160,7 +160,7 @@ def use(path: Path, *, sound: bool) -> None:
             assert value in MADE.states.get(key, ()), (key, value)
         status = outbox.status()
         assert status.size_bytes > 0
-        outbox.rejected(10)
+        outbox.refused(10)
         _append_and_empty(outbox, sound=sound)
     finally:
         outbox.close()

@@ -17,7 +17,8 @@ import pytest
 from exporter.model.calendar import to_ms
 from exporter.service.own_points import exporter_line
 from exporter.simulator.sample import Sample
-from exporter.sinks.influx.client import Client, Series, Verdict
+from exporter.sinks.contract import Verdict
+from exporter.sinks.influx.client import Client, Series
 from tests.support.dashboards import END, Asked, began
 from tests.support.houses import NOW, SOLAR, TN, ZONE, House
 from tests.support.influx_server import Store

@@ -89,7 +89,7 @@ def written(store: Store, ids: list[bytes], known: set[str]) -> None:
         return
     with closing(store.client()) as client:
         outcome = client.write(every)
-    assert outcome.words == ""
+    assert outcome.message == ""
     known.update(made)
     there = store.points()
     for measurement in ("active_power", "threshold", "hour_energy"):

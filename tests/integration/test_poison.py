@@ -18,7 +18,8 @@ from exporter.derive.sums import EnergySum
 from exporter.outbox import rejected
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.client import Client, Http
-from exporter.sinks.writer import Writer, WriterState
+from exporter.sinks.writer import Writer
+from exporter.sinks.writer_status import WriterState
 from tests.integration.test_writer import count, empty, running, until
 from tests.support.influx_server import Influx, LocalInflux, serve
 from tests.support.rows import rows
@@ -61,7 +62,7 @@ def sent(outbox: Outbox, client: Client) -> Writer:
 
 
 def words(outbox: Outbox) -> dict[str, str]:
-    return {one.line: one.words for one in outbox.rejected()}
+    return {one.line: one.message for one in outbox.refused()}
 
 
 def found(influx: Influx, question: str) -> list[tuple[object, ...]]:
@@ -106,7 +107,7 @@ def test_a_type_conflict_goes_in_when_it_is_mended(
     limited: Influx, outbox: Outbox, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody wrote a text where numbers belong; when that is removed, the readings are sent again."""
-    assert not limited.client().write([f'{name} value="a text" {NOW - 60_000}']).words
+    assert not limited.client().write([f'{name} value="a text" {NOW - 60_000}']).message
     outbox.append(rows([f"{name} value={n} {NOW + n}" for n in range(10)] + [f"{name}_other value=1 {NOW}"]))
     sent(outbox, limited.client())
     assert count(limited, f"{name}_other") == 1
@@ -156,12 +157,12 @@ def test_over_a_limit_goes_in_when_there_is_room(limited: Influx, outbox: Outbox
 def test_what_is_not_mended_comes_back(limited: Influx, outbox: Outbox, name: str) -> None:
     outbox.append(rows(among("nonsense", name)))
     sent(outbox, limited.client())
-    (before,) = outbox.rejected()
+    (before,) = outbox.refused()
     assert rejected.retry(outbox, ALL).lines == 1
     outbox.append(rows([f"{name} value=1 {NOW + 100}"]))
     sent(outbox, limited.client())
-    (after,) = outbox.rejected()
-    assert (after.line, after.words) == (before.line, before.words)
+    (after,) = outbox.refused()
+    assert (after.line, after.message) == (before.line, before.message)
     assert after.id != before.id
 
 
@@ -172,7 +173,7 @@ def test_an_old_sum_does_not_come_back_over_a_newer_one(limited: Influx, outbox:
         return points.day_energy_line(house, "import", EnergySum(float(hours), hours), day)
 
     client = limited.client()
-    assert not client.write([f'day_energy,direction=import,meter_id={house} value="x" {day - 1}']).words
+    assert not client.write([f'day_energy,direction=import,meter_id={house} value="x" {day - 1}']).message
     outbox.append(rows([total(1), total(2), f"other{NOW} value=1 {NOW}"]))
     sent(outbox, client)
     assert outbox.status().rejected_lines == 2

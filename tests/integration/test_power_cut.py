@@ -53,7 +53,7 @@ def live(path: Path, recorder: Recorder, story: Story, dice: random.Random) -> N
             batch = outbox.take(30, newest=bool(number % 2))
             assert batch is not None
             story.gone |= {number_of(line) for line in batch.lines}
-            outbox.delete(batch, rejected={0: "no"} if number % 14 == 0 else None)
+            outbox.delete(batch, refused={0: "no"} if number % 14 == 0 else None)
         if number == 40:
             outbox.close()
             outbox = Outbox(path)

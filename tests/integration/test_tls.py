@@ -16,8 +16,10 @@ import pytest
 
 from exporter.config import Settings
 from exporter.outbox.queue import Outbox
-from exporter.sinks.influx.client import Client, Http, Outcome, Unreachable, Verdict
-from exporter.sinks.writer import Writer, WriterState
+from exporter.sinks.contract import WriteResult, Verdict
+from exporter.sinks.influx.client import Client, Http, Unreachable
+from exporter.sinks.writer import Writer
+from exporter.sinks.writer_status import WriterState
 from tests.integration.test_writer import empty, running, until
 from tests.support.influx_server import Influx, Store
 from tests.support.rows import rows
@@ -62,7 +64,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def write(store: Store, port: int, ca_cert: Path | None, scheme: str = "https") -> Outcome:
+def write(store: Store, port: int, ca_cert: Path | None, scheme: str = "https") -> WriteResult:
     url = f"{scheme}://127.0.0.1:{port}"
     with closing(Client(url, bucket=store.bucket, token=store.token, org=store.org, ca_cert=ca_cert)) as client:
         return client.write([LINE])
@@ -74,7 +76,7 @@ def ask(store: Store, port: int, ca_cert: Path | None) -> int:
 
 
 def test_the_right_authority_lets_it_write_and_ask(store: Store, doors: Doors) -> None:
-    assert write(store, doors.right, doors.own) == Outcome(Verdict.TAKEN)
+    assert write(store, doors.right, doors.own) == WriteResult(Verdict.TAKEN)
     url = f"https://localhost:{doors.right}"
     with closing(Client(url, bucket=store.bucket, token=store.token, ca_cert=doors.own)) as client:
         assert client.query("SELECT value FROM power")[0].rows[0][1] == 1
@@ -96,21 +98,21 @@ def test_whom_it_does_not_believe(store: Store, doors: Doors, door: str, authori
     port, ca_cert = getattr(doors, door), getattr(doors, authority) if authority else None
     outcome = write(store, port, ca_cert)
     assert outcome.verdict is Verdict.MISCONFIGURED
-    assert words in outcome.words.replace("self signed", "self-signed")
-    assert ("renew the certificate" if door == "expired" else "HAN_INFLUX_") in outcome.words, "what to do"
-    assert store.token.split(":")[-1] not in outcome.words
+    assert words in outcome.message.replace("self signed", "self-signed")
+    assert ("renew the certificate" if door == "expired" else "HAN_INFLUX_") in outcome.message, "what to do"
+    assert store.token.split(":")[-1] not in outcome.message
     with pytest.raises(Unreachable) as refused:
         ask(store, port, ca_cert)
-    assert refused.value.mendable
+    assert refused.value.permanent
     assert store.points() == set()
 
 
 def test_each_fault_names_what_mends_it(store: Store, doors: Doors) -> None:
-    assert "HAN_INFLUX_CA_CERT" in write(store, doors.right, None).words
-    assert "HAN_INFLUX_CA_CERT" in write(store, doors.self_signed, None).words
-    other = write(store, doors.other_name, doors.own).words
+    assert "HAN_INFLUX_CA_CERT" in write(store, doors.right, None).message
+    assert "HAN_INFLUX_CA_CERT" in write(store, doors.self_signed, None).message
+    other = write(store, doors.other_name, doors.own).message
     assert "set HAN_INFLUX_URL to a name that its certificate is for" in other
-    assert "renew" in write(store, doors.expired, doors.own).words
+    assert "renew" in write(store, doors.expired, doors.own).message
 
 
 def test_nothing_leaves_the_outbox_by_a_door_that_is_not_believed(
@@ -206,7 +208,7 @@ def test_a_redirect_takes_the_token_nowhere(status: int) -> None:
         with closing(Client(url, bucket="han", token="secret")) as client:
             outcome = client.write([LINE])
             assert outcome.verdict is Verdict.MISCONFIGURED
-            assert "set HAN_INFLUX_URL to the address it redirects to" in outcome.words
+            assert "set HAN_INFLUX_URL to the address it redirects to" in outcome.message
             assert not client.version()
         assert heard and all(one == "Token secret" for one in heard)
         assert heard_there == []

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from exporter.outbox.queue import Outbox
-from exporter.sinks.influx.client import Client, QueryError, Unreachable, Verdict
-from exporter.sinks.writer import Writer, WriterState
+from exporter.sinks.contract import Verdict
+from exporter.sinks.influx.client import Client, QueryError, Unreachable
+from exporter.sinks.writer import Writer
+from exporter.sinks.writer_status import WriterState
 from tests.support.influx_server import Influx, free_port
 from tests.support.rows import rows
 
@@ -133,8 +135,8 @@ def test_bad_lines_are_put_aside_and_the_rest_is_there(influx: Influx, outbox: O
     with running(Writer(outbox, influx.client()), outbox):
         outbox.append(rows(mixed))
         until(empty(outbox))
-        assert {aside.line for aside in outbox.rejected()} == set(bad.values())
-        words = {aside.line: aside.words for aside in outbox.rejected()}
+        assert {aside.line for aside in outbox.refused()} == set(bad.values())
+        words = {aside.line: aside.message for aside in outbox.refused()}
         assert "field type conflict" in words[bad[50]]
         assert "invalid number" in words[bad[51]]
         assert "unable to parse" in words[bad[300]]
@@ -166,8 +168,8 @@ def test_a_wrong_token_is_named(influx: Influx, outbox: Outbox) -> None:
         assert outcome.verdict is Verdict.TAKEN
         return
     assert outcome.verdict is Verdict.MISCONFIGURED
-    assert "HAN_INFLUX_TOKEN" in outcome.words
-    assert "wrong" not in outcome.words
+    assert "HAN_INFLUX_TOKEN" in outcome.message
+    assert "wrong" not in outcome.message
     assert client.can_write() == outcome
 
 
@@ -176,7 +178,7 @@ def test_asking_whether_it_may_write_leaves_nothing(influx: Influx) -> None:
     before = client.query("SHOW MEASUREMENTS")
     assert client.can_write().verdict is Verdict.TAKEN
     assert client.query("SHOW MEASUREMENTS") == before
-    assert "not_there" in influx.client(bucket="not_there").can_write().words
+    assert "not_there" in influx.client(bucket="not_there").can_write().message
     assert client.version()
 
 
@@ -188,14 +190,14 @@ def test_a_query_that_is_wrong_is_met_in_words(influx: Influx) -> None:
 def test_nothing_listens_and_other_things_listen(influx: Influx) -> None:
     nobody = Client(f"http://127.0.0.1:{free_port()}", bucket="han")
     assert nobody.write(["a value=1"]).verdict is Verdict.RETRY
-    assert "connection refused" in nobody.write(["a value=1"]).words
+    assert "connection refused" in nobody.write(["a value=1"]).message
     with pytest.raises(Unreachable):
         nobody.version()
     with pytest.raises(QueryError):
         nobody.query("SHOW MEASUREMENTS")
     secure = influx.client(url=influx.url.replace("http", "https"))
     assert secure.write(["a value=1"]).verdict is Verdict.MISCONFIGURED
-    assert "mend http/https" in secure.write(["a value=1"]).words
+    assert "mend http/https" in secure.write(["a value=1"]).message
     with pytest.raises(Unreachable, match="mend http/https"):
         secure.version()
     for wrong in ("localhost:8086", "ftp://x", "http://", "http://[::1"):
@@ -264,7 +266,7 @@ def test_whatever_comes_back_is_an_outcome(answer: bytes, verdict: Verdict, word
     with answering(answer) as url:
         outcome = Client(url, bucket="han", timeout=5).write(["a value=1 1"])
     assert outcome.verdict is verdict
-    assert words in outcome.words
+    assert words in outcome.message
     assert outcome.retry_after == (7.0 if words == "429" else None)
 
 
@@ -275,4 +277,4 @@ def test_a_server_that_says_nothing_is_left_in_time() -> None:
         outcome = client.write(["a value=1 1"], timeout=0.2)
         assert time.monotonic() - began < 5
     assert outcome.verdict is Verdict.RETRY
-    assert "no answer in time" in outcome.words
+    assert "no answer in time" in outcome.message

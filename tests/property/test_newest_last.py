@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.outbox.queue import Outbox
-from exporter.sinks.influx.answers import Outcome, Verdict
+from exporter.sinks.contract import WriteResult, Verdict
 from exporter.sinks.influx.client import Client
 from exporter.sinks.writer import Writer
 from tests.support.rows import rows
@@ -28,11 +28,11 @@ class Server:
     def __init__(self) -> None:
         self.points: dict[str, str] = {}
 
-    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> Outcome:
+    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> WriteResult:
         for line in lines:
             series, _, rest = line.partition(" value=")
             self.points[f"{series} {rest.partition(' ')[2]}"] = rest
-        return Outcome(Verdict.TAKEN)
+        return WriteResult(Verdict.TAKEN)
 
 
 def sums(version: int, day: int) -> str:

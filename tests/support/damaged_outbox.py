@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exporter.model.point import replaced_key
 from exporter.outbox.queue import Outbox
-from exporter.outbox.salvage import SAVED_ASIDE
+from exporter.outbox.salvage import SALVAGED_NOTE
 from tests.support.rows import rows
 
 LINES = [
@@ -40,7 +40,7 @@ def damaged(folder: Path) -> Path:
     outbox.append(rows(REJECTED))
     batch = outbox.take(3, newest=False)
     assert batch is not None
-    outbox.delete(batch, rejected=dict.fromkeys(range(3), WORDS))
+    outbox.delete(batch, refused=dict.fromkeys(range(3), WORDS))
     for start in range(0, 60, 3):
         outbox.append(rows(LINES[start : start + 3]), STATE if start == 0 else {})
         if start == 30:
@@ -62,8 +62,8 @@ def assert_whole(path: Path, *, more: Sequence[str] = (), times: int = 1, emptie
     """All that was in it is there, in order and once; so many damaged files are set aside, and nothing else is left."""
     outbox = Outbox(path)
     assert outbox.states("") == STATE
-    assert [one.line for one in outbox.rejected()] == REJECTED[::-1]
-    assert {one.words for one in outbox.rejected()} == {f"{WORDS} {SAVED_ASIDE}"}
+    assert [one.line for one in outbox.refused()] == REJECTED[::-1]
+    assert {one.message for one in outbox.refused()} == {f"{WORDS} {SALVAGED_NOTE}"}
     found: list[str] = []
     keys: list[str] = []
     assert outbox.status().depth_lines == len(LINES) + len(more)

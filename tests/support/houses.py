@@ -29,7 +29,7 @@ from exporter.simulator import aidon
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.household import Household
 from exporter.simulator.meter import Frame, List, SimulatedMeter
-from exporter.sinks.influx.client import Outcome, Verdict
+from exporter.sinks.contract import WriteResult, Verdict
 from exporter.sources.contract import Chunk
 from tests.support.influx_server import Influx
 from tests.support.pipeline import Memory
@@ -201,5 +201,5 @@ def fill(influx: Influx, houses: Iterable[House] = HOUSES, now: datetime = NOW) 
         client.close()
 
 
-def _write(outcome: Outcome) -> None:
+def _write(outcome: WriteResult) -> None:
     assert outcome.verdict is Verdict.TAKEN, outcome

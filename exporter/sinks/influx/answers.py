@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import Enum
 
-__all__ = ["Outcome", "Verdict", "clean", "judge", "words_of"]
+from exporter.sinks.contract import Verdict, WriteResult
+
+__all__ = ["clean", "judge", "message_in"]
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds. A server that asks for more than an hour is asked again after an hour."""
@@ -28,51 +28,25 @@ _ABOUT_LINES = re.compile(
 """InfluxDB's own words about lines. A proxy, a server of another kind or a wrong address does not say these."""
 
 
-class Verdict(Enum):
-    """Whose fault it is that lines were not taken."""
-
-    TAKEN = "taken"
-    RETRY = "retry"
-    """Nobody's, or the network's: the same lines will be taken later."""
-    MISCONFIGURED = "misconfigured"
-    """The settings', or the server's: no line is at fault, and someone must mend something."""
-    BAD_LINES = "bad lines"
-    """At least one line's: InfluxDB said so. It may have taken the others (1.8), or none of them (2.8)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a write.
-
-    `words` is a sentence for the owner, the server's words for BAD_LINES, "" for TAKEN. `retry_after` is in
-    seconds, None when the server did not ask for a time. `too_large`: fewer lines at once may be taken.
-    """
-
-    verdict: Verdict
-    words: str = ""
-    retry_after: float | None = None
-    too_large: bool = False
-
-
-def judge(status: int, body: str, retry_after: str | None, *, target: str, address: str) -> Outcome:
+def judge(status: int, body: str, retry_after: str | None, *, target: str, address: str) -> WriteResult:
     """Read an answer to a write. `target` names the bucket and `address` the server, in sentences."""
-    said, is_influx = words_of(body)
+    said, is_influx = message_in(body)
     if status in (400, 413, 422) and is_influx and _ABOUT_LINES.search(said):
-        return Outcome(Verdict.BAD_LINES, said)
+        return WriteResult(Verdict.BAD_LINES, said)
     if status == 204:
-        return Outcome(Verdict.TAKEN)
+        return WriteResult(Verdict.TAKEN)
     if status == 413:
         words = f"InfluxDB at {address} finds the batch too large; sending fewer lines at once"
-        return Outcome(Verdict.MISCONFIGURED, words, too_large=True)
+        return WriteResult(Verdict.MISCONFIGURED, words, too_large=True)
     if status >= 500 and is_influx and "retention policy not found" in said:
-        return Outcome(Verdict.MISCONFIGURED, _advice(404, said, is_influx, target, address))
+        return WriteResult(Verdict.MISCONFIGURED, _advice(404, said, is_influx, target, address))
     if status == 429 or status >= 500:
         words = f"InfluxDB at {address} answers {status} ({said})" if said else f"{address} answers {status}"
-        return Outcome(Verdict.RETRY, words, retry_after=_seconds(retry_after))
-    return Outcome(Verdict.MISCONFIGURED, _advice(status, said, is_influx, target, address))
+        return WriteResult(Verdict.RETRY, words, retry_after=_seconds(retry_after))
+    return WriteResult(Verdict.MISCONFIGURED, _advice(status, said, is_influx, target, address))
 
 
-def words_of(body: str) -> tuple[str, bool]:
+def message_in(body: str) -> tuple[str, bool]:
     """The server's words in an answer's body, fit for a log line; and whether they have the form of InfluxDB's."""
     try:
         content = json.loads(body)

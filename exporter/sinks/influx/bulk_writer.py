@@ -16,10 +16,10 @@ from typing import Final
 
 import tenacity
 
-from exporter.sinks.influx.answers import Outcome, Verdict
+from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.influx.client import Client
 
-__all__ = ["GaveUp", "Poster"]
+__all__ = ["BulkWriter", "GaveUp"]
 
 _BATCH_LINES: Final = 5000
 _BATCH_OCTETS: Final = 1 << 20
@@ -39,7 +39,7 @@ class GaveUp(Exception):  # noqa: N818 - it may be a wish of the person at the t
     """InfluxDB cannot be used; the message says why."""
 
 
-class Poster:
+class BulkWriter:
     """Posts batches over two connections, waits for an InfluxDB that is away for a moment, sets bad lines apart.
 
     `say` is told of what is tried again. Raises GaveUp once InfluxDB has been away for a minute, or refuses.
@@ -50,7 +50,7 @@ class Poster:
         self._say = say
         self.written = 0
         self.rejected = 0
-        self.words: list[str] = []
+        self.reasons: list[str] = []
         """The first few different reasons for what was rejected."""
         self._gathered: list[str] = []
         self._octets = 0
@@ -98,7 +98,7 @@ class Poster:
         body = "\n".join(texts)
         outcome = self._tried(body)
         count = body.count("\n") + 1
-        dropped = _DROPPED.search(outcome.words) if outcome.verdict is Verdict.BAD_LINES else None
+        dropped = _DROPPED.search(outcome.message) if outcome.verdict is Verdict.BAD_LINES else None
         if outcome.verdict is Verdict.TAKEN:
             self._count(count, 0)
         elif dropped:
@@ -108,19 +108,19 @@ class Poster:
             self._post(lines[: count // 2])
             self._post(lines[count // 2 :])
         elif outcome.verdict is Verdict.BAD_LINES:
-            self._count(0, 1, outcome.words)
+            self._count(0, 1, outcome.message)
         elif not self._stop.is_set():
             self._stop.set()  # the other connection has nothing to hope for either
-            raise GaveUp(outcome.words)
+            raise GaveUp(outcome.message)
 
-    def _tried(self, body: str) -> Outcome:
-        outcome: Outcome = tenacity.Retrying(
+    def _tried(self, body: str) -> WriteResult:
+        outcome: WriteResult = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome.verdict is Verdict.RETRY),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
             stop=lambda _state: self._stop.is_set() or self._is_over(),
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=lambda state: (
-                self._say(f"{state.outcome.result().words}; trying again") if state.outcome else None
+                self._say(f"{state.outcome.result().message}; trying again") if state.outcome else None
             ),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )(self._client.write, [body])
@@ -139,5 +139,5 @@ class Poster:
         with self._lock:
             self.written += written
             self.rejected += rejected
-            if words and words not in self.words and len(self.words) < _WORDS_SHOWN:
-                self.words.append(words)
+            if words and words not in self.reasons and len(self.reasons) < _WORDS_SHOWN:
+                self.reasons.append(words)

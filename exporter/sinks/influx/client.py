@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from exporter.sinks.influx.answers import Outcome, Verdict, clean, judge, words_of
+from exporter.sinks.contract import Verdict, WriteResult
+from exporter.sinks.influx.answers import clean, judge, message_in
 
-__all__ = ["Answer", "Client", "Http", "Outcome", "QueryError", "Series", "Unreachable", "Verdict", "quoted"]
+__all__ = ["Answer", "Client", "Http", "QueryError", "Series", "Unreachable", "quoted", "unreachable"]
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,10 @@ _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 class Unreachable(Exception):  # noqa: N818 - it is not always an error: the server may just not be up yet
     """No answer came. `words` say why; `mendable` tells that waiting will not help (certificate, address)."""
 
-    def __init__(self, words: str, *, mendable: bool = False) -> None:
-        super().__init__(words)
-        self.words = words
-        self.mendable = mendable
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.permanent = permanent
 
 
 class QueryError(Exception):
@@ -171,14 +172,14 @@ class Client:
         service: Any = WriteService
         self._service = service(self._influx.api_client)
 
-    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> Outcome:
+    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> WriteResult:
         """Post finished lines (times in ms) as one batch and say what became of it; it raises nothing.
 
         `timeout` in seconds, if this write must be done with sooner.
         """
         return self._post("\n".join(lines), timeout)
 
-    def can_write(self) -> Outcome:
+    def can_write(self) -> WriteResult:
         """Ask whether a write to the bucket would be allowed; nothing is left behind.
 
         A body of one empty line is posted: InfluxDB 1.8.10 and 2.8.0 both look at token, organisation, bucket and
@@ -186,9 +187,9 @@ class Client:
         """
         outcome = self._post(NOTHING, None)
         # By its documents InfluxDB 3 may find that there is no line in it: then it has let the write in.
-        return Outcome(Verdict.TAKEN) if outcome.verdict is Verdict.BAD_LINES else outcome
+        return WriteResult(Verdict.TAKEN) if outcome.verdict is Verdict.BAD_LINES else outcome
 
-    def _post(self, body: str, timeout: float | None) -> Outcome:
+    def _post(self, body: str, timeout: float | None) -> WriteResult:
         import urllib3
         from influxdb_client.rest import ApiException
 
@@ -212,7 +213,7 @@ class Client:
             status, text, headers = answer.status, answer.body or "", answer.headers or {}
         except UnicodeDecodeError:
             words = f"{self.address} answers with octets that are no text: is HAN_INFLUX_URL right?"
-            return Outcome(Verdict.MISCONFIGURED, words)
+            return WriteResult(Verdict.MISCONFIGURED, words)
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as problem:
             return _not_sent(unreachable(problem, self.address))
         return judge(status, text, headers.get("Retry-After"), target=target, address=self.address)
@@ -246,10 +247,10 @@ class Client:
         try:
             answer = self._http.request("GET", "/query", query=query)
         except Unreachable as problem:
-            raise QueryError(problem.words) from problem
+            raise QueryError(problem.message) from problem
         content = answer.json()
         if answer.status != 200 or not isinstance(content, dict):
-            said, _ = words_of(answer.body)
+            said, _ = message_in(answer.body)
             raise QueryError(f"InfluxDB at {self.address} does not answer the query: {answer.status} ({said})")
         return _series(content)
 
@@ -266,14 +267,14 @@ class Client:
             answer = self._http.request(
                 "POST", "/api/v2/delete", query=query, content=predicate, read_timeout=_DELETING_S
             )
-            if answer.status == 404 and not words_of(answer.body)[1]:
+            if answer.status == 404 and not message_in(answer.body)[1]:
                 drop = f'DROP SERIES FROM /.*/ WHERE "{tag}" = {quoted(value)}'
                 query = {"db": self.bucket.partition("/")[0], "q": drop}
                 answer = self._http.request("POST", "/query", query=query, read_timeout=_DELETING_S)
         except Unreachable as problem:
-            raise QueryError(problem.words) from problem
+            raise QueryError(problem.message) from problem
         if not 200 <= answer.status < 300:
-            said, _ = words_of(answer.body)
+            said, _ = message_in(answer.body)
             raise QueryError(f"InfluxDB at {self.address} does not delete: {answer.status} ({said})")
         content = answer.json()
         if isinstance(content, dict):
@@ -306,8 +307,8 @@ def _names_influx(headers: Mapping[str, str]) -> bool:
     return any(name.lower().startswith("x-influxdb-") for name in headers)
 
 
-def _not_sent(problem: Unreachable) -> Outcome:
-    return Outcome(Verdict.MISCONFIGURED if problem.mendable else Verdict.RETRY, problem.words)
+def _not_sent(problem: Unreachable) -> WriteResult:
+    return WriteResult(Verdict.MISCONFIGURED if problem.permanent else Verdict.RETRY, problem.message)
 
 
 def unreachable(problem: Exception, address: str) -> Unreachable:
@@ -316,7 +317,7 @@ def unreachable(problem: Exception, address: str) -> Unreachable:
     kind, text = type(problem).__name__, str(problem).removeprefix("(0)\nReason: SSLError")
     if kind in ("SSLError", "ApiException"):
         words = f"the secure connection to {address} fails ({clean(text, 200)}): {_mending(text)}"
-        return Unreachable(words, mendable=True)
+        return Unreachable(words, permanent=True)
     reason = {
         "NameResolutionError": "its name is not known",
         "ConnectTimeoutError": "no answer in time",

@@ -20,7 +20,8 @@ from typing import Any
 
 import tenacity
 
-from exporter.sinks.influx.answers import Verdict, clean, words_of
+from exporter.sinks.contract import Verdict
+from exporter.sinks.influx.answers import clean, message_in
 from exporter.sinks.influx.client import Answer, Client, Http, Unreachable
 
 __all__ = ["Owner", "Plan", "SecretFile", "SetupError", "prepare"]
@@ -117,7 +118,7 @@ def prepare(plan: Plan, say: Say) -> int:
     try:
         return _Setup(plan, say).run()
     except Unreachable as problem:
-        raise SetupError(f"{problem.words}: start it, or mend --url, and run this again") from problem
+        raise SetupError(f"{problem.message}: start it, or mend --url, and run this again") from problem
     except PermissionError as problem:
         raise SetupError(
             f"{problem.filename or 'a file'}: no permission; giving files to another user needs root: "
@@ -160,7 +161,9 @@ class _Setup:
     def _await_server(self) -> bool:
         """Wait until the server answers; tell whether it is fresh."""
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda problem: isinstance(problem, Unreachable) and not problem.mendable)
+            retry=tenacity.retry_if_exception(
+                lambda problem: isinstance(problem, Unreachable) and not problem.permanent
+            )
             | tenacity.retry_if_result(lambda answer: answer.status >= 500),
             wait=tenacity.wait_exponential(multiplier=0.2, max=3),
             stop=tenacity.stop_after_delay(self._plan.wait_s),
@@ -285,7 +288,7 @@ class _Setup:
         finally:
             client.close()
         if outcome.verdict is Verdict.RETRY:
-            raise SetupError(f"{outcome.words}: run this again")
+            raise SetupError(f"{outcome.message}: run this again")
         return outcome.verdict is Verdict.TAKEN
 
     def _may_read(self, token: str, bucket: str) -> bool:
@@ -317,5 +320,5 @@ class _Setup:
         return answer.json()
 
     def _refused(self, what: str, answer: Answer) -> SetupError:
-        said, _ = words_of(answer.body)
+        said, _ = message_in(answer.body)
         return SetupError(f"InfluxDB at {self._http.address} refuses {what}: {answer.status} ({said})")

@@ -19,7 +19,7 @@ import pytest
 from exporter.outbox import replace_damaged
 from exporter.outbox import rows as stored
 from exporter.outbox.disk_reserve import RESERVE, Reserve
-from exporter.outbox.memory_queue import OrderedOutbox, Straight
+from exporter.outbox.memory_queue import MemoryQueue, OrderedOutbox
 from exporter.outbox.queue import Outbox, OutboxError
 from tests.support.damaged_outbox import assert_whole, damaged, in_memory
 from tests.support.rows import rows
@@ -264,8 +264,8 @@ def test_what_cannot_be_opened_is_read_all_the_same(
     other = fill(disk)
     if why == "read-only":
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    straight = Straight()
-    outbox = OrderedOutbox(path, straight, max_bytes=1 << 30)
+    memory = MemoryQueue()
+    outbox = OrderedOutbox(path, memory, max_bytes=1 << 30)
     if outbox.why_not:
         assert ("its disk is read-only" if why == "read-only" else "the disk is full") in outbox.why_not
         assert "readings go straight to InfluxDB" in caplog.text

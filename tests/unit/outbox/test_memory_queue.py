@@ -13,7 +13,7 @@ import pytest
 
 from exporter.model import point
 from exporter.model.point import replaced_key
-from exporter.outbox.memory_queue import OrderedOutbox, Straight
+from exporter.outbox.memory_queue import MemoryQueue, OrderedOutbox
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.sinks.writer import Writer
 from tests.support.rows import rows
@@ -25,23 +25,23 @@ def texts(found: list[tuple[str, str]]) -> list[str]:
 
 
 def test_the_oldest_go_when_too_many_wait(caplog: pytest.LogCaptureFixture) -> None:
-    straight = Straight(most_lines=10)
-    assert straight.put(rows(lines(0, 8)), "the disk is full") == 0
-    found, mark = straight.first(5)
+    memory = MemoryQueue(most_lines=10)
+    assert memory.put(rows(lines(0, 8)), "the disk is full") == 0
+    found, mark = memory.first(5)
     assert texts(found) == lines(0, 5)
-    assert straight.put(rows(lines(8, 13)), "the disk is full") == 3
-    straight.done(5, mark)  # three of these five had gone by themselves
-    assert texts(straight.first(100)[0]) == lines(5, 13)
+    assert memory.put(rows(lines(8, 13)), "the disk is full") == 3
+    memory.done(5, mark)  # three of these five had gone by themselves
+    assert texts(memory.first(100)[0]) == lines(5, 13)
     assert len([record for record in caplog.records if "the disk is full" in record.getMessage()]) == 1
 
 
 def test_done_takes_nothing_that_was_not_sent() -> None:
-    straight = Straight(most_lines=4)
-    straight.put(rows(lines(0, 3)), "full")
-    found, mark = straight.first(3)
-    straight.put(rows(lines(3, 9)), "full")  # all three have gone
-    straight.done(len(found), mark)
-    assert texts(straight.first(9)[0]) == lines(5, 9)
+    memory = MemoryQueue(most_lines=4)
+    memory.put(rows(lines(0, 3)), "full")
+    found, mark = memory.first(3)
+    memory.put(rows(lines(3, 9)), "full")  # all three have gone
+    memory.done(len(found), mark)
+    assert texts(memory.first(9)[0]) == lines(5, 9)
 
 
 class Full(Outbox):
@@ -56,29 +56,29 @@ class Full(Outbox):
 
 
 def test_the_writer_sends_it_before_what_waits_and_keeps_it_while_influxdb_is_away(tmp_path: Path) -> None:
-    influx, straight, outbox = FakeInflux(), Straight(), Full(tmp_path / "outbox.db")
-    writer = Writer(outbox, influx, straight=straight)
+    influx, memory, outbox = FakeInflux(), MemoryQueue(), Full(tmp_path / "outbox.db")
+    writer = Writer(outbox, influx, memory=memory)
     outbox.append(rows(lines(0, 3)))
     outbox.full = True
-    straight.put(rows([*lines(10, 12), line(12, "bad")]), "full")
+    memory.put(rows([*lines(10, 12), line(12, "bad")]), "full")
     influx.script = [DOWN]
     one_pass(writer)
-    assert len(straight) == 3
+    assert len(memory) == 3
     one_pass(writer)
-    assert len(straight) == 0
+    assert len(memory) == 0
     assert set(influx.points) == {f"power {number}" for number in (0, 1, 2, 10, 11)}
     assert influx.posts[0][:2] == tuple(lines(10, 12))
-    assert outbox.rejected() == []
+    assert outbox.refused() == []
     assert writer.status().lines_rejected == 1
     outbox.close()
 
 
 def test_what_is_in_memory_goes_to_the_disk_when_there_is_room_again(tmp_path: Path) -> None:
-    influx, straight, outbox = FakeInflux(), Straight(), Full(tmp_path / "outbox.db")
-    straight.put(rows(lines(0, 3)), "full")
+    influx, memory, outbox = FakeInflux(), MemoryQueue(), Full(tmp_path / "outbox.db")
+    memory.put(rows(lines(0, 3)), "full")
     influx.script = [DOWN]
-    one_pass(Writer(outbox, influx, straight=straight))
-    assert len(straight) == 0
+    one_pass(Writer(outbox, influx, memory=memory))
+    assert len(memory) == 0
     assert outbox.status().depth_lines == 3
     outbox.close()
 
@@ -91,8 +91,8 @@ class FullAndOrdered(OrderedOutbox):
 
     full = stuck = False
 
-    def __init__(self, path: Path, straight: Straight) -> None:
-        super().__init__(path, straight, max_bytes=1 << 30)
+    def __init__(self, path: Path, memory: MemoryQueue) -> None:
+        super().__init__(path, memory, max_bytes=1 << 30)
 
     def append(self, rows: Iterable[tuple[bytes, str]], state: Mapping[str, str | None] | None = None) -> None:
         if self.full:
@@ -113,17 +113,17 @@ def stands(influx: FakeInflux, name: str = "A") -> str | None:
     return influx.points.get(f"day_energy,meter_id={name} 3600000")
 
 
-def writer_of(outbox: Outbox, influx: FakeInflux, straight: Straight, **more: Any) -> Writer:
-    return Writer(outbox, influx, straight=straight, **more)
+def writer_of(outbox: Outbox, influx: FakeInflux, memory: MemoryQueue, **more: Any) -> Writer:
+    return Writer(outbox, influx, memory=memory, **more)
 
 
 def test_an_older_sum_that_waits_does_not_go_over_one_that_went_straight(tmp_path: Path) -> None:
-    influx, straight = FakeInflux(), Straight()
-    outbox = FullAndOrdered(tmp_path / "outbox.db", straight)
-    writer = writer_of(outbox, influx, straight)
+    influx, memory = FakeInflux(), MemoryQueue()
+    outbox = FullAndOrdered(tmp_path / "outbox.db", memory)
+    writer = writer_of(outbox, influx, memory)
     outbox.append(rows([day(1), day(7, "B"), *lines(0, 3)]))
     outbox.full = True
-    straight.put(rows([day(2)]), "full")
+    memory.put(rows([day(2)]), "full")
     one_pass(writer)
     assert (stands(influx), stands(influx, "B")) == ("value=2", "value=7")
     assert len(influx.points) == 5
@@ -131,45 +131,45 @@ def test_an_older_sum_that_waits_does_not_go_over_one_that_went_straight(tmp_pat
     outbox.append(rows([day(3)]))
     one_pass(writer)
     assert stands(influx) == "value=3"
-    assert outbox.status().depth_lines == straight.overtaken == 0
+    assert outbox.status().depth_lines == memory.overtaken == 0
     outbox.close()
 
 
 def test_what_waits_in_memory_goes_into_the_outbox_before_what_is_newer(tmp_path: Path) -> None:
-    straight = Straight()
-    outbox = FullAndOrdered(tmp_path / "outbox.db", straight)
+    memory = MemoryQueue()
+    outbox = FullAndOrdered(tmp_path / "outbox.db", memory)
     outbox.append(rows([day(1)]))
-    straight.put(rows([day(2), *lines(0, 2500)]), "full")
-    _, mark = straight.first(1)
-    straight.done(1, mark)  # it went straight
-    straight.put(rows([day(3)]), "full")
+    memory.put(rows([day(2), *lines(0, 2500)]), "full")
+    _, mark = memory.first(1)
+    memory.done(1, mark)  # it went straight
+    memory.put(rows([day(3)]), "full")
     outbox.append(rows([day(4)]))
     batch = outbox.take(9999, newest=False)
     assert batch is not None
     assert batch.lines == (day(1), day(2), *lines(0, 2500), day(3), day(4))
-    assert len(straight) == straight.overtaken == 0
+    assert len(memory) == memory.overtaken == 0
     outbox.close()
 
 
 def test_a_sum_that_was_refused_does_not_stand_in_for_another(tmp_path: Path) -> None:
-    straight = Straight()
-    straight.put(rows([day(2), day(5, "B")]), "full")
-    found, mark = straight.first(2)
-    straight.done(2, mark, refused=[0])
+    memory = MemoryQueue()
+    memory.put(rows([day(2), day(5, "B")]), "full")
+    found, mark = memory.first(2)
+    memory.done(2, mark, refused=[0])
     assert texts(found) == [day(2), day(5, "B")]
-    assert straight.newest(day(1), replaced_key(day(1))) == day(1)
-    assert straight.newest(day(1, "B"), replaced_key(day(1, "B"))) == day(5, "B")
-    assert straight.newest(line(1), "") == line(1)
-    straight.drop(point.is_of("B"))
-    assert straight.newest(day(1, "B"), replaced_key(day(1, "B"))) == day(1, "B")
+    assert memory.newest(day(1), replaced_key(day(1))) == day(1)
+    assert memory.newest(day(1, "B"), replaced_key(day(1, "B"))) == day(5, "B")
+    assert memory.newest(line(1), "") == line(1)
+    memory.drop(point.is_of("B"))
+    assert memory.newest(day(1, "B"), replaced_key(day(1, "B"))) == day(1, "B")
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_however_disk_and_influxdb_fail_the_newest_value_stands_in_the_end(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    influx, straight = FakeInflux(), Straight()
-    outbox = FullAndOrdered(tmp_path / "outbox.db", straight)
-    writer = writer_of(outbox, influx, straight, batch_lines=3, pause=lambda _: 0.0)
+    influx, memory = FakeInflux(), MemoryQueue()
+    outbox = FullAndOrdered(tmp_path / "outbox.db", memory)
+    writer = writer_of(outbox, influx, memory, batch_lines=3, pause=lambda _: 0.0)
     last: dict[str, str] = {}
     for value in range(60):
         if chance.random() < 0.2:
@@ -179,7 +179,7 @@ def test_however_disk_and_influxdb_fail_the_newest_value_stands_in_the_end(tmp_p
         try:
             outbox.append(rows([line(value), day(value, name)]))
         except OutboxError as problem:
-            straight.put(rows([line(value), day(value, name)]), str(problem))
+            memory.put(rows([line(value), day(value, name)]), str(problem))
         last[name] = f"value={value}"
         if chance.random() < 0.4:
             influx.script = [DOWN] if chance.random() < 0.3 else []
@@ -189,7 +189,7 @@ def test_however_disk_and_influxdb_fail_the_newest_value_stands_in_the_end(tmp_p
     one_pass(writer)
     assert {name: stands(influx, name) for name in last} == last
     assert len(influx.points) == 60 + len(last)
-    assert outbox.status().depth_lines == len(straight) == 0
+    assert outbox.status().depth_lines == len(memory) == 0
     outbox.close()
 
 
@@ -198,8 +198,8 @@ def test_however_disk_and_influxdb_fail_the_newest_value_stands_in_the_end(tmp_p
 
 def test_what_cannot_be_removed_is_sent_once_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    influx, straight = FakeInflux(), Straight()
-    outbox = FullAndOrdered(tmp_path / "outbox.db", straight)
+    influx, memory = FakeInflux(), MemoryQueue()
+    outbox = FullAndOrdered(tmp_path / "outbox.db", memory)
     outbox.append(rows(lines(0, 3)))
     outbox.full = outbox.stuck = True
     stop = threading.Event()
@@ -207,12 +207,12 @@ def test_what_cannot_be_removed_is_sent_once_and_told_once(tmp_path: Path, caplo
 
     def pause(failures: int) -> float:
         asked.append(failures)
-        straight.put(rows([line(100 + failures)]), "read-only")
+        memory.put(rows([line(100 + failures)]), "read-only")
         if failures == 8:
             stop.set()
         return 0.0
 
-    writer = writer_of(outbox, influx, straight, pause=pause)
+    writer = writer_of(outbox, influx, memory, pause=pause)
     writer.run(stop)
     assert asked == [*range(1, 9), 9], "straight lines that are taken do not begin the pauses anew"
     assert influx.posts[0] == tuple(lines(0, 3))
@@ -230,16 +230,16 @@ def test_what_cannot_be_removed_is_sent_once_and_told_once(tmp_path: Path, caplo
 
 
 def test_straight_lines_do_not_wait_for_the_outbox(tmp_path: Path) -> None:
-    influx, straight = FakeInflux(), Straight()
-    outbox = FullAndOrdered(tmp_path / "outbox.db", straight)
+    influx, memory = FakeInflux(), MemoryQueue()
+    outbox = FullAndOrdered(tmp_path / "outbox.db", memory)
     outbox.append(rows(lines(0, 3)))
     outbox.full = outbox.stuck = True
-    writer = writer_of(outbox, influx, straight, pause=lambda _: 3600.0)
+    writer = writer_of(outbox, influx, memory, pause=lambda _: 3600.0)
     there, stop = threading.Event(), threading.Event()
     influx.on_post = lambda: there.set() if len(influx.posts) > 1 else None
     thread = threading.Thread(target=writer.run, args=(stop,))
     thread.start()
-    straight.put(rows([line(10)]), "read-only")
+    memory.put(rows([line(10)]), "read-only")
     outbox.wake()
     assert there.wait(10)
     stop.set()
@@ -250,12 +250,12 @@ def test_straight_lines_do_not_wait_for_the_outbox(tmp_path: Path) -> None:
 
 
 def test_a_meter_is_forgotten_in_what_could_not_be_removed(tmp_path: Path) -> None:
-    influx, straight = FakeInflux(), Straight()
-    outbox = FullAndOrdered(tmp_path / "outbox.db", straight)
+    influx, memory = FakeInflux(), MemoryQueue()
+    outbox = FullAndOrdered(tmp_path / "outbox.db", memory)
     outbox.append(rows([line(0)]))
     outbox.append(rows([day(1, "A"), day(1, "B")]))
     outbox.stuck = True
-    writer = writer_of(outbox, influx, straight, batch_lines=2)
+    writer = writer_of(outbox, influx, memory, batch_lines=2)
     one_pass(writer)  # sent out of order: the sums are kept, to be sent once more
     assert writer.let_go(point.is_of("A"))
     outbox.stuck = False

@@ -145,16 +145,16 @@ def test_rejected_lines_are_put_aside_with_the_words_and_can_be_sent_again(path:
     clock = Clock()
     outbox = Outbox(path, clock=clock)
     outbox.append(rows(lines(0, 4)))
-    outbox.delete(taken(outbox), rejected={1: "field type conflict", 3: "æøå"})
+    outbox.delete(taken(outbox), refused={1: "field type conflict", 3: "æøå"})
     status = outbox.status()
     assert (status.depth_lines, status.rejected_lines) == (0, 2)
-    last, first = outbox.rejected()
-    assert (first.line, first.words, first.at) == (line(1), "field type conflict", clock.now)
-    assert last.words == "æøå"
-    assert outbox.rejected(1) == [last]
-    assert outbox.retry_rejected([(first.id, first.id), (999, 999)]) == 1
+    last, first = outbox.refused()
+    assert (first.line, first.message, first.at) == (line(1), "field type conflict", clock.now)
+    assert last.message == "æøå"
+    assert outbox.refused(1) == [last]
+    assert outbox.retry_unkeyed([(first.id, first.id), (999, 999)]) == 1
     assert taken(outbox).lines == (line(1),)
-    assert outbox.retry_rejected([(1, 999)]) == 1
+    assert outbox.retry_unkeyed([(1, 999)]) == 1
     assert outbox.status().rejected_lines == 0
     assert outbox.status().depth_lines == 2
 
@@ -180,11 +180,11 @@ def test_rejected_lines_cannot_fill_the_outbox(path: Path) -> None:
     for start in range(0, 20_000, 500):
         outbox.append(rows(lines(start, start + 500)))
         batch = taken(outbox)
-        outbox.delete(batch, rejected=dict.fromkeys(range(len(batch.lines)), "unable to parse"))
+        outbox.delete(batch, refused=dict.fromkeys(range(len(batch.lines)), "unable to parse"))
     status = outbox.status()
     assert 100 < status.rejected_lines < 1000
     assert status.rejected_lines + status.dropped_lines == 20_000
-    assert outbox.rejected(1)[0].line == line(19_999)
+    assert outbox.refused(1)[0].line == line(19_999)
 
 
 def test_the_file_shrinks_after_a_backlog(path: Path) -> None:
@@ -376,7 +376,7 @@ def with_keys(path: Path) -> Path:
     """A closed outbox in which lines with keys wait and were refused, several of each kind in a row."""
     outbox = Outbox(path)
     outbox.append(rows(VERSIONS))
-    outbox.delete(taken(outbox), rejected=dict.fromkeys(range(4), "field type conflict"))
+    outbox.delete(taken(outbox), refused=dict.fromkeys(range(4), "field type conflict"))
     for start in range(0, 200, 10):
         outbox.append(rows(lines(start, start + 10)), {"last": "1"})
     outbox.append(rows(VERSIONS))
@@ -390,10 +390,10 @@ def assert_keys(outbox: Outbox) -> None:
     assert batch.lines == (*lines(0, 200), *VERSIONS, *VERSIONS[1::2])
     assert batch.keys == (*[""] * 200, *KEYS, *KEYS[1::2])
     assert outbox.states("") == {"last": "1"}
-    assert outbox.retry_replaced([(1, 99)]) == (0, 2)
-    assert [one.line for one in outbox.rejected()] == VERSIONS[::-1]
+    assert outbox.retry_keyed([(1, 99)]) == (0, 2)
+    assert [one.line for one in outbox.refused()] == VERSIONS[::-1]
     outbox.delete(batch)
-    assert [one.line for one in outbox.rejected()] == [VERSIONS[2], VERSIONS[0]]
+    assert [one.line for one in outbox.refused()] == [VERSIONS[2], VERSIONS[0]]
 
 
 def test_keys_come_back_after_reopening(path: Path) -> None:
@@ -405,7 +405,7 @@ def test_an_outbox_of_an_older_version_keeps_everything(path: Path, version: int
     made_old(with_keys(path), version)
     view = Outbox(path, read_only=True)
     assert view.status().depth_lines == 206
-    assert len(view.rejected()) == 4
+    assert len(view.refused()) == 4
     view.close()
     with pytest.raises(OutboxError, match="older han-exporter"):
         Outbox(path)
@@ -456,7 +456,7 @@ def test_the_checksum_covers_the_keys(path: Path, keys: bytes | None) -> None:
     outbox = Outbox(path)
     assert taken(outbox).lines == (*lines(0, 200), *VERSIONS[1::2])
     assert outbox.status().rejected_lines == 8
-    assert {one.words for one in outbox.rejected(4)} == {DAMAGED_ROW}
+    assert {one.message for one in outbox.refused(4)} == {DAMAGED_ROW}
 
 
 def test_kept_lines_keep_their_keys(path: Path) -> None:
@@ -510,11 +510,11 @@ def test_a_flipped_bit_does_not_become_a_wrong_value(path: Path) -> None:
     path.write_bytes(octets.replace(b"value=2 ", b"value=3 "))
     outbox = Outbox(path)
     assert taken(outbox).lines == tuple(lines(0, 2))
-    assert [aside.line[-15:] for aside in outbox.rejected()] == [
+    assert [aside.line[-15:] for aside in outbox.refused()] == [
         line(3)[-15:],
         line(2).replace("value=2", "value=3")[-15:],
     ]
-    assert "damaged" in outbox.rejected()[0].words
+    assert "damaged" in outbox.refused()[0].message
     assert outbox.status().depth_lines == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -11,7 +12,6 @@ from exporter.model import point
 from exporter.outbox import rejected
 from exporter.outbox.queue import Outbox
 from tests.support.rows import rows
-from tests.support.years import Exporter
 
 
 def test_ids_are_said_and_understood() -> None:
@@ -32,7 +32,7 @@ def test_the_service_answers_in_words(tmp_path: Path) -> None:
     outbox.append(rows(["bad value=1 1", "worse value=1 1"]))
     batch = outbox.take(2, newest=False)
     assert batch is not None
-    outbox.delete(batch, rejected={0: "no", 1: "no"})
+    outbox.delete(batch, refused={0: "no", 1: "no"})
     commands = rejected.commands(outbox)
     assert commands["retry_rejected"]("1-1") == {"retried": {"lines": 1, "left": 0}}
     assert commands["drop_rejected"]("2") == {"dropped": 1}
@@ -49,7 +49,7 @@ def test_many_thousand_lines_go_back_and_keep_their_order(tmp_path: Path) -> Non
     outbox.append(rows(lines))
     batch = outbox.take(5000, newest=False)
     assert batch is not None
-    outbox.delete(batch, rejected=dict.fromkeys(range(3500), "no"))
+    outbox.delete(batch, refused=dict.fromkeys(range(3500), "no"))
     assert rejected.retry(outbox, [(1, 10**6)]) == rejected.Retried(3500)
     batch = outbox.take(5000, newest=False)
     assert batch is not None
@@ -59,7 +59,7 @@ def test_many_thousand_lines_go_back_and_keep_their_order(tmp_path: Path) -> Non
 
 
 def test_which_points_have_versions() -> None:
-    zone = Exporter().settings.zone
+    zone = ZoneInfo("Europe/Oslo")
     assert point.is_replaced(points.final_hour_line("A", "import", 1.0, 3_600_000, zone))
     assert not point.is_replaced(points.running_hour_line("A", "import", "so_far", 1.0, 3_600_001))
     assert not point.is_replaced("active_power,meter_id=day_energy\\ 3600000 value=1 3600000")
@@ -74,12 +74,12 @@ def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -
     outbox.append(rows(old + others))
     batch = outbox.take(9, newest=False)
     assert batch is not None
-    outbox.delete(batch, rejected=dict.fromkeys(range(5), "no"))
+    outbox.delete(batch, refused=dict.fromkeys(range(5), "no"))
     outbox.append(rows(["day_energy,meter_id=A value=3 3600000", "a value=2 3600000"]))
     batch = outbox.take(9, newest=False)
     assert batch is not None
     outbox.delete(batch)
-    assert [one.line for one in outbox.rejected()] == others[::-1]
+    assert [one.line for one in outbox.refused()] == others[::-1]
     outbox.append(rows(["day_energy,meter_id=A value=9 7200000"]))
     assert rejected.retry(outbox, [(1, 99)]) == rejected.Retried(1, 2), "a newer one waits"
     outbox.close()

@@ -21,7 +21,7 @@ import pytest
 
 from exporter.outbox import replace_damaged
 from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError
-from exporter.outbox.salvage import SAVED_ASIDE
+from exporter.outbox.salvage import SALVAGED_NOTE
 from tests.support.damaged_outbox import LINES, REJECTED, STATE, WORDS, assert_whole, damaged, in_memory
 from tests.support.rows import rows
 
@@ -111,9 +111,9 @@ def test_what_went_aside_is_not_looked_at_again(path: Path) -> None:
 
 def test_lines_put_aside_are_saved_and_marked(path: Path) -> None:
     outbox = Outbox(path)
-    assert outbox.drop_rejected([(1, 1)]) == 1
-    found = {one.line: one.words for one in outbox.rejected()}
-    assert found == dict.fromkeys(REJECTED[1:], f"{WORDS} {SAVED_ASIDE}")
+    assert outbox.drop_refused([(1, 1)]) == 1
+    found = {one.line: one.message for one in outbox.refused()}
+    assert found == dict.fromkeys(REJECTED[1:], f"{WORDS} {SALVAGED_NOTE}")
     outbox.close()
     for _ in range(2):  # words do not grow with every damage
         with sqlite3.connect(path) as db:
@@ -121,8 +121,8 @@ def test_lines_put_aside_are_saved_and_marked(path: Path) -> None:
             db.execute("UPDATE rejected SET words = ? WHERE id = 2", (DAMAGED_ROW,))
         db.close()
         outbox = Outbox(path)
-        assert [one.words for one in outbox.rejected()] == [f"{WORDS} {SAVED_ASIDE}", DAMAGED_ROW]
-        assert [one.line for one in outbox.rejected()] == [REJECTED[2], REJECTED[1]]
+        assert [one.message for one in outbox.refused()] == [f"{WORDS} {SALVAGED_NOTE}", DAMAGED_ROW]
+        assert [one.line for one in outbox.refused()] == [REJECTED[2], REJECTED[1]]
         outbox.close()
 
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_a_line_put_aside_is_none(path: Path, change: str) -> Non
         db.execute(f"UPDATE rejected SET {change} WHERE id = 2")
     db.close()
     outbox = Outbox(path)
-    assert [one.line for one in outbox.rejected()] == [REJECTED[2], REJECTED[0]]
+    assert [one.line for one in outbox.refused()] == [REJECTED[2], REJECTED[0]]
 
 
 def test_rows_that_left_do_not_come_back_with_the_pages_that_they_left(folder: Path) -> None:

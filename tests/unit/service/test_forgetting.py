@@ -13,11 +13,11 @@ from exporter.derive import points
 from exporter.derive.limits import Threshold
 from exporter.model import point
 from exporter.model.state_keys import meter_of, meters_of, state_of
-from exporter.outbox.memory_queue import Straight
+from exporter.outbox.memory_queue import MemoryQueue
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.service import own_points
 from exporter.service.forgetting import Forgotten, forget
-from exporter.sinks.influx.answers import Outcome, Verdict
+from exporter.sinks.contract import WriteResult, Verdict
 from exporter.sinks.writer import Writer
 from tests.support.rows import rows
 from tests.support.years import HOUR, HOUR_MS, METER, Exporter, Meter, expected_hours, ms
@@ -121,9 +121,9 @@ def test_lines_that_were_put_aside_go_too_and_the_state(outbox: Outbox) -> None:
     outbox.append(rows([*ages("A", 0, 2), *ages("B", 0, 2)]), {"clock:A": "[]", "last_id:x": "A", "clock:B": "[]"})
     batch = outbox.take(10, newest=True)
     assert batch is not None
-    outbox.delete(batch, rejected=dict.fromkeys(range(4), "bad"))
+    outbox.delete(batch, refused=dict.fromkeys(range(4), "bad"))
     assert forget(outbox, "A") == Forgotten(lines=0, rejected=2, entries=2)
-    assert [one.line for one in outbox.rejected()] == ages("B", 0, 2)[::-1]
+    assert [one.line for one in outbox.refused()] == ages("B", 0, 2)[::-1]
     assert outbox.status().rejected_lines == 2
     assert outbox.states("") == {"clock:B": "[]"}
 
@@ -195,10 +195,10 @@ def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: 
         raise OutboxError("the disk is full")
 
     monkeypatch.setattr(outbox, "append", full)
-    influx, straight = FakeInflux(), Straight()
-    straight.put(rows([*ages("A", 0, 2), *ages("B", 0, 2)]), "the disk is full")
-    writer = Writer(outbox, influx, straight=straight)
-    influx.script = [Outcome(Verdict.RETRY, "away")]
+    influx, memory = FakeInflux(), MemoryQueue()
+    memory.put(rows([*ages("A", 0, 2), *ages("B", 0, 2)]), "the disk is full")
+    writer = Writer(outbox, influx, memory=memory)
+    influx.script = [WriteResult(Verdict.RETRY, "away")]
     one_pass(writer)
     assert writer.let_go(point.is_of("A"))
     influx.posts.clear()

@@ -1,10 +1,10 @@
 """Lines that wait for a reading to go along with: when they are made, when they go, and that none goes twice."""
 
-from exporter.service.piggyback import Aboard
+from exporter.service.piggyback import Piggyback
 
 
 def test_they_are_made_a_little_before_their_time_and_once() -> None:
-    aboard = Aboard(10, now=100)
+    aboard = Piggyback(10, now=100)
     assert not aboard.due(108.9)
     assert aboard.due(109)
     aboard.put(["a", "b"], 109)
@@ -16,7 +16,7 @@ def test_they_are_made_a_little_before_their_time_and_once() -> None:
 
 
 def test_what_nobody_takes_along_is_late() -> None:
-    aboard = Aboard(10, now=0)
+    aboard = Piggyback(10, now=0)
     assert not aboard.late(1000), "nothing waits"
     aboard.put(["a"], 1000)
     assert not aboard.late(1001.9)
@@ -26,7 +26,7 @@ def test_what_nobody_takes_along_is_late() -> None:
 
 
 def test_no_lines_are_a_turn_too() -> None:
-    aboard = Aboard(10, now=0)
+    aboard = Piggyback(10, now=0)
     aboard.put([], 9)
     assert not aboard.due(10)
     assert aboard.late(11)
@@ -35,7 +35,7 @@ def test_no_lines_are_a_turn_too() -> None:
 
 
 def test_what_is_forgotten_does_not_go() -> None:
-    aboard = Aboard(10, now=0)
+    aboard = Piggyback(10, now=0)
     aboard.put(["a", "b"], 9)
     aboard.drop(lambda line: line == "a")
     assert aboard.take(10) == ["b"]

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from exporter.outbox.queue import Outbox
-from exporter.sinks.influx.answers import Outcome, Verdict, judge
-from exporter.sinks.writer import Writer, WriterState
+from exporter.sinks.contract import Verdict, WriteResult
+from exporter.sinks.influx.answers import judge
+from exporter.sinks.writer import Writer
+from exporter.sinks.writer_status import WriterState
 from tests.support.rows import rows
 
-BAD = Outcome(Verdict.BAD_LINES, "unable to parse 'x': missing fields")
-DOWN = Outcome(Verdict.RETRY, "InfluxDB at http://influx cannot be reached: connection refused")
-DENIED = Outcome(Verdict.MISCONFIGURED, "the token may not write")
-TAKEN = Outcome(Verdict.TAKEN)
+BAD = WriteResult(Verdict.BAD_LINES, "unable to parse 'x': missing fields")
+DOWN = WriteResult(Verdict.RETRY, "InfluxDB at http://influx cannot be reached: connection refused")
+DENIED = WriteResult(Verdict.MISCONFIGURED, "the token may not write")
+TAKEN = WriteResult(Verdict.TAKEN)
 
 
 class FakeInflux:
@@ -28,19 +30,19 @@ class FakeInflux:
     def __init__(self, *, takes_the_good: bool = False) -> None:
         self.points: dict[str, str] = {}
         self.posts: list[tuple[str, ...]] = []
-        self.script: list[Outcome] = []
+        self.script: list[WriteResult] = []
         self.refuse: Callable[[str], bool] = lambda line: "bad" in line
         self.largest = 10**9
         self.takes_the_good = takes_the_good
         self.on_post: Callable[[], None] = lambda: None
 
-    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> Outcome:
+    def write(self, lines: Sequence[str], *, timeout: float | None = None) -> WriteResult:
         self.posts.append(tuple(lines))
         self.on_post()
         if self.script:
             return self.script.pop(0)
         if len(lines) > self.largest:
-            return Outcome(Verdict.MISCONFIGURED, "too large", too_large=True)
+            return WriteResult(Verdict.MISCONFIGURED, "too large", too_large=True)
         refused = [line for line in lines if self.refuse(line)]
         if not refused or self.takes_the_good:
             for line in lines:
@@ -134,7 +136,7 @@ def test_a_network_error_loses_and_doubles_nothing(outbox: Outbox, caplog: pytes
     assert outbox.status().depth_lines == 0
     assert writer.status().retries == 4
     assert writer.status().state is WriterState.OK
-    assert writer.status().last_error == DOWN.words
+    assert writer.status().last_error == DOWN.message
     assert caplog.text.count("connection refused (5 lines are kept") == 1  # once, not four times
     assert "InfluxDB takes lines again" in caplog.text
 
@@ -151,7 +153,7 @@ def test_an_answer_lost_after_the_write_only_sends_again(outbox: Outbox) -> None
 def test_retry_after_is_obeyed(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox.append(rows(lines(0, 1)))
     influx = FakeInflux()
-    influx.script = [Outcome(Verdict.RETRY, "busy", retry_after=17.0), DOWN]
+    influx.script = [WriteResult(Verdict.RETRY, "busy", retry_after=17.0), DOWN]
     slept: list[float] = []
 
     class Stop(threading.Event):
@@ -185,8 +187,8 @@ def test_bad_lines_are_found_and_put_aside_alone(outbox: Outbox, takes_the_good:
     writer = Writer(outbox, influx)
     one_pass(writer)
     assert sorted(influx.points) == sorted(f"power {number}" for number in good)
-    assert sorted(aside.line for aside in outbox.rejected()) == sorted(line(number, "bad") for number in bad)
-    assert outbox.rejected(1)[0].words == BAD.words
+    assert sorted(aside.line for aside in outbox.refused()) == sorted(line(number, "bad") for number in bad)
+    assert outbox.refused(1)[0].message == BAD.message
     assert outbox.status().depth_lines == 0
     assert writer.status().lines_rejected == len(bad)
 
@@ -214,7 +216,7 @@ def test_one_bad_line_alone_waits_for_a_good_one(outbox: Outbox) -> None:
     outbox.append(rows([line(2)]))
     one_pass(writer)
     assert list(influx.points) == ["power 2"]
-    assert [aside.line for aside in outbox.rejected()] == [line(1, "bad")]
+    assert [aside.line for aside in outbox.refused()] == [line(1, "bad")]
     assert outbox.status().depth_lines == 0
 
 
@@ -254,7 +256,7 @@ def test_a_few_good_lines_among_many_bad_ones_are_found_in_the_end(outbox: Outbo
 
 
 @pytest.mark.parametrize("outcome", [DOWN, DENIED])
-def test_a_failure_in_the_middle_of_splitting_changes_nothing(outbox: Outbox, outcome: Outcome) -> None:
+def test_a_failure_in_the_middle_of_splitting_changes_nothing(outbox: Outbox, outcome: WriteResult) -> None:
     outbox.append(rows([*lines(0, 8), line(8, "bad")]))
     influx = FakeInflux()
     influx.script = [BAD, TAKEN, outcome]
@@ -380,15 +382,15 @@ def test_an_outbox_that_fails_is_tried_again(outbox: Outbox) -> None:
 def test_what_answers_mean(status: int, body: str, verdict: Verdict, words: str) -> None:
     outcome = judge(status, body, None, target='bucket "han"', address="http://influx:8086")
     assert outcome.verdict is verdict
-    assert words in outcome.words
+    assert words in outcome.message
     assert outcome.too_large is (status == 413)
 
 
 def test_an_answer_cannot_forge_log_lines_or_fill_the_log() -> None:
     outcome = judge(500, "a\nERROR all is lost\x1b[31m" + "x" * 10_000, None, target="t", address="a")
-    assert "\n" not in outcome.words
-    assert "\x1b" not in outcome.words
-    assert len(outcome.words) < 700
+    assert "\n" not in outcome.message
+    assert "\x1b" not in outcome.message
+    assert len(outcome.message) < 700
 
 
 @pytest.mark.parametrize(

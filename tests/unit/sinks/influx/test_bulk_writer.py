@@ -9,24 +9,24 @@ from typing import Any, cast
 
 import pytest
 
+from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.influx import bulk_writer as room
-from exporter.sinks.influx.answers import Outcome, Verdict
-from exporter.sinks.influx.bulk_writer import GaveUp, Poster
+from exporter.sinks.influx.bulk_writer import BulkWriter, GaveUp
 from exporter.sinks.influx.client import Client
 
-TAKEN = Outcome(Verdict.TAKEN)
-AWAY = Outcome(Verdict.RETRY, "away")
+TAKEN = WriteResult(Verdict.TAKEN)
+AWAY = WriteResult(Verdict.RETRY, "away")
 CONFLICT = "failure writing points: partial write: field type conflict: p is text dropped="
 
 
 class Server:
     """Answers as `answer` says, and keeps what it was sent."""
 
-    def __init__(self, answer: Callable[[list[str]], Outcome]) -> None:
+    def __init__(self, answer: Callable[[list[str]], WriteResult]) -> None:
         self.answer = answer
         self.posted: list[list[str]] = []
 
-    def write(self, texts: Sequence[str]) -> Outcome:
+    def write(self, texts: Sequence[str]) -> WriteResult:
         lines = "\n".join(texts).split("\n")
         self.posted.append(lines)
         return self.answer(lines)
@@ -38,12 +38,12 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def make(said: list[str]) -> Iterator[Callable[[Callable[[list[str]], Outcome]], tuple[Poster, Server]]]:
-    made: list[Poster] = []
+def make(said: list[str]) -> Iterator[Callable[[Callable[[list[str]], WriteResult]], tuple[BulkWriter, Server]]]:
+    made: list[BulkWriter] = []
 
-    def of(answer: Callable[[list[str]], Outcome]) -> tuple[Poster, Server]:
+    def of(answer: Callable[[list[str]], WriteResult]) -> tuple[BulkWriter, Server]:
         server = Server(answer)
-        made.append(Poster(cast("Client", server), said.append))
+        made.append(BulkWriter(cast("Client", server), said.append))
         return made[-1], server
 
     yield of
@@ -68,22 +68,22 @@ def test_a_full_batch_goes_off(make: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_a_partial_write_dropped_is_counted_and_nothing_is_sent_twice(make: Any) -> None:
-    poster, server = make(lambda lines: Outcome(Verdict.BAD_LINES, f"{CONFLICT}{sum(one < 'c' for one in lines)}"))
+    poster, server = make(lambda lines: WriteResult(Verdict.BAD_LINES, f"{CONFLICT}{sum(one < 'c' for one in lines)}"))
     poster.post(["a", "b", "c", "d"])
     poster.post(["a", "d"])
     assert (poster.written, poster.rejected, len(server.posted)) == (3, 3, 2)
-    assert poster.words == ["partial write: field type conflict: p is text"]
+    assert poster.reasons == ["partial write: field type conflict: p is text"]
 
 
 def test_a_line_that_cannot_be_parsed_is_found_by_splitting(make: Any) -> None:
-    poster, _ = make(lambda lines: Outcome(Verdict.BAD_LINES, "unable to parse 'x'") if "x" in lines else TAKEN)
+    poster, _ = make(lambda lines: WriteResult(Verdict.BAD_LINES, "unable to parse 'x'") if "x" in lines else TAKEN)
     poster.take(["a\nx", "b\nc\nd"])
     poster.finish()
-    assert (poster.written, poster.rejected, poster.words) == (4, 1, ["unable to parse 'x'"])
+    assert (poster.written, poster.rejected, poster.reasons) == (4, 1, ["unable to parse 'x'"])
 
 
 def test_it_gives_up_once_when_the_server_refuses(make: Any) -> None:
-    poster, server = make(lambda _lines: Outcome(Verdict.MISCONFIGURED, "no such bucket"))
+    poster, server = make(lambda _lines: WriteResult(Verdict.MISCONFIGURED, "no such bucket"))
     with pytest.raises(GaveUp, match="no such bucket"):
         poster.post(["a"])
     poster.post(["b"])
@@ -93,7 +93,7 @@ def test_it_gives_up_once_when_the_server_refuses(make: Any) -> None:
 def test_a_minute_is_counted_over_all_batches(make: Any, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
-    def away(_lines: list[str]) -> Outcome:
+    def away(_lines: list[str]) -> WriteResult:
         now[0] += 20
         return AWAY
 

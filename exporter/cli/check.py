@@ -123,15 +123,15 @@ def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) ->
 
 def _outbox(path: Path, verdicts: Verdicts) -> None:
     """Check an outbox that no service is using."""
-    from exporter.cli._outbox import in_words, is_there, look_through
+    from exporter.cli._outbox import check_outbox, explain, is_there
     from exporter.outbox.queue import OutboxError
 
     if not is_there(path):
         return  # `run` creates it
     try:
-        _contents(path, asdict(look_through(path)), verdicts)
+        _contents(path, asdict(check_outbox(path)), verdicts)
     except OutboxError as error:
-        verdicts.wrong("outbox", in_words(error, path))
+        verdicts.wrong("outbox", explain(error, path))
 
 
 def _contents(path: Path | str, outbox: Mapping[str, Any], verdicts: Verdicts) -> None:

@@ -20,7 +20,7 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
-from exporter.cli._outbox import in_words, is_there
+from exporter.cli._outbox import explain, is_there
 from exporter.counted import counted
 from exporter.model.point import replaced_key
 from exporter.model.state_keys import meters_of
@@ -123,7 +123,7 @@ class _Here:
             with closing(Outbox(path, read_only=True)) as outbox:
                 kept = meters_of(outbox.states(""))
         except OutboxError as error:
-            give_up(in_words(error, path))
+            give_up(explain(error, path))
         return cls(path, True, running, reads, kept | reads.keys())
 
 

@@ -49,7 +49,7 @@ def import_(files: tuple[Path, ...], config: Path | None, **overrides: str | Non
     """
     settings = settings_or_exit(config, **overrides)
     start_logging(settings)
-    from exporter.sinks.influx.bulk_writer import GaveUp, BulkWriter
+    from exporter.sinks.influx.bulk_writer import BulkWriter, GaveUp
     from exporter.sinks.influx.hours import StoredHours
 
     client = client_or_exit(settings)

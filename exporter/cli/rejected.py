@@ -1,4 +1,4 @@
-"""`rejected`: show the lines that InfluxDB refused, send them again, or remove them."""
+"""`rejected`: shows the lines that InfluxDB refused, sends them again, or removes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from exporter.cli._common import (
     say,
     settings_or_exit,
 )
-from exporter.cli._outbox import in_words, is_there
+from exporter.cli._outbox import explain, is_there
+from exporter.counted import counted
 from exporter.model.point import replaced_key
 from exporter.outbox.batch import RefusedLine
 from exporter.outbox.queue import DAMAGED_ROW, Outbox, OutboxError, OutboxLockedError
@@ -36,20 +37,20 @@ if TYPE_CHECKING:
     from exporter.config import Settings
 
 _RUN_TAKES_S: Final = 300.0
-_AT_ONCE: Final = 100
-"""So many ranges fit what may be said to a running service."""
+_RANGES_AT_ONCE: Final = 100
+"""So many ranges fit into one request to a running service."""
 _SHOWN: Final = 5
-"""Lines of each group, and ranges of ids; --json has all."""
+"""Lines of each group, and ranges of ids, that are shown without --json."""
 _LONGEST: Final = 300
 
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID…]")
-@click.option("--retry", is_flag=True, help="Put these lines back into the queue, once what was wrong is mended.")
-@click.option("--drop", is_flag=True, help="Remove these lines for good.")
-@click.option("--all", "everything", is_flag=True, help="Every line, for --retry and --drop.")
-@click.option("--json", "as_json", is_flag=True, help="Show every line, whole, as one object.")
-@click.option("--yes", is_flag=True, help="Do not ask before --drop; without a terminal nobody is asked.")
+@click.option("--retry", is_flag=True, help="Send these lines again, after the cause is fixed.")
+@click.option("--drop", is_flag=True, help="Delete these lines.")
+@click.option("--all", "everything", is_flag=True, help="All lines, for --retry and --drop.")
+@click.option("--json", "as_json", is_flag=True, help="Show all lines, unshortened, as one JSON object.")
+@click.option("--yes", is_flag=True, help="Do not ask before --drop. Without a terminal it never asks.")
 @outbox_options
 @config_option
 def rejected(
@@ -62,12 +63,12 @@ def rejected(
     config: Path | None,
     **overrides: str | None,
 ) -> None:
-    """Show the lines that InfluxDB refused and `run` put aside: when, InfluxDB's words, and the line; newest first.
+    """Show the lines that InfluxDB refused: when, why (InfluxDB's message), and the line; newest first.
 
-    Those with the same words stand together. When that is mended which the words tell of, --retry --all has them sent
-    again. An ID is the number before a line, or several, like 7-12. It works beside a `run`, and without one.
+    Lines with the same message are shown together. After the cause is fixed, --retry --all sends them again. An ID is
+    the number before a line, or a range like 7-12. This works with or without a running `run`.
 
-    Exit code 0: done, also when there are none. 1: none of these is there, or you said no. 2: it could not be done.
+    Exit code 0: done, or there are no such lines. 1: no line has such an ID, or you answered no. 2: it failed.
     """
     wanted = _wanted(ids, retry, drop, everything, as_json)
     settings = settings_or_exit(config, **overrides)
@@ -82,17 +83,17 @@ def rejected(
 
 
 def _wanted(ids: tuple[str, ...], retry: bool, drop: bool, everything: bool, as_json: bool) -> list[tuple[int, int]]:
-    """The ids that were given; empty for all. Refuses what does not go together."""
+    """Return the ids that were given; empty for all. Refuses options that exclude each other."""
     if retry and drop:
         raise click.UsageError("Give --retry or --drop, not both.")
     if as_json and (retry or drop):
-        raise click.UsageError("--json shows lines: it goes with neither --retry nor --drop.")
+        raise click.UsageError("--json shows lines: it cannot be used with --retry or --drop.")
     if (ids or everything) and not (retry or drop):
-        raise click.UsageError("An ID, or --all, goes with --retry or --drop.")
+        raise click.UsageError("An ID or --all needs --retry or --drop.")
     if (retry or drop) and bool(ids) == everything:
-        raise click.UsageError("Say which lines: their IDs, or --all.")
+        raise click.UsageError("Which lines? Give their IDs, or --all.")
     try:
-        wanted = [one for said in ids for one in from_text(said)]
+        wanted = [one for text in ids for one in from_text(text)]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     for first, last in wanted:
@@ -106,9 +107,9 @@ def _wanted(ids: tuple[str, ...], retry: bool, drop: bool, everything: bool, as_
 
 @dataclass(slots=True)
 class _Group:
-    """Lines of which InfluxDB said the same, newest first."""
+    """Lines with the same message of InfluxDB, newest first."""
 
-    words: str
+    message: str
     newest: float
     shown: list[RefusedLine] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -122,7 +123,7 @@ class _Group:
 
 
 def _lines(settings: Settings) -> Iterator[RefusedLine]:
-    """Every line that was put aside, newest first; ends the command in words when it cannot be read."""
+    """Yield every refused line, newest first; ends the command with a message when they cannot be read."""
     try:
         with closing(Outbox(settings.outbox_path, read_only=True)) as outbox:
             below = 1 << 62
@@ -130,7 +131,7 @@ def _lines(settings: Settings) -> Iterator[RefusedLine]:
                 yield from some
                 below = some[-1].id
     except OutboxError as error:
-        give_up(in_words(error, settings.outbox_path))
+        give_up(explain(error, settings.outbox_path))
 
 
 def _print_text(settings: Settings) -> None:
@@ -141,26 +142,26 @@ def _print_text(settings: Settings) -> None:
             groups[key] = _Group(re.sub(r"(?<=unable to parse )'.*'", "it", one.message), one.at)
         groups[key].add(one)
     if not groups:
-        click.echo("No line is put aside.")
+        click.echo("There is no refused line.")
         return
     count = sum(len(group.ids) for group in groups.values())
-    click.echo(f"{count} {'lines are' if count > 1 else 'line is'} put aside. When it is mended: --retry --all\n")
+    click.echo(f"{counted(count, 'line was', 'lines were')} refused. After the cause is fixed: --retry --all\n")
     click.echo("\n\n".join(_text(group, settings.zone) for group in groups.values()))
 
 
 def _alike(one: RefusedLine) -> str:
-    """InfluxDB's words without what differs from line to line: the line itself, texts out of it, and numbers."""
+    """Return InfluxDB's message without what differs from line to line: the line, texts out of it, and numbers."""
     return re.sub(r"\d+", "0", re.sub(r"(?<=unable to parse )'.*'|point \S+", "…", one.message))
 
 
 def _text(group: _Group, zone: ZoneInfo) -> str:
     ids = ranges(group.ids)
     newest = sorted(ids, reverse=True)[:_SHOWN]
-    said = as_text(sorted(newest))
+    shown = as_text(sorted(newest))
     of_when = _when(group.newest, zone)
     if len(group.ids) > 1:
         of_when = f"{_when(group.oldest, zone)} to {of_when}"
-    head = f"{len(group.ids)} × {_shown(group.words)}\n  {of_when}, IDs {'…,' if len(ids) > _SHOWN else ''}{said}"
+    head = f"{len(group.ids)} × {_shown(group.message)}\n  {of_when}, IDs {'…,' if len(ids) > _SHOWN else ''}{shown}"
     rows = [f"  {one.id:>6}  {_when(one.at, zone)}  {_shown(one.line)}" for one in group.shown]
     more = len(group.ids) - len(rows)
     return "\n".join([head, *rows, *([f"          and {more} more (--json shows them)"] if more else [])])
@@ -171,13 +172,13 @@ def _when(at: float, zone: ZoneInfo) -> str:
 
 
 def _shown(text: str) -> str:
-    """One line that changes nothing on a terminal, and is not too long."""
+    """Return the text as printable characters on one line, shortened if it is long."""
     whole = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
     return whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST]}… ({len(whole)} characters)"
 
 
 def _print_json(settings: Settings) -> None:
-    """Line by line, since there may be many; nothing at all when they cannot all be read."""
+    """Print line by line, since there may be many. Nothing is printed when they cannot all be read."""
     for _ in _lines(settings):
         pass
     click.echo('{"rejected": [', nl=False)
@@ -195,31 +196,34 @@ def _change(settings: Settings, wanted: list[tuple[int, int]], *, retry: bool, a
     chosen, damaged = _chosen(_lines(settings), wanted, retry)
     if damaged:
         say(
-            f"Note: {damaged} lines were damaged in the outbox's file, and may say what no meter sent: they stay. "
-            "Give their IDs if you want them sent."
+            f"Note: {counted(damaged, 'line')} of a damaged outbox may have values that no meter sent. They are not "
+            "sent again, unless you give their IDs."
         )
     if not chosen:
         if wanted:
-            give_up("No line that is put aside has such an ID: `han-exporter rejected` shows them.", EXIT_REJECTED)
-        click.echo("No line is put aside." if not damaged else "There is no other line.")
+            give_up("No refused line has such an ID: `han-exporter rejected` shows them.", EXIT_REJECTED)
+        click.echo("There is no refused line." if not damaged else "There is no other refused line.")
         return
     count = sum(last - first + 1 for first, last in chosen)
     if ask_first:
-        click.confirm(f"Remove {count} lines for good?", abort=True, err=True)
+        click.confirm(f"Delete {counted(count, 'line')}?", abort=True, err=True)
     done, left = _do(settings.outbox_path, chosen, retry)
     if retry:
-        click.echo(f"{done} lines are in the queue again; `run` sends them. What is refused again comes back here.")
+        click.echo(
+            f"{counted(done, 'line is', 'lines are')} in the queue again, and `run` sends them. What is refused again "
+            "comes back here."
+        )
     else:
-        click.echo(f"{done} lines are removed.")
+        click.echo(f"{counted(done, 'line is', 'lines are')} deleted.")
     if left:
         say(
-            f"Note: {left} energies of hours, days or months stay until nothing else waits for InfluxDB, since a newer "
-            "one may wait there: let `run` send what waits, then do this again."
+            f"Note: {counted(left, 'sum or peak stays', 'sums and peaks stay')} until no line waits for InfluxDB, "
+            "since a newer value may be waiting. Let `run` send what waits, then repeat this."
         )
 
 
 def _chosen(lines: Iterable[RefusedLine], wanted: Ranges, retry: bool) -> tuple[list[tuple[int, int]], int]:
-    """Ranges of ids that are there, and how many damaged lines are left out: of all, these are not sent."""
+    """Return the ranges of ids that exist, and how many damaged lines were left out: --all does not send these."""
     ids, damaged = [], 0
     for one in lines:
         if retry and not wanted and one.message == DAMAGED_ROW:
@@ -230,19 +234,19 @@ def _chosen(lines: Iterable[RefusedLine], wanted: Ranges, retry: bool) -> tuple[
 
 
 def _do(path: Path, chosen: list[tuple[int, int]], retry: bool) -> tuple[int, int]:
-    """Have the running service do it, or do it while none runs; how many lines, and how many were left."""
+    """Let the running service do it, or do it if none runs; return how many lines, and how many were left."""
     try:
         ask(path)
     except NotRunning:
-        return _by_ourselves(path, chosen, retry)
+        return _here(path, chosen, retry)
     done = left = 0
-    for start in range(0, len(chosen), _AT_ONCE):
-        some = _by_run(path, chosen[start : start + _AT_ONCE], retry)
+    for start in range(0, len(chosen), _RANGES_AT_ONCE):
+        some = _by_run(path, chosen[start : start + _RANGES_AT_ONCE], retry)
         done, left = done + some[0], left + some[1]
     return done, left
 
 
-def _by_ourselves(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
+def _here(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
     try:
         with closing(Outbox(path, key_of=replaced_key)) as outbox:
             if not retry:
@@ -250,7 +254,7 @@ def _by_ourselves(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
             retried = send_again(outbox, chosen)
             return retried.lines, retried.left
     except OutboxLockedError as error:
-        give_up(f"{error}. A `han-exporter run` that starts or stops is over in some seconds: try again then.")
+        give_up(f"{error}. If a `han-exporter run` is starting or stopping, try again in some seconds.")
     except OutboxError as error:
         give_up(str(error))
 
@@ -260,11 +264,11 @@ def _by_run(path: Path, chosen: Ranges, retry: bool) -> tuple[int, int]:
     try:
         answer: dict[str, Any] = ask(path, _RUN_TAKES_S, command)
     except NotRunning as error:
-        give_up(f"The running han-exporter did not say that it is done: {error}. Try again.")
+        give_up(f"The running han-exporter did not confirm it: {error}. Try again.")
     if "error" in answer:
         give_up(str(answer["error"]))
     if "retried" in answer:
         return answer["retried"]["lines"], answer["retried"]["left"]
     if "dropped" not in answer:
-        give_up("The running han-exporter is of another version, and cannot do this: restart it, then try again.")
+        give_up("The running han-exporter is another version, and cannot do this: restart it, then try again.")
     return answer["dropped"], 0

@@ -1,7 +1,7 @@
-"""Whether what is read out of the outbox can be what was put into it: sqlite3.DatabaseError when it is damaged.
+"""Checks of what is read out of the outbox file: they raise sqlite3.DatabaseError when it is damaged.
 
-SQLite gives out what stands in the file. Damage can make a text of a number, or nothing of a row, and leave a file that
-SQLite itself finds in order.
+SQLite returns whatever is in the file. Damage can turn a number into a text, or remove a row, and SQLite itself may
+find nothing wrong with the file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = [
     "LAST_ID",
     "StoredRow",
     "Tally",
+    "check_deleted",
     "check_file",
-    "check_gone",
     "check_ids",
     "check_pages",
     "file_bytes",
@@ -37,11 +37,11 @@ __all__ = [
 CHECKED_WHOLE = 64 << 20
 """Bytes. Files up to this size are read and checked when they are opened: a second or two on a memory card."""
 LAST_ID: Final = 1 << 62
-"""So many rows never were; behind the largest number there is, SQLite says that the disk is full."""
+"""No row can have a higher id. After the largest possible id SQLite reports a full disk."""
 
 
 class StoredRow(NamedTuple):
-    """A row of lines as it is in the file; it may be damaged."""
+    """A row of the table `chunk` as it is in the file; it may be damaged."""
 
     id: int
     enqueued: float
@@ -57,7 +57,7 @@ class StoredRow(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What the file counts of itself: lines that wait, that were dropped, that were put aside, and octets of these."""
+    """The table `tally`: waiting lines, dropped lines, refused lines, and the characters of these."""
 
     depth: int
     dropped: int
@@ -66,36 +66,36 @@ class Tally(NamedTuple):
 
 
 def row_of(columns: Sequence[object]) -> StoredRow:
-    """The row of these columns."""
+    """Return the row with these columns."""
     row_id, enqueued, crc, body, keys, lines = columns
     if not isinstance(body, bytes) or not (keys is None or isinstance(keys, bytes)):
-        raise sqlite3.DatabaseError("a row of it holds no lines")
+        raise sqlite3.DatabaseError("a row has no lines")
     row = StoredRow(whole(row_id), number(enqueued), whole(crc), body, keys, whole(lines))
     counts = {part.count(b"\n") + 1 for part in (body, keys) if part is not None}
     if counts != {row.lines} and not row.damaged:
-        raise sqlite3.DatabaseError("a row of it holds other lines than it says")
+        raise sqlite3.DatabaseError("a row has another number of lines than it says")
     return row
 
 
 def whole(value: object) -> int:
-    """A whole number."""
+    """Return a value that must be a whole number."""
     if not isinstance(value, int):
-        raise sqlite3.DatabaseError("a number in it is none")
+        raise sqlite3.DatabaseError("something else is in the place of a number")
     return value
 
 
 def number(value: object) -> float:
-    """A number."""
+    """Return a value that must be a number."""
     if not isinstance(value, float | int):
-        raise sqlite3.DatabaseError("a number in it is none")
+        raise sqlite3.DatabaseError("something else is in the place of a number")
     return value
 
 
 def tally(db: sqlite3.Connection) -> Tally:
-    """What the file counts."""
+    """Return the table `tally`."""
     row = db.execute("SELECT depth, dropped, rejected, rejected_octets FROM tally").fetchone()
     if row is None:
-        raise sqlite3.DatabaseError("its tally is gone")
+        raise sqlite3.DatabaseError("its counts are missing")
     return Tally(*map(whole, row))
 
 
@@ -106,7 +106,7 @@ def check_file(db: sqlite3.Connection, path: Path) -> None:
     """
     refuse_newer(db, path)
     check_tables(db)
-    tally(db)  # an empty file has no tables, and is sound to SQLite
+    tally(db)  # an empty file has none, and SQLite finds nothing wrong with it
     if file_bytes(path) <= CHECKED_WHOLE:
         check_pages(db)
         if not is_older(db):
@@ -117,20 +117,20 @@ def check_file(db: sqlite3.Connection, path: Path) -> None:
 
 
 def check_pages(db: sqlite3.Connection) -> None:
-    """Let SQLite read every page."""
+    """Let SQLite check every page."""
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict.rpartition("\n")[2])
 
 
 def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
-    """Raise OutboxError for a file that a newer version made: this one would take it for damaged."""
+    """Raise OutboxError for a file that a newer version made, so that it is not treated as damaged."""
     if is_newer(db):
         raise OutboxError(f"the outbox {path} was made by a newer han-exporter: use that one, or another file")
 
 
 def file_bytes(path: Path) -> int:
-    """How much room the file takes on the disk, with SQLite's log."""
+    """Return how much room the file takes on the disk, with SQLite's log."""
     total = 0
     for end in ("", "-wal"):
         with suppress(FileNotFoundError):
@@ -139,29 +139,30 @@ def file_bytes(path: Path) -> int:
 
 
 def _check_tally(db: sqlite3.Connection) -> None:
-    """Count everything again. A wrong tally would never be noticed otherwise, and the outbox would never be empty."""
+    """Count everything again: with a wrong count the outbox would never be empty."""
     # total() and not sum(): it does not raise on overflow
     (lines,) = db.execute("SELECT total(lines) FROM chunk").fetchone()
     count = "SELECT count(*), total(length(line) + length(words) + length(key)) FROM rejected"
     refused, size = db.execute(count).fetchone()
     found = tally(db)
     if (lines, refused, size) != (found.depth, found.rejected, found.rejected_octets):
-        raise sqlite3.DatabaseError("its tally is wrong")
+        raise sqlite3.DatabaseError("its counts are wrong")
 
 
-def check_gone(db: sqlite3.Connection, gone: Collection[int], done: Collection[int]) -> None:
-    """Look whether rows that were deleted, or are `done` and sent, are the next to be given out all the same.
+def check_deleted(db: sqlite3.Connection, deleted: Collection[int], done: Collection[int]) -> None:
+    """Check that rows that were deleted, or sent and kept (`done`), would not be taken next.
 
-    In a damaged tree a row can be met on the way and not be found by its id: it would be sent for ever.
+    In a damaged tree SQLite can find a row when it walks through the table, and not find it by its id. Such a row
+    would be sent for ever.
     """
     oldest = db.execute("SELECT id FROM chunk ORDER BY id LIMIT 1").fetchone()
     newest = db.execute("SELECT id FROM chunk WHERE sent = 0 ORDER BY id DESC LIMIT 1").fetchone()
-    if (oldest is not None and oldest[0] in gone) or (newest is not None and newest[0] in done):
-        raise sqlite3.DatabaseError("a row of it cannot be deleted")
+    if (oldest is not None and oldest[0] in deleted) or (newest is not None and newest[0] in done):
+        raise sqlite3.DatabaseError("a row cannot be deleted")
 
 
 def check_ids(db: sqlite3.Connection) -> None:
-    """Look whether there is a number left for the next row."""
+    """Check that there is an id left for the next row."""
     for (last,) in db.execute("SELECT seq FROM sqlite_sequence UNION ALL SELECT max(id) FROM chunk"):
         if last is not None and whole(last) > LAST_ID:
-            raise sqlite3.DatabaseError("a row's number in it is impossible")
+            raise sqlite3.DatabaseError("the id of a row is impossible")

@@ -1,7 +1,7 @@
-"""Room on the disk that is kept back for the outbox, so that a full disk costs the oldest lines and not the newest.
+"""Room on the disk that is reserved for the outbox, so that a full disk costs the oldest lines and not the newest.
 
-To delete rows takes room, too: their pages, changed, are written to SQLite's log before they are written home. A file
-beside the outbox holds that room and is removed when the disk is full; from then on the outbox grows no more.
+Deleting rows takes room, too: SQLite writes changed pages to its log before it writes them to the file. A file beside
+the outbox keeps that room. It is removed when the disk is full, and from then on the outbox does not grow.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["RESERVE", "Reserve", "has_room", "hold_log", "is_full", "most_octets"]
+__all__ = ["RESERVE", "Reserve", "has_room", "is_full", "largest_size", "reserve_log"]
 
 RESERVE: Final = 4 << 20
-"""Octets: the log's 2 MiB, which must all find room in the file behind it, and as much for the log after that."""
+"""Bytes: 2 MiB of the log, all of which may have to be added to the file, and as much for the next log."""
 _LOG: Final = 640 * (4096 + 24)
-"""The log is brought home with 512 pages and what the last transaction had."""
+"""Bytes. SQLite empties the log when it has 512 pages (and what the last transaction had), of 4096 + 24 bytes each."""
 _AGAIN_S: Final = 60.0
 _ENOUGH: Final = 2 * RESERVE
 _NEXT_TO_NOTHING: Final = 64 << 10
+"""Bytes. A disk with less free room is full."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -34,25 +35,25 @@ class Reserve:
         self._file = Path(f"{path}.reserve")
         self._not_before = 0.0
         self.used = False
-        """Whether the outbox was given the room, and there was no room for another since."""
+        """Whether the room was given to the outbox, and there was no room for a new reserve since."""
 
-    def keep(self) -> bool:
-        """See that it is there; False when there is no room for it, and as much again."""
+    def ensure(self) -> bool:
+        """Make the reserve if it is missing; return False when the disk has not room for it and as much again."""
         if time.monotonic() < self._not_before:
             return False
         try:
             if not self._there() and not self._make():
                 return False
-        except OSError:  # the outbox does without
+        except OSError:  # the outbox works without it
             self._not_before = time.monotonic() + _AGAIN_S
             return False
         self.used = False
         return True
 
-    def let_go(self) -> bool:
-        """Give the room to the outbox; whether there was any."""
+    def release(self) -> bool:
+        """Give the room to the outbox; return whether there was any."""
         try:
-            # A quota, or a limit of this process, is not told as a full disk is: only time tells whether it is over.
+            # Nothing shows whether a quota, or a limit of this process, still applies: try again after some time.
             if has_room(self._file):
                 self._not_before = time.monotonic() + _AGAIN_S
             self._file.unlink()
@@ -67,10 +68,10 @@ class Reserve:
     def _make(self) -> bool:
         if not has_room(self._file):
             return False
-        # Nobody writes the other end of a pipe that has the name: without NONBLOCK this would wait for ever.
+        # If a pipe has the name, opening it without O_NONBLOCK would wait for ever.
         handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o600)
         try:
-            _hold(handle)
+            _allocate(handle)
         except OSError:
             self._file.unlink()
             raise
@@ -80,16 +81,17 @@ class Reserve:
 
 
 def has_room(path: Path) -> bool:
-    """Whether the disk says that it has room for a reserve, and as much again."""
+    """Return whether the disk has room for a reserve, and as much again."""
     with suppress(OSError):
         return _room(path.parent) >= _ENOUGH
     return False
 
 
-def hold_log(path: Path) -> None:
-    """Take the room for SQLite's log before another does; nobody may be writing to it. Without it, all goes on.
+def reserve_log(path: Path) -> None:
+    """Allocate the room for SQLite's log before another program takes it. Nobody may be writing to the log.
 
-    Octets of 0 behind its end are none of its pages to SQLite: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+    If that fails, the outbox works without it. SQLite ignores zeros after the last page of the log:
+    https://www.sqlite.org/fileformat2.html#the_write_ahead_log
     """
     with suppress(OSError):
         handle = os.open(f"{path}-wal", os.O_WRONLY)
@@ -101,19 +103,19 @@ def hold_log(path: Path) -> None:
             os.close(handle)
 
 
-def _hold(handle: int) -> None:
+def _allocate(handle: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, RESERVE)
         return
-    for _ in range(RESERVE >> 16):  # octets that no disk makes smaller
+    for _ in range(RESERVE >> 16):  # random bytes, which no file system compresses
         os.write(handle, os.urandom(1 << 16))
 
 
 def is_full(problem: BaseException, path: Path) -> bool:
-    """Whether this error of SQLite or of the system says that there is no room for the file, or this user's is used up.
+    """Return whether this error says that there is no room for the file, or that this user may use no more.
 
-    SQLite has a word of its own for a full disk only; a quota, or a limit to the size of files, is an error of the
-    disk to it, and so is a disk that has no room for its smaller files.
+    SQLite has an error code for a full disk only. For a quota, a limit to the size of files, and a disk without room
+    for SQLite's smaller files it reports an error of the disk.
     """
     if isinstance(problem, OSError):
         return problem.errno in _FULL
@@ -127,8 +129,8 @@ def is_full(problem: BaseException, path: Path) -> bool:
     return False
 
 
-def most_octets(wanted: int) -> int:
-    """How large the file may get: what is wanted, or less where this process is allowed less (`ulimit -f`)."""
+def largest_size(wanted: int) -> int:
+    """Return how many bytes the file may have: `wanted`, or less when this process is allowed less (`ulimit -f`)."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return wanted if allowed == resource.RLIM_INFINITY else min(wanted, allowed)
 

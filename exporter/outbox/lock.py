@@ -1,4 +1,4 @@
-"""One process at a time has an outbox: a lock on a file beside it, or on its folder while that takes no new file."""
+"""One process at a time has an outbox: a lock on a file beside it, or on its folder while no new file can be made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Lock"]
 
 
 class Lock:
-    """The lock on the outbox at `path`: `NAME.lock`, which stays there."""
+    """The lock on the outbox at `path`: the file `NAME.lock`, which is never removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -23,10 +23,10 @@ class Lock:
         self._folder: int | None = None
 
     def take(self) -> None:
-        """Have it, the folder made if need be. Raises OutboxLockedError when another has it, else OSError.
+        """Take the lock, and make the folder if it is missing. Raises OutboxLockedError when another process has it.
 
-        Where there is no room for its file, OSError says so, and the folder is locked meanwhile: of two that begin on
-        a full disk one is told. To be called again then: the outbox is that one's which finds room for the file first.
+        Raises OSError when there is no room for the lock's file. Then the folder is locked meanwhile, so that only one
+        of two processes starts on a full disk. Call it again later: the first that can make the file gets the lock.
         """
         if self._file is not None:
             return
@@ -38,15 +38,15 @@ class Lock:
                 self._folder = self._locked(os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             raise
         self._file = self._locked(handle)
-        with suppress(OSError):  # the lock holds without a number in it, which a full disk may have no room for
+        with suppress(OSError):  # the lock works without the number, for which a full disk may have no room
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
 
-    def let_go(self) -> None:
-        """Let others have it."""
+    def release(self) -> None:
+        """Release the lock."""
         for handle in (self._file, self._folder):
             if handle is not None:
                 os.close(handle)
@@ -75,7 +75,7 @@ def _open(name: str) -> int:
         if problem.errno != errno.EROFS:
             raise
         try:
-            return os.open(name, os.O_RDONLY | os.O_CLOEXEC)  # serves as well
+            return os.open(name, os.O_RDONLY | os.O_CLOEXEC)  # enough for a lock
         except FileNotFoundError:
             raise problem from None
 

@@ -1,8 +1,9 @@
-"""The durable queue between the readings and InfluxDB, and the state that points are derived from.
+"""The durable queue between the readings and the database, and the state that points are derived from.
 
-One SQLite file in WAL mode with `synchronous=FULL`: a commit is one fsync of the write-ahead log, so when `append`
-returns, its lines and its state survive a power cut, and a kill leaves neither half. A row holds the lines of one
-append (at most `ROW_LINES`), as text with a checksum; they leave in batches when InfluxDB has said yes to them.
+One SQLite file in WAL mode with `synchronous=FULL`: a commit is one fsync of the write-ahead log. So when `append`
+returns, its lines and its state survive a power cut, and a kill never leaves one without the other. A row of the table
+`chunk` holds the lines of one append (at most `ROW_LINES`) with their keys and a checksum. The writer takes lines in
+batches, and deletes a batch when the database has taken it.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from exporter.counted import counted
 from exporter.limiter import OnceAMinute
 from exporter.outbox import state_table
 from exporter.outbox.batch import Batch, RefusedLine, Status
 from exporter.outbox.checks import StoredRow, number, row_of, tally, whole
 from exporter.outbox.chunk import KeyOf, Line, checksum, keys_in, lines_in, packed
-from exporter.outbox.disk_reserve import is_full, most_octets
+from exporter.outbox.disk_reserve import is_full, largest_size
 from exporter.outbox.errors import OutboxError, OutboxLockedError
 from exporter.outbox.file import OutboxFile
 from exporter.outbox.rows import (
     Ranges,
+    delete_older_versions,
     delete_rows,
     drop_oldest,
-    drop_overtaken,
-    give_back,
     pragma,
     refused_in,
     remove,
-    take_out,
-    take_out_refused,
+    remove_lines,
+    remove_refused,
+    shrink,
     used_bytes,
 )
 from exporter.outbox.salvage import DAMAGED_ROW
@@ -45,25 +47,27 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ROW_LINES = 1000
-"""The most lines in one row: what one `append` brings is cut into rows of so many, in one transaction."""
+"""The most lines in one row of the table. A longer append makes several rows, in one transaction."""
 
 
 class Outbox:
-    """The queue and the state in one file; every method may be called from any thread.
+    """The queue and the state in one file. Every method may be called from any thread.
 
-    `max_bytes` bounds the file: when it is full the oldest lines go, counted and logged. `read_only` looks at an
-    outbox that another process may be using; it takes no lock and can only be asked.
+    `max_bytes` is the limit for the size of the file: when it is reached, the oldest lines are dropped, counted and
+    reported in the log. They are dropped, too, when the disk is full before that: `NAME.reserve` keeps room for this.
 
-    Raises OutboxLockedError when another process has it, OutboxError when the file cannot be opened. A damaged file
-    is set aside as `NAME.corrupt-TIME` and a new one is begun with what can be read out of it, both when it is opened
-    and when damage shows later. What cannot be opened then (the disk is full) is tried again with a later use; with
-    `patient` also what cannot be opened at first for such a reason, which `why_not` tells. Until then its state can be
-    asked for, as far as it can be read.
+    `read_only` is for looking at an outbox that another process may be using: it takes no lock and changes nothing.
 
-    `key_of` gives the keys of the lines in a file of an older version, which stored none: such a file is brought up to
-    date with it, and cannot be opened without.
+    Raises OutboxLockedError when another process has the outbox, OutboxError when the file cannot be opened. With
+    `patient`, the latter is not raised when the reason may pass (the disk is full, read-only or gives errors): then
+    `trouble` says what is wrong, and a later call tries again.
 
-    When the disk is full before the outbox is, the oldest lines go as well: `NAME.reserve` keeps the room for that.
+    A damaged file is renamed to `NAME.corrupt-TIME`, and a new one is begun with what can be read out of it. This
+    happens when the damage is found: when the file is opened, or later. If the new one cannot be made (the disk is
+    full), a later call tries again. Until then the state can be read as far as it is not damaged.
+
+    `key_of` gives the keys of the lines in a file of version 1 or 2, which stored none. Such a file is brought up to
+    date when it is opened, and cannot be opened without `key_of`.
     """
 
     def __init__(
@@ -80,12 +84,12 @@ class Outbox:
         self._max_bytes = max_bytes
         self._clock = clock
         self._news = threading.Condition()
-        self._arrived = True  # what was left from the last time is news too
-        self._dropped_unsaid = 0
+        self._arrived = True  # lines may have been waiting since the last time
+        self._unreported = 0
         self._dropping = OnceAMinute()
         self._file = OutboxFile(path, read_only=read_only, clock=clock, patient=patient, key_of=key_of)
 
-    # --- in -------------------------------------------------------------------------------------------------
+    # --- appending ------------------------------------------------------------------------------------------
 
     def append(self, rows: Iterable[tuple[bytes, str]], state: Mapping[str, str | None] | None = None) -> None:
         """Keep rows and the new state (None deletes a key), in one transaction.
@@ -97,14 +101,14 @@ class Outbox:
         lines = list(lines_in(rows))
         if not lines and not state:
             return
-        with self._file.in_words():
+        with self._file.as_outbox_error():
             try:
                 dropped = self._file.write(lambda db: self._insert(db, lines, state or {}))
             except sqlite3.OperationalError as problem:
                 if not is_full(problem, self.path):
                     raise
                 dropped = self._file.write(lambda db: self._insert_into_full_disk(db, lines, state or {}))
-        self._say_dropped(dropped)
+        self._report_dropped(dropped)
         if lines:
             self.wake()
 
@@ -121,12 +125,12 @@ class Outbox:
         state_table.write(db, state)
         return dropped
 
-    def _make_room(self, db: sqlite3.Connection, octets: int) -> int:
-        """Drop the oldest rows until so many octets fit; return how many lines went."""
+    def _make_room(self, db: sqlite3.Connection, size: int) -> int:
+        """Drop the oldest rows until so many bytes fit; return how many lines were dropped."""
         dropped = 0
-        # Half as much again as the body, and some pages: page heads, ends of pages, the other tables.
-        need = octets + octets // 2 + 8 * pragma(db, "page_size")
-        most = most_octets(self._max_bytes)
+        # Half as much again, and some pages: for page headers, unused ends of pages, and the other tables.
+        need = size + size // 2 + 8 * pragma(db, "page_size")
+        most = largest_size(self._max_bytes)
         while used_bytes(db) + need > most:
             lines = drop_oldest(db, rows=8)
             if lines is None:
@@ -137,28 +141,28 @@ class Outbox:
     def _insert_into_full_disk(
         self, db: sqlite3.Connection, lines: Sequence[Line], state: Mapping[str, str | None]
     ) -> int:
-        """The disk is full before the outbox is: the pages of the oldest rows are used again for the new ones."""
+        """Reuse the pages of the oldest rows for the new ones, since the disk has no more."""
         need = sum(len(line) + len(key) for line, key in lines) * 3 // 2 + 8 * pragma(db, "page_size")
         dropped = 0
         while pragma(db, "freelist_count") * pragma(db, "page_size") < need:
-            gone = drop_oldest(db, rows=8)
-            if gone is None:
+            deleted = drop_oldest(db, rows=8)
+            if deleted is None:
                 break
-            dropped += gone
+            dropped += deleted
         return dropped + self._insert(db, lines, state)
 
     # --- state ----------------------------------------------------------------------------------------------
 
     def get_state(self, key: str) -> str | None:
-        """The value kept under a key, or None."""
+        """Return the value of a key, or None."""
         return self._states(lambda db: state_table.read_key(db, key), lambda one: one == key).get(key)
 
     def states(self, prefix: str) -> dict[str, str]:
-        """Every key that begins with `prefix`, and its value, in the order of the keys."""
+        """Return every key that begins with `prefix`, and its value, in the order of the keys."""
         return self._states(lambda db: state_table.read_prefix(db, prefix), lambda key: key.startswith(prefix))
 
     def _states(self, read: Callable[[sqlite3.Connection], States], wanted: Callable[[str], bool]) -> dict[str, str]:
-        """Key -> value, without those that were damaged on the disk."""
+        """Return values by key, without those that were damaged on the disk."""
 
         def work(db: sqlite3.Connection) -> dict[str, str]:
             found = read(db)
@@ -169,26 +173,26 @@ class Outbox:
         def instead(state: Mapping[str, str]) -> dict[str, str]:
             return {key: value for key, value in state.items() if wanted(key)}
 
-        with self._file.in_words():
+        with self._file.as_outbox_error():
             return self._file.read_state(work, instead)
 
-    # --- out ------------------------------------------------------------------------------------------------
+    # --- taking and deleting --------------------------------------------------------------------------------
 
     def take(self, max_lines: int, *, newest: bool) -> Batch | None:
-        """The oldest or newest waiting lines, not removed; None when nothing waits.
+        """Return the oldest or the newest waiting lines without removing them, or None when no line waits.
 
-        Whole rows only: at most `max_lines` lines, or one row if that alone has more. Newest leaves out what was
-        sent before (see `delete`).
+        Only whole rows are taken: at most `max_lines` lines, or one row if that alone has more. The newest do not
+        include lines that were sent before (see `delete`).
         """
-        gone: set[tuple[int, int]] = set()
-        with self._file.in_words():
+        deleted: set[tuple[int, int]] = set()
+        with self._file.as_outbox_error():
             while True:
-                rows, out_of_order, generation = self._file.read(lambda db: self._rows(db, max_lines, newest, gone))
+                rows, out_of_order, generation = self._file.read(lambda db: self._rows(db, max_lines, newest, deleted))
                 damaged = [row for row in rows if row.damaged]
                 if not damaged:
                     break
                 self._move_damaged_rows(damaged)
-                gone.update((generation, row.id) for row in damaged)
+                deleted.update((generation, row.id) for row in damaged)
         if not rows:
             return None
         parts = [(row.id, str(row.body, "utf-8").split("\n")) for row in rows]
@@ -203,22 +207,22 @@ class Outbox:
         )
 
     def _rows(
-        self, db: sqlite3.Connection, max_lines: int, newest: bool, gone: Collection[tuple[int, int]]
+        self, db: sqlite3.Connection, max_lines: int, newest: bool, deleted: Collection[tuple[int, int]]
     ) -> tuple[list[StoredRow], bool, int]:
         where, order = ("WHERE sent = 0", "DESC") if newest else ("", "ASC")
         found: list[StoredRow] = []
         total = 0
         cursor = db.execute(f"SELECT id, enqueued, crc, body, keys, lines FROM chunk {where} ORDER BY id {order}")
         for row in map(row_of, cursor):
-            if (self._file.generation, row.id) in gone:
-                raise sqlite3.DatabaseError("a row of it cannot be deleted")
+            if (self._file.generation, row.id) in deleted:
+                raise sqlite3.DatabaseError("a row cannot be deleted")
             total += row.lines
             if found and total > max_lines:
                 break
             found.append(row)
-        cursor.close()  # an open one would keep the log from being emptied
+        cursor.close()  # with an open cursor SQLite cannot empty its log
         found.sort(key=lambda row: row.id)
-        return found, bool(found) and _older_waits(db, found, newest), self._file.generation
+        return found, bool(found) and _older_waiting(db, found, newest), self._file.generation
 
     def delete(
         self,
@@ -227,47 +231,47 @@ class Outbox:
         refused: Mapping[int, str] | None = None,
         keep: Iterable[int] = (),
     ) -> None:
-        """Remove a batch that InfluxDB has taken, in one transaction.
+        """Remove a batch that the database has taken, in one transaction. Raises OutboxError and changes nothing.
 
-        `rejected` maps the place of a line in `batch.lines` to InfluxDB's words: these are put aside. `keep` names
-        places whose lines were taken but must be sent once more when their turn in the order of time comes (a point
-        that is replaced as time goes on: its older version may still wait, and the newest must be the last to
-        arrive). Refused lines with the key of a line that was taken are removed: they are older versions.
-        Raises OutboxError and changes nothing.
+        `refused` has the lines that it did not take: place in `batch.lines` -> message of the database. They go into
+        the table of refused lines. `keep` has the places of lines that were taken but must be sent again after the
+        older ones that still wait: lines with a key, of which the newest must be the last to arrive. A line that was
+        refused before is removed when a line with the same key was taken now: it is an older version.
         """
         refused = refused or {}
-        aside = [(batch.lines[place], batch.keys[place], words) for place, words in sorted(refused.items())]
+        lines = [(batch.lines[place], batch.keys[place], message) for place, message in sorted(refused.items())]
         kept = set(keep)
 
         def work(db: sqlite3.Connection) -> int:
             if batch.generation == self._file.generation:
                 remove(db, batch, kept)
-            drop_overtaken(db, (key for place, key in enumerate(batch.keys) if place not in refused))
-            dropped = self._add_refused(db, aside)
-            give_back(db)
+            delete_older_versions(db, (key for place, key in enumerate(batch.keys) if place not in refused))
+            dropped = self._add_refused(db, lines)
+            shrink(db)
             return dropped
 
-        with self._file.in_words():
-            self._say_dropped(self._file.write(work))
+        with self._file.as_outbox_error():
+            self._report_dropped(self._file.write(work))
 
-    # --- put aside ------------------------------------------------------------------------------------------
+    # --- refused lines --------------------------------------------------------------------------------------
 
     def _add_refused(self, db: sqlite3.Connection, lines: Sequence[tuple[str, str, str]]) -> int:
-        """Put (line, key, words) into `rejected`; return how many old ones were dropped for them."""
+        """Store (line, key, message) in the table `rejected`; return how many old ones were dropped for them."""
         now, dropped = self._clock(), 0
-        rows = [(now, line, words, key) for line, key, words in lines]
+        rows = [(now, line, message, key) for line, key, message in lines]
         db.executemany("INSERT INTO rejected (at, line, words, key) VALUES (?, ?, ?, ?)", rows)
-        # Bad lines without end must not push good ones out of a full outbox: an eighth is theirs.
+        # Refused lines get an eighth of the outbox, so that they never push all good lines out.
         while tally(db).rejected_octets > self._max_bytes // 8:
             oldest = "DELETE FROM rejected WHERE id IN (SELECT id FROM rejected ORDER BY id LIMIT 64)"
-            gone = db.execute(oldest).rowcount
-            if not gone:
-                raise sqlite3.DatabaseError("its tally is wrong")
-            dropped += gone
+            deleted = db.execute(oldest).rowcount
+            if not deleted:
+                raise sqlite3.DatabaseError("its counts are wrong")
+            dropped += deleted
         db.execute("UPDATE tally SET dropped = dropped + ?", (dropped,))
         return dropped
 
     def _move_damaged_rows(self, rows: Sequence[StoredRow]) -> None:
+        """Move the lines of damaged rows to the refused lines."""
         lines = [line for row in rows for line in _damaged_lines(row)]
 
         def work(db: sqlite3.Connection) -> None:
@@ -275,10 +279,14 @@ class Outbox:
             self._add_refused(db, [(line, key, DAMAGED_ROW) for line, key in lines])
 
         self._file.write(work)
-        log.error("%d lines in the outbox %s were damaged; they are put aside", len(lines), self.path)
+        log.error(
+            "The outbox %s: %s damaged, and not sent. `han-exporter rejected` shows what is left.",
+            self.path,
+            counted(len(lines), "line is", "lines are"),
+        )
 
     def refused(self, limit: int = 100, below: int = 1 << 62) -> list[RefusedLine]:
-        """The lines that were put aside, newest first; those whose id is below a number, to go on from there."""
+        """Return refused lines, newest first: at most `limit`, and only those whose id is below `below`."""
         query = "SELECT id, at, line, words FROM rejected WHERE id < ? ORDER BY id DESC LIMIT ?"
 
         def work(db: sqlite3.Connection) -> list[RefusedLine]:
@@ -288,11 +296,14 @@ class Outbox:
         return self._ask(work)
 
     def retry_unkeyed(self, ids: Ranges) -> int:
-        """Put the refused lines that have no key back into the queue, a thousand a transaction; return how many."""
+        """Put the refused lines that have no key back into the queue; return how many.
+
+        A transaction moves at most a thousand. The same holds for `drop_refused`.
+        """
         return self._each(ids, lambda key: not key, lambda db, lines: self._insert(db, lines, {}))
 
     def drop_refused(self, ids: Ranges) -> int:
-        """Remove refused lines for good, a thousand a transaction; return how many."""
+        """Delete refused lines; return how many."""
         return self._each(ids, lambda _: True, lambda _db, _lines: 0)
 
     def retry_keyed(self, ids: Ranges) -> tuple[int, int]:
@@ -308,9 +319,9 @@ class Outbox:
             db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _, _ in rows])
             return len(rows), 0, self._insert(db, [(line, key) for _, line, key in rows], {})
 
-        with self._file.in_words():
+        with self._file.as_outbox_error():
             moved, left, dropped = self._file.write(work)
-        self._say_dropped(dropped)
+        self._report_dropped(dropped)
         self.wake()
         return moved, left
 
@@ -327,45 +338,45 @@ class Outbox:
             some = [(row, line.encode(), key) for row, line, key in rows if wanted(key)]
             db.executemany("DELETE FROM rejected WHERE id = ?", [(row,) for row, _, _ in some])
             dropped = work(db, [(line, key) for _, line, key in some])
-            give_back(db)
+            shrink(db)
             return len(some), dropped, rows[-1][0] + 1 if rows else last + 1
 
-        gone = 0
-        with self._file.in_words():
+        deleted = 0
+        with self._file.as_outbox_error():
             for start, last in ids:
                 first = start
                 while first <= last:
                     some, dropped, first = self._file.write(lambda db, a=first, b=last: piece(db, a, b))  # type: ignore[misc]
-                    gone += some
-                    self._say_dropped(dropped)
+                    deleted += some
+                    self._report_dropped(dropped)
         self.wake()
-        return gone
+        return deleted
 
-    def take_out(self, doomed: Callable[[str], bool], mark: str) -> tuple[int, int]:
-        """Remove each line that contains `mark` and is `doomed`: how many waited, and how many were put aside.
+    def remove_lines(self, doomed: Callable[[str], bool], mark: str) -> tuple[int, int]:
+        """Remove each line that contains `mark` and is `doomed`; return how many were waiting, and how many refused.
 
-        Some rows at a time, so that nobody waits long; what comes in meanwhile stays. A batch that was taken before
-        holds its lines still: `delete` may put those it keeps back.
+        It removes some rows at a time, so that other threads do not wait long. Lines that are appended meanwhile stay.
+        A batch that was taken before still has its lines: `delete` may store those again that it keeps.
         """
         waited, after = 0, 0
-        with self._file.in_words():
+        with self._file.as_outbox_error():
             last = self._file.read(lambda db: db.execute("SELECT max(id) FROM chunk").fetchone()[0] or 0)
             while after < last:
-                done, upto = self._file.write(lambda db, after=after: take_out(db, doomed, mark, after, last))  # type: ignore[misc]
+                done, upto = self._file.write(lambda db, after=after: remove_lines(db, doomed, mark, after, last))  # type: ignore[misc]
                 waited, after = waited + done, upto
-            aside = self._file.write(lambda db: take_out_refused(db, doomed, mark))
-            self._file.write(give_back)
-        return waited, aside
+            refused = self._file.write(lambda db: remove_refused(db, doomed, mark))
+            self._file.write(shrink)
+        return waited, refused
 
-    # --- asking and waiting ---------------------------------------------------------------------------------
+    # --- status and waiting ---------------------------------------------------------------------------------
 
     @property
-    def why_not(self) -> str:
-        """Why it cannot be used at this moment, and what to do, in words; empty when it can."""
+    def trouble(self) -> str:
+        """Why the outbox cannot be used at this moment, and what to do; empty when it can."""
         return self._file.why
 
     def status(self) -> Status:
-        """What the outbox holds now; cheap, also for a backlog of weeks."""
+        """Return what the outbox holds now. This is quick even when lines of weeks are waiting."""
 
         def work(db: sqlite3.Connection) -> tuple[int, int, int, float | None]:
             depth, dropped, rejected, _ = tally(db)
@@ -376,58 +387,59 @@ class Outbox:
         return Status(
             depth_lines=depth,
             oldest_age_s=None if oldest is None else max(0.0, self._clock() - oldest),
-            size_bytes=self._file.octets(),
+            size_bytes=self._file.size_bytes(),
             dropped_lines=dropped,
             rejected_lines=rejected,
         )
 
     def wait(self, timeout: float) -> bool:
-        """Sleep until something was appended since the last `wait` returned, or `wake`, or `timeout` seconds."""
+        """Wait for an append or `wake`, at most `timeout` seconds; return whether one came since the last `wait`."""
         with self._news:
             news = self._news.wait_for(lambda: self._arrived, timeout)
             self._arrived = False
             return news
 
     def wake(self) -> None:
-        """End a `wait` that goes on in another thread (on the way to a stop)."""
+        """End a `wait` in another thread (before a stop)."""
         with self._news:
             self._arrived = True
             self._news.notify_all()
 
     def close(self) -> None:
-        """Close the file and let go of the lock; what was appended is safe with or without it."""
+        """Close the file and release the lock. What was appended is on the disk without this, too."""
         self._file.close()
         self.wake()
 
     def _ask(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._file.in_words():
+        with self._file.as_outbox_error():
             return self._file.read(work)
 
-    def _say_dropped(self, dropped: int) -> None:
-        """Say that lines were dropped: the first time at once, then once a minute with the sum."""
-        self._dropped_unsaid += dropped
-        if not self._dropped_unsaid or not self._dropping.due():
+    def _report_dropped(self, dropped: int) -> None:
+        """Report in the log that lines were dropped: the first time at once, then once a minute with the sum."""
+        self._unreported += dropped
+        if not self._unreported or not self._dropping.due():
             return
         log.error(
-            "The outbox %s is full: its oldest %d lines were dropped. Let InfluxDB answer again, "
-            "or give the outbox more room (HAN_OUTBOX_MAX) and the disk as well.",
+            "The outbox %s is full: %s dropped, the oldest. Let InfluxDB answer again, or give the outbox more room "
+            "(HAN_OUTBOX_MAX, and on the disk).",
             self.path,
-            self._dropped_unsaid,
+            counted(self._unreported, "line was", "lines were"),
         )
-        self._dropped_unsaid = 0
+        self._unreported = 0
 
 
 def _damaged_lines(row: StoredRow) -> list[tuple[str, str]]:
-    """The lines of a damaged row and, if they can be told, their keys."""
+    """Return the lines of a damaged row and, where their number is right, its keys."""
     lines = str(row.body, "utf-8", "replace").split("\n")
     keys = [] if row.keys is None else str(row.keys, "utf-8", "replace").split("\n")
     return list(zip(lines, keys if len(keys) == len(lines) else [""] * len(lines), strict=True))
 
 
-def _older_waits(db: sqlite3.Connection, found: Sequence[StoredRow], newest: bool) -> bool:
-    """Whether a row that is older than one of these is left: before them, or between, sent and kept for its turn.
+def _older_waiting(db: sqlite3.Connection, found: Sequence[StoredRow], newest: bool) -> bool:
+    """Return whether a row that is older than one of these stays.
 
-    `newest` rows are taken past those that were sent; the oldest are the first there are.
+    The oldest rows are the first of all. The newest rows pass over those that were sent before and kept: one may be
+    between them.
     """
     first = db.execute("SELECT min(id) FROM chunk").fetchone()[0]
     if first < found[0].id or not newest:

@@ -1,4 +1,4 @@
-"""What an outbox says that can only be read: another process has it, or its disk takes nothing."""
+"""Reading an outbox that this process cannot open: another process has it, or its disk takes nothing."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from exporter.outbox.salvage import surviving_state
 from exporter.outbox.state_table import read_all
 
-__all__ = ["connect_read_only", "state_of"]
+__all__ = ["connect_read_only", "read_state"]
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open to look, never to change: nothing is made, no lock is taken."""
-    # Without a log beside it nobody has it open, and a folder that this user may not write to is no hindrance.
+    """Open the file for reading: nothing is made or changed, and no lock is taken."""
+    # Without a log nobody has it open, and SQLite can read it even where this user may not write.
     immutable = "" if Path(f"{path}-wal").exists() else "&immutable=1"
     uri = f"{path.absolute().as_uri()}?mode=ro{immutable}"
     return sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
 
 
-def state_of(path: Path) -> dict[str, str]:
-    """The state in an outbox that this process does not have open, in the order of the keys. Raises OSError.
+def read_state(path: Path) -> dict[str, str]:
+    """Return the state in an outbox that this process does not have open, in the order of the keys. Raises OSError.
 
-    Where SQLite cannot read it (it needs a little room itself where a log was left), or finds it damaged: what its
-    pages have.
+    If SQLite cannot read the file (with a log beside it, it needs a little room on the disk), or finds it damaged, the
+    state is read from its pages.
     """
     try:
         with closing(connect_read_only(path)) as db:
             return read_all(db).values
     except (sqlite3.Error, UnicodeDecodeError):
-        there = path if path.exists() else Path(f"{path}.salvage")  # see replace_damaged
+        there = path if path.exists() else Path(f"{path}.salvage")  # while a damaged file is being replaced
         return dict(sorted(surviving_state(there)))

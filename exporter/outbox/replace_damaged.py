@@ -1,12 +1,12 @@
-"""A damaged outbox is set aside, and a new one takes its place, with what can be read out of the old.
+"""Replaces a damaged outbox by a new one with what can be read out of it, and keeps the damaged file.
 
-The new file is made under another name, `NAME.salvage`, and is whole and on the disk before the damaged one loses its
-own. Whichever step a kill, a power cut or a full disk comes after, what is there tells what is left to do:
+The new file is made as `NAME.salvage`. It is complete and on the disk before the damaged file is renamed. After a kill,
+a power cut or a full disk at any step, the files that exist show what is left to do:
 
-    NAME and NAME.salvage     the new one may not be whole: it is removed, and NAME is found damaged once more
-    NAME.salvage alone        it is whole: the old one's log follows the old one, and the new one gets its name
+    NAME and NAME.salvage     the new one may be incomplete: it is removed, and NAME is found damaged again
+    NAME.salvage alone        it is complete: the logs of the damaged file are renamed, and the new one gets its name
 
-So nothing is read out of the damaged file twice into the same new one, and none is begun without it.
+So nothing is read twice out of the damaged file into the same new one, and no new one is begun without it.
 """
 
 from __future__ import annotations
@@ -32,27 +32,25 @@ from exporter.outbox.tables import make_tables
 __all__ = ["Saved", "finish", "replace", "sync_folder"]
 
 _LOGS: Final = ("-wal", "-journal")
-"""What SQLite would bring home into any file of the name; the second is there while a file is being made."""
-
-
+"""Logs that SQLite would write into any file of the name; the second exists while a file is being made."""
 _NO_ID: Final = 1 << 45
-"""No row has such a number: they count from 1, and from the time in ms when a file took a damaged one's place."""
+"""No row has such an id: ids count from 1, and in the place of a damaged file from the time in ms."""
 
 
 class Saved(NamedTuple):
-    """Lines that were read out of a damaged file: those that wait, and those that were put aside."""
+    """How many lines were read out of a damaged file: waiting ones, and refused ones."""
 
     lines: int
-    rejected: int
+    refused: int
 
 
 def replace(path: Path, now: float, key_of: KeyOf | None = None) -> tuple[Path, Saved | Exception | None]:
-    """Set a damaged outbox aside; its new name, and what was saved, or why nothing was (None: done before).
+    """Replace a damaged outbox; return its new name, and what was saved or why nothing was (None: done before).
 
     `key_of` gives the keys of the lines that an older version stored.
 
-    Raises sqlite3.Error or OSError when there is no room for the new one, or it cannot be written: then all is as it
-    was, or `finish` does the rest.
+    Raises sqlite3.Error or OSError when there is no room for the new one, or it cannot be written. Then nothing was
+    changed, or `finish` does the rest.
     """
     before = finish(path)
     if before is not None and before != path:
@@ -72,7 +70,7 @@ def replace(path: Path, now: float, key_of: KeyOf | None = None) -> tuple[Path, 
             new.unlink(missing_ok=True)
         raise
     name = _free_name(path, now)
-    # A step is on the disk before the next is done. The file goes first: its log is never taken for the new one's.
+    # Each step is on the disk before the next. The file is first: its log must not be used with the new one.
     with suppress(FileNotFoundError):
         path.rename(name)
     sync_folder(path.parent)
@@ -81,9 +79,10 @@ def replace(path: Path, now: float, key_of: KeyOf | None = None) -> tuple[Path, 
 
 
 def finish(path: Path) -> Path | None:
-    """Do what is left of a `replace` that was broken off; the damaged file's new name when it was. Raises OSError.
+    """Complete a `replace` that was interrupted; return the new name of the damaged file, or None if there was none.
 
-    `path` where no damaged file is there any more: somebody removed it, or put the new one there.
+    Returns `path` when there is no damaged file any more: somebody removed it, or copied the new one there. Raises
+    OSError.
     """
     new = _new(path)
     if not new.is_file():
@@ -97,7 +96,7 @@ def finish(path: Path) -> Path | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names in it as durable as the files' content."""
+    """Write the names of a folder's files to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -106,7 +105,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _put_in_place(path: Path, name: Path) -> None:
-    """Let the damaged file's logs follow it, and give the new one the name."""
+    """Rename the logs of the damaged file, and then the new file."""
     for end in _LOGS:
         with suppress(FileNotFoundError):
             Path(f"{path}{end}").rename(f"{name}{end}")
@@ -117,11 +116,12 @@ def _put_in_place(path: Path, name: Path) -> None:
 
 
 def _build(new: Path, damaged: Path | None, first_id: int, key_of: KeyOf | None = None) -> Saved:
-    """Make a new outbox with what can be read out of a damaged one, all of it on the disk when this returns."""
+    """Make a new outbox with what can be read out of a damaged one. It is on the disk when this returns."""
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = OFF")  # half a file is thrown away, not mended; first: the next one writes
+        # An incomplete file is removed, so it needs no journal. This comes first, since the next statement writes.
+        db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -1024")
@@ -133,33 +133,33 @@ def _build(new: Path, damaged: Path | None, first_id: int, key_of: KeyOf | None 
 
 
 def _fill(db: sqlite3.Connection, damaged: Path, first_id: int, key_of: KeyOf | None) -> Saved:
-    """Put in what can be read out of a damaged outbox.
+    """Insert what can be read out of a damaged outbox.
 
-    Rows keep their ids, which are below those that the new file gives from now on: the order of time stays, whatever
-    time this computer believes it is.
+    Rows keep their ids, and the new file gives higher ones from now on. So the order stays, even if the clock of this
+    computer is wrong.
     """
     db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('chunk', ?)", (first_id,))
     for key, value in surviving_state(damaged):
         insert_saved(db, key, value)
-    saved = aside = 0
+    lines = refused = 0
     for row in surviving_rows(damaged, key_of):
-        # One whose number was damaged is the last: its time is not known.
+        # A row whose id was damaged comes last: its place is not known.
         number = row.id if 0 < row.id < _NO_ID else None
         crc = checksum(row.body, row.keys)
         values = (number, row.enqueued, row.lines, row.sent, crc, row.body, row.keys)
         insert = "INSERT OR IGNORE INTO chunk (id, enqueued, lines, sent, crc, body, keys) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        saved += row.lines * db.execute(insert, values).rowcount
+        lines += row.lines * db.execute(insert, values).rowcount
     for one in surviving_refused(damaged, key_of):
         number = one.id if 0 < one.id < _NO_ID else None
-        known = one.message == DAMAGED_ROW or one.message.endswith(SALVAGED_NOTE)
-        words = one.message if known else f"{one.message} {SALVAGED_NOTE}"
+        noted = one.message == DAMAGED_ROW or one.message.endswith(SALVAGED_NOTE)
+        message = one.message if noted else f"{one.message} {SALVAGED_NOTE}"
         insert = "INSERT OR IGNORE INTO rejected (id, at, line, words, key) VALUES (?, ?, ?, ?, ?)"
-        aside += db.execute(insert, (number, one.at, one.line, words, one.key)).rowcount
-    return Saved(saved, aside)
+        refused += db.execute(insert, (number, one.at, one.line, message, one.key)).rowcount
+    return Saved(lines, refused)
 
 
 def _of_the_disk(problem: sqlite3.Error) -> bool:
-    """Whether it may go another time: no room, no right, a disk that gives errors."""
+    """Return whether it may work later: no room, no permission, a disk that gives errors."""
     return getattr(problem, "sqlite_errorcode", 0) & 0xFF in (
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
@@ -185,7 +185,7 @@ def _free_name(path: Path, now: float) -> Path:
 
 
 def _last_name(path: Path) -> Path | None:
-    """Under which name the damaged file was set aside last; None when there is none."""
+    """Return the name that a damaged file got last, or None when there is none."""
     beside = [one for one in path.parent.iterdir() if one.name.startswith(f"{path.name}.corrupt-")]
     files = [one for one in beside if not one.name.endswith(_LOGS)]
     return max(files, key=lambda one: one.stat().st_ctime_ns, default=None)

@@ -1,4 +1,4 @@
-"""What is done to the rows of the outbox, each on an open connection and as a part of a transaction."""
+"""Changes to the rows of the outbox. Each function gets an open connection, and runs inside a transaction."""
 
 from __future__ import annotations
 
@@ -7,41 +7,45 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from exporter.outbox.batch import Batch
-from exporter.outbox.checks import check_gone, whole
+from exporter.outbox.checks import check_deleted, whole
 from exporter.outbox.chunk import Line, checksum, keys_in, packed
 
 __all__ = [
-    "GROWS",
+    "NO_LIMIT",
     "Ranges",
+    "delete_older_versions",
     "delete_rows",
     "drop_oldest",
-    "drop_overtaken",
-    "give_back",
-    "grow_no_more",
-    "grows_no_more",
+    "hold_size",
+    "is_held",
     "pragma",
     "refused_in",
     "remove",
-    "take_out",
-    "take_out_refused",
+    "remove_lines",
+    "remove_refused",
+    "shrink",
     "used_bytes",
 ]
 
 _ROWS_AT_ONCE: Final = 64
 _KEPT_PAGES: Final = 1024
-_FEW_PAGES: Final = 256
+"""Free pages of 4 KiB that stay in the file for the next rows."""
+_LEAST_PAGES: Final = 256
+"""A file is never held to fewer pages, so that an empty one is of use on a full disk."""
 _PAGES_AT_ONCE: Final = 2048
-GROWS: Final = 0x3FFFFFFF
-"""SQLite's own bound of a file, in pages; newer ones have a higher."""
+"""At most so many pages are returned to the disk in one transaction."""
+NO_LIMIT: Final = 0x3FFFFFFF
+"""SQLite's own limit for the size of a file, in pages; newer versions of SQLite have a higher one."""
 _BACKLOG_LINES: Final = 10_000
+"""With more lines waiting, the file does not shrink."""
 
 Ranges = Sequence[tuple[int, int]]
-"""Ids of rejected lines: first and last of each range."""
+"""Ids of refused lines: the first and the last of each range."""
 
 
 def remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
-    """Delete a batch's rows; a row with kept lines stays with these, marked as sent."""
-    start, gone = 0, set[int]()
+    """Delete the rows of a batch. A row with lines to keep stays with these, and is marked as sent."""
+    start, deleted = 0, set[int]()
     for row, count in batch.rows:
         places = [place for place in range(start, start + count) if place in kept]
         start += count
@@ -50,8 +54,8 @@ def remove(db: sqlite3.Connection, batch: Batch, kept: set[int]) -> None:
             db.execute("UPDATE chunk SET sent = 1 WHERE id = ?", (row,))
         else:
             db.execute("DELETE FROM chunk WHERE id = ?", (row,))
-            gone.add(row)
-    check_gone(db, gone, {row for row, _ in batch.rows})
+            deleted.add(row)
+    check_deleted(db, deleted, {row for row, _ in batch.rows})
 
 
 def _rewrite(db: sqlite3.Connection, row: int, lines: Sequence[Line]) -> None:
@@ -64,41 +68,42 @@ def _rewrite(db: sqlite3.Connection, row: int, lines: Sequence[Line]) -> None:
 def delete_rows(db: sqlite3.Connection, rows: Collection[int]) -> None:
     """Delete rows by their ids."""
     db.executemany("DELETE FROM chunk WHERE id = ?", [(row,) for row in rows])
-    check_gone(db, rows, rows)
+    check_deleted(db, rows, rows)
 
 
 def drop_oldest(db: sqlite3.Connection, rows: int) -> int | None:
-    """Delete the oldest rows and count their lines as dropped; return how many, None when there was no row."""
-    gone = db.execute("SELECT id, lines, sent FROM chunk ORDER BY id LIMIT ?", (rows,)).fetchall()
-    if not gone:
+    """Delete the oldest rows and count their lines as dropped; return how many lines, or None when there was no row."""
+    deleted = db.execute("SELECT id, lines, sent FROM chunk ORDER BY id LIMIT ?", (rows,)).fetchall()
+    if not deleted:
         return None
-    lost = sum(whole(lines) for _, lines, sent in gone if not sent)
-    delete_rows(db, {row for row, _, _ in gone})
-    db.execute("UPDATE tally SET dropped = dropped + ?", (lost,))
-    return lost
+    dropped = sum(whole(lines) for _, lines, sent in deleted if not sent)
+    delete_rows(db, {row for row, _, _ in deleted})
+    db.execute("UPDATE tally SET dropped = dropped + ?", (dropped,))
+    return dropped
 
 
-def give_back(db: sqlite3.Connection) -> None:
-    """Let the file shrink after a backlog, a bounded piece at a time; a little is kept for the next rows.
+def shrink(db: sqlite3.Connection) -> None:
+    """Return free pages to the disk, at most `_PAGES_AT_ONCE`; some stay for the next rows.
 
-    Not while much waits: its rows would be moved to the front for every page, and catching up takes twice as long. Not
-    while the disk is full: what another takes meanwhile is not there for the next rows.
+    Not while many lines wait: SQLite would move their pages to the front of the file, one by one, and sending them
+    takes twice as long. Not while the disk is full: another program would take the room that the next rows need.
     """
-    if grows_no_more(db):
+    if is_held(db):
         return
     free = pragma(db, "freelist_count")
     if free <= _KEPT_PAGES or db.execute("SELECT depth FROM tally").fetchone()[0] > _BACKLOG_LINES:
         return
     for _ in range(min(free - _KEPT_PAGES, _PAGES_AT_ONCE)):
-        db.execute("PRAGMA incremental_vacuum(1)")  # one by one: sqlite3 steps a statement without columns once
+        db.execute("PRAGMA incremental_vacuum(1)")  # one: sqlite3 steps a statement without columns once
 
 
-def take_out(
+def remove_lines(
     db: sqlite3.Connection, doomed: Callable[[str], bool], mark: str, after: int, last: int
 ) -> tuple[int, int]:
-    """Remove doomed lines from the next rows behind `after`, up to `last`; how many, and where to go on.
+    """Remove the `doomed` lines from some rows after the id `after`, up to `last`.
 
-    Rows that were damaged are left: they are met where they are sent.
+    Returns how many lines were removed, and the id to go on from. Damaged rows are left: they are found when they are
+    taken to be sent.
     """
     query = "SELECT id, crc, body, keys FROM chunk WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
     rows = db.execute(query, (after, last, _ROWS_AT_ONCE)).fetchall()
@@ -120,12 +125,12 @@ def take_out(
     return removed, rows[-1][0] if rows else last
 
 
-def take_out_refused(db: sqlite3.Connection, doomed: Callable[[str], bool], mark: str) -> int:
-    """Remove doomed lines from those that were put aside; how many."""
+def remove_refused(db: sqlite3.Connection, doomed: Callable[[str], bool], mark: str) -> int:
+    """Remove the `doomed` refused lines; return how many."""
     found = db.execute("SELECT id, line FROM rejected WHERE instr(line, ?)", (mark,)).fetchall()
-    gone = [(row,) for row, line in found if doomed(line)]
-    db.executemany("DELETE FROM rejected WHERE id = ?", gone)
-    return len(gone)
+    deleted = [(row,) for row, line in found if doomed(line)]
+    db.executemany("DELETE FROM rejected WHERE id = ?", deleted)
+    return len(deleted)
 
 
 def refused_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> Iterator[tuple[int, str, str]]:
@@ -135,31 +140,31 @@ def refused_in(db: sqlite3.Connection, ids: Ranges, limit: int = -1) -> Iterator
         yield from db.execute(query, (first, last, limit))
 
 
-def drop_overtaken(db: sqlite3.Connection, taken: Iterable[str]) -> None:
+def delete_older_versions(db: sqlite3.Connection, taken: Iterable[str]) -> None:
     """Remove the refused lines that have one of these keys: a newer version was taken, so they must not be sent."""
     newer = {key for key in taken if key}
     if not newer or not db.execute("SELECT rejected FROM tally").fetchone()[0]:
         return
     older = db.execute("SELECT id, key FROM rejected WHERE key != ''")  # there may be many: one at a time
-    gone = [(row,) for row, key in older if key in newer]
-    db.executemany("DELETE FROM rejected WHERE id = ?", gone)
+    deleted = [(row,) for row, key in older if key in newer]
+    db.executemany("DELETE FROM rejected WHERE id = ?", deleted)
 
 
 def pragma(db: sqlite3.Connection, name: str) -> int:
-    """A number that SQLite tells."""
+    """Return the value of a pragma that is a number."""
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def grow_no_more(db: sqlite3.Connection) -> None:
-    """Hold the file to the size that it has, since its disk is full; an empty one to as much as lets it be of use."""
-    db.execute(f"PRAGMA max_page_count = {max(pragma(db, 'page_count'), _FEW_PAGES)}")
+def hold_size(db: sqlite3.Connection) -> None:
+    """Let the file grow no more, since its disk is full."""
+    db.execute(f"PRAGMA max_page_count = {max(pragma(db, 'page_count'), _LEAST_PAGES)}")
 
 
-def grows_no_more(db: sqlite3.Connection) -> bool:
-    """Whether the file is held to the size that it has: its disk is full."""
-    return pragma(db, "max_page_count") < GROWS
+def is_held(db: sqlite3.Connection) -> bool:
+    """Return whether the file must not grow, since its disk is full."""
+    return pragma(db, "max_page_count") < NO_LIMIT
 
 
 def used_bytes(db: sqlite3.Connection) -> int:
-    """How much of the file is in use."""
+    """Return how many bytes of the file are in use."""
     return (pragma(db, "page_count") - pragma(db, "freelist_count")) * pragma(db, "page_size")

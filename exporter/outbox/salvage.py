@@ -1,7 +1,7 @@
-"""What can be read out of a damaged outbox: every row whose checksum is right, wherever in the file it lies.
+"""Reads what is left out of a damaged outbox: every row whose checksum is right, wherever in the file it is.
 
-The pages are looked at one by one, without the tree that holds them together, so that a hole in one place costs no
-row in another. Pages that were given back, with rows that have left, are passed over. Source: SQLite's file format,
+The pages are read one by one, without the tree that connects them, so that damage in one place costs no row in another.
+Free pages are skipped: the rows on them were deleted. Source: SQLite's file format,
 https://www.sqlite.org/fileformat2.html, sections 1.3, 1.6 and 1.7 (b-tree pages, cells, overflow), 1.8 (pointer map),
 2.1 (records), 4 (the write-ahead log).
 """
@@ -31,21 +31,21 @@ __all__ = [
 ]
 
 DAMAGED_ROW: Final = "the outbox file was damaged here (the checksum is wrong): not sent"
-"""Words for a line that may not be what was read."""
+"""Message of a refused line that may not be what the meter sent. It is stored, and recognised by its text."""
 SALVAGED_NOTE: Final = "(read out of a damaged outbox: look at the line before it is sent again)"
-"""Words behind those of a line that was put aside before: it has no checksum."""
+"""Added to the message of a refused line, which has no checksum. It is stored, and recognised by its text."""
 
 _PAGE: Final = 4096
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _TABLE_LEAF, _INDEX_LEAF, _INDEX_INTERIOR = 0x0D, 0x0A, 0x02
 _ROWS: Final = (_TABLE_LEAF,)
 _STATE: Final = (_INDEX_LEAF, _INDEX_INTERIOR)
-"""Kinds of pages that hold rows, of a table, and of one WITHOUT ROWID: there they stand between the leaves, too."""
+"""Kinds of pages with rows: of a table, and of a table WITHOUT ROWID, where interior pages have rows, too."""
 _POINTERS: Final = _PAGE // 5
-"""A page of the pointer map tells of so many pages behind it, five octets each; the first is page 2."""
-_GIVEN_BACK: Final = b"\x02\0\0\0\0"
-_MOST_OCTETS: Final = 64 << 20
-"""A payload that claims more than this, or than there is, is no row of ours."""
+"""A page of the pointer map describes so many pages after it, with five bytes each; the first such page is page 2."""
+_FREE_PAGE: Final = b"\x02\0\0\0\0"
+_MOST_BYTES: Final = 64 << 20
+"""A record that claims to have more bytes than this, or than the file has, is not one of ours."""
 
 Column: TypeAlias = int | float | bytes | None
 
@@ -62,7 +62,7 @@ class SalvagedRow(NamedTuple):
 
 
 class SalvagedLine(NamedTuple):
-    """A line that was put aside, when, and why."""
+    """A refused line, when it was refused (seconds since 1970), and why."""
 
     id: int
     at: float
@@ -72,7 +72,7 @@ class SalvagedLine(NamedTuple):
 
 
 class _File:
-    """A file that is read where it can be: a hole in the disk is octets that are not there."""
+    """A file that is read where it can be read: where the disk gives an error, there are no bytes."""
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDONLY) if path.exists() else None
@@ -92,24 +92,24 @@ class _File:
 
 
 class _Pages:
-    """The pages of a file and its log, as SQLite would see them: a page's last version in the log, else the file's."""
+    """The pages of a file and its log, as SQLite sees them: the last version in the log, else that in the file."""
 
     def __init__(self, path: Path) -> None:
         self._file, self._log = _File(path), _File(Path(f"{path}-wal"))
-        self.most = min(_MOST_OCTETS, self._file.size + self._log.size)
+        self.most = min(_MOST_BYTES, self._file.size + self._log.size)
         self._in_log = self._logged()
 
     def _logged(self) -> dict[int, int]:
-        """Page -> where its last version begins in the log. What was not committed is none."""
+        """Return where the last committed version of each page begins in the log."""
         salts = self._log.read(8, _WAL_HEADER - 8)[8:16]
         found: dict[int, int] = {}
         uncommitted: dict[int, int] = {}
         for at in range(_WAL_HEADER, self._log.size - _PAGE - _FRAME_HEADER + 1, _PAGE + _FRAME_HEADER):
             head = self._log.read(at, _FRAME_HEADER)
             if not head:
-                continue  # a hole
+                continue  # cannot be read
             if head[8:16] != salts:
-                break  # frames of an older log, that were not written over yet
+                break  # frames of an older log that were not overwritten yet
             uncommitted[int.from_bytes(head[:4], "big")] = at + _FRAME_HEADER
             if any(head[4:8]):  # the last frame of a transaction
                 found |= uncommitted
@@ -117,14 +117,14 @@ class _Pages:
         return found
 
     def page(self, number: int) -> bytes:
-        """A page's octets, numbered from 1; fewer than a page, or none, where the file ends."""
+        """Return the bytes of a page, numbered from 1; fewer than a page, or none, where the file ends."""
         at = self._in_log.get(number)
         if at is not None:
             return self._log.read(at, _PAGE)
         return self._file.read((number - 1) * _PAGE, _PAGE) if number > 0 else b""
 
     def numbers(self) -> Iterator[int]:
-        """The numbers of the pages that there are, but those that were given back."""
+        """Yield the numbers of all pages that are not free."""
         in_file = self._file.size // _PAGE + 1
         map_at, pointers = 0, b""
         for number in [*range(1, in_file + 1), *sorted(number for number in self._in_log if number > in_file)]:
@@ -132,7 +132,7 @@ class _Pages:
             if at != map_at and number > 1:
                 map_at, pointers = at, self.page(at)
             place = 5 * (number - map_at - 1)
-            if number > map_at and pointers[place : place + 5] == _GIVEN_BACK:
+            if number > map_at and pointers[place : place + 5] == _FREE_PAGE:
                 continue
             yield number
 
@@ -190,7 +190,7 @@ def surviving_refused(path: Path, key_of: KeyOf | None = None) -> Iterator[Salva
 
 
 def _key_of(line: str, rest: Sequence[Column], key_of: KeyOf | None) -> str:
-    """The key of a refused line, from the columns after its words. Raises ValueError when these hold no key."""
+    """Return the key of a refused line from the columns after its message. Raises ValueError when it has none."""
     match rest:
         case []:
             return "" if key_of is None else key_of(line)
@@ -200,7 +200,7 @@ def _key_of(line: str, rest: Sequence[Column], key_of: KeyOf | None) -> str:
 
 
 def may_be_written(path: Path) -> bool:
-    """Whether SQLite writes to a file with such a head (section 1.3.3). Raises OSError."""
+    """Return whether SQLite can write to a file with such a header (section 1.3.3). Raises OSError."""
     with closing(_Pages(path)) as pages:
         return pages.page(1)[18:19] in (b"", b"\x01", b"\x02")
 
@@ -218,13 +218,13 @@ def _records(path: Path, kinds: tuple[int, ...]) -> Iterator[tuple[int, list[Col
                 try:
                     yield _record(pages, page, cell, kind)
                 except (IndexError, ValueError, struct.error):
-                    continue  # damaged here; its neighbours may be whole
+                    continue  # this one is damaged; the next ones may be sound
 
 
 def _cells(page: bytes, start: int, kind: int) -> Iterator[int]:
-    """Where the records of a page begin; a count that was damaged gives no more than a page can hold."""
+    """Yield where the records of a page begin. A damaged count gives no more of them than a page can have."""
     count = int.from_bytes(page[start + 3 : start + 5], "big")
-    # An interior page has four octets more in its head, and before each record: the number of another page.
+    # An interior page has four more bytes in its header, and before each record: the number of another page.
     more = 4 if kind == _INDEX_INTERIOR else 0
     for at in range(start + 8 + more, min(start + 8 + more + 2 * count, _PAGE - 1), 2):
         yield int.from_bytes(page[at : at + 2], "big") + more
@@ -241,7 +241,7 @@ def _record(pages: _Pages, page: bytes, at: int, kind: int) -> tuple[int, list[C
 
 
 def _payload(pages: _Pages, page: bytes, at: int, size: int, kind: int) -> bytes:
-    """A record's octets: on the page as far as there is room, the rest in a chain of overflow pages."""
+    """Return the bytes of a record: what fits is on the page, the rest is in a chain of overflow pages."""
     most = _PAGE - 35 if kind == _TABLE_LEAF else (_PAGE - 12) * 64 // 255 - 23
     if size <= most:
         return page[at : at + size]
@@ -251,7 +251,7 @@ def _payload(pages: _Pages, page: bytes, at: int, size: int, kind: int) -> bytes
         here = least
     parts, left = [page[at : at + here]], size - here
     following = int.from_bytes(page[at + here : at + here + 4], "big")
-    while left > 0:  # `left` falls with every page, so a chain that runs in a circle ends, too
+    while left > 0:  # `left` gets smaller with every page, so a chain in a circle ends, too
         overflow = pages.page(following)
         if len(overflow) < _PAGE:
             raise ValueError("the chain leaves the file")
@@ -275,7 +275,7 @@ def _columns(record: bytes) -> list[Column]:
 
 
 def _column(record: bytes, at: int, kind: int) -> tuple[Column, int]:
-    """One value by its serial type (section 2.1); text is given as its octets."""
+    """Return one value, by its serial type (section 2.1), and where it ends. Text is returned as bytes."""
     if kind == 0:
         return None, at
     if kind == 7:
@@ -289,12 +289,12 @@ def _column(record: bytes, at: int, kind: int) -> tuple[Column, int]:
     return (int.from_bytes(part, "big", signed=True) if kind < 12 else part), at + length
 
 
-def _varint(octets: bytes, at: int) -> tuple[int, int]:
-    """A number of 1 to 9 octets, most significant first, and where it ends."""
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return a number of 1 to 9 bytes, most significant first, and where it ends."""
     value = 0
     for place in range(8):
-        octet = octets[at + place]
-        value = value << 7 | octet & 0x7F
-        if octet < 0x80:
+        byte = data[at + place]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
             return value, at + place + 1
-    return value << 8 | octets[at + 8], at + 9
+    return value << 8 | data[at + 8], at + 9

@@ -1,4 +1,4 @@
-"""The tables of the outbox file: how they are made, brought up to date, and known again."""
+"""The tables of the outbox file: making them, bringing them up to date, and recognising them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from exporter.outbox.chunk import KeyOf, checksum, packed
 __all__ = ["check_tables", "is_newer", "is_older", "make_tables", "ready_tables"]
 
 _VERSION: Final = 3
-"""One more with every change of the tables, and with nothing else: a newer file is known by its tables, too."""
+"""Increased with every change of the tables, and only then: a newer file is recognised by its tables, too."""
 _LAST_VERSION: Final = 999
-"""A number above this was never a version's: it is damage."""
+"""A higher number is not a version but damage."""
 _REJECTED_TRIGGERS: Final = (
     """CREATE TRIGGER rejected_in AFTER INSERT ON rejected BEGIN
     UPDATE tally SET rejected = rejected + 1,
@@ -24,11 +24,11 @@ _REJECTED_TRIGGERS: Final = (
 )
 _SCHEMA: Final = f"""
 CREATE TABLE chunk (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so a batch can never delete another one's row
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, so a batch never deletes another one's row
     enqueued REAL NOT NULL,
     lines INTEGER NOT NULL,
-    sent INTEGER NOT NULL,                 -- 1: these were sent before older ones, and are sent once more in order
-    crc INTEGER NOT NULL,                  -- CRC-32 of body and keys: SQLite does not notice a flipped bit
+    sent INTEGER NOT NULL,                 -- 1: sent before older lines, and to be sent again after them
+    crc INTEGER NOT NULL,                  -- CRC-32 of body and keys: SQLite does not notice a changed bit
     body BLOB NOT NULL,
     keys BLOB);                            -- a key for each line, "\\n" between them; NULL when no line has one
 CREATE TABLE state (
@@ -48,8 +48,8 @@ CREATE TRIGGER chunk_less AFTER UPDATE OF lines ON chunk BEGIN
     UPDATE tally SET depth = depth + new.lines - old.lines; END;
 {chr(10).join(_REJECTED_TRIGGERS)}
 """
-# The tally is kept by triggers, in the same transaction as what it counts: opening a file with ten weeks in it does
-# not read ten weeks, and another process can ask for the depth at no cost.
+# Triggers keep the tally, in the same transaction as what it counts. So opening a file with ten weeks of lines does not
+# read them, and another process can ask for the number of lines at no cost.
 
 # Version 1 had no checksum in the state. The values that it wrote get -1, and are used as they are.
 _FROM_VERSION_1: Final = ("ALTER TABLE state ADD COLUMN crc INTEGER NOT NULL DEFAULT -1",)
@@ -83,7 +83,7 @@ def ready_tables(db: sqlite3.Connection, key_of: KeyOf) -> bool:
 
 
 def is_older(db: sqlite3.Connection) -> bool:
-    """Whether an older version made the file. Raises sqlite3.DatabaseError as `ready_tables` does."""
+    """Return whether an older version made the file. Raises sqlite3.DatabaseError as `ready_tables` does."""
     return 0 < _known_version(db) < _VERSION
 
 
@@ -106,7 +106,7 @@ def _upgrade(db: sqlite3.Connection, version: int, key_of: KeyOf) -> None:
 
 
 def _add_keys(db: sqlite3.Connection, key_of: KeyOf) -> None:
-    """Store the keys of the lines that wait. A damaged row is left as it is, and is found when it is to be sent."""
+    """Store the keys of the waiting lines. A damaged row stays as it is: it is found when it is taken to be sent."""
     last = 0
     query = "SELECT id, crc, body FROM chunk WHERE id > ? ORDER BY id LIMIT ?"
     while rows := db.execute(query, (last, _ROWS_AT_ONCE)).fetchall():
@@ -121,7 +121,7 @@ def _add_keys(db: sqlite3.Connection, key_of: KeyOf) -> None:
 
 
 def _add_rejected_keys(db: sqlite3.Connection, key_of: KeyOf) -> None:
-    """Store the keys of the refused lines, and count their bytes."""
+    """Store the keys of the refused lines, and count their characters."""
     found = db.execute("SELECT id, line FROM rejected")
     keys = [(key, row) for row, line in found if (key := key_of(str(line)))]
     db.executemany("UPDATE rejected SET key = ? WHERE id = ?", keys)
@@ -129,10 +129,7 @@ def _add_rejected_keys(db: sqlite3.Connection, key_of: KeyOf) -> None:
 
 
 def check_tables(db: sqlite3.Connection) -> None:
-    """Look whether the tables are as they were made; those of an older version are brought up to date by `run`.
-
-    Raises sqlite3.DatabaseError for a file that is damaged.
-    """
+    """Raise sqlite3.DatabaseError when the tables are not as they were made. Those of older versions are accepted."""
     if _known_version(db) == _VERSION and _form(db) != _right_form():
         raise sqlite3.DatabaseError("its tables are not as they were made")
 
@@ -151,10 +148,10 @@ def _known_version(db: sqlite3.Connection) -> int:
 
 
 def is_newer(db: sqlite3.Connection) -> bool:
-    """Whether a newer version may have made the file.
+    """Return whether a newer version may have made the file.
 
-    The number alone is not believed, an octet of it may be damaged: this version's own tables, every column and
-    trigger of them, are of this version. Tables that cannot be read may be of a kind that is not known here.
+    The number alone is not enough, since one byte of it may be damaged: if every column and trigger is that of this
+    version, then this version made the file. Tables that cannot be read may be of a kind that is not known here.
     """
     if not _VERSION < _version(db) <= _LAST_VERSION:
         return False
@@ -165,7 +162,7 @@ def is_newer(db: sqlite3.Connection) -> bool:
 
 
 def _form(db: sqlite3.Connection) -> list[tuple[str, ...]]:
-    """The tables with their columns, and the triggers with what they do."""
+    """Return the columns of all tables, and the triggers with their SQL."""
     columns = (
         "SELECT made.name, one.name, one.type FROM sqlite_master AS made, pragma_table_info(made.name) AS one "
         "WHERE made.type = 'table' AND made.name NOT LIKE 'sqlite_%' ORDER BY made.name, one.cid"
@@ -175,7 +172,7 @@ def _form(db: sqlite3.Connection) -> list[tuple[str, ...]]:
 
 
 def _right_form() -> list[tuple[str, ...]]:
-    """The form of this version's file."""
+    """Return what `_form` returns for a file of this version."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(_SCHEMA)
         return _form(db)

@@ -1,4 +1,4 @@
-"""What is kept of a meter in the outbox, and how all of it is removed (`forget`)."""
+"""Removing everything of a meter from the outbox, and from the memory of a running service (`forget`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from exporter.counted import counted
 from exporter.model import point
 from exporter.model.state_keys import state_of
 from exporter.outbox.queue import Outbox
@@ -16,26 +17,26 @@ log = logging.getLogger(__name__)
 
 
 class Memory(Protocol):
-    """Who remembers something of a meter, and adds to the outbox."""
+    """Something that remembers meters, and appends to the outbox."""
 
     def forgetting(self, meter_id: str) -> AbstractContextManager[None]:
-        """Let go of the meter, and do nothing until the context is over."""
+        """Forget the meter, and append nothing until the context is over."""
         ...
 
 
 class Sender(Protocol):
-    """Who has lines on their way."""
+    """Something that sends lines of the outbox."""
 
-    def let_go(self, doomed: Callable[[str], bool]) -> bool:
-        """Be done with these lines; False when that takes too long."""
+    def discard(self, doomed: Callable[[str], bool]) -> bool:
+        """Finish the batch that is being sent, and forget these lines; return False when that takes too long."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was removed: lines that waited, lines that were put aside, entries of the state.
+    """How much was removed: waiting lines, refused lines, entries of the state.
 
-    `settled` is False when a batch is still on its way that may hold lines of the meter.
+    `settled` is False when a batch that may have lines of the meter is still being sent.
     """
 
     lines: int
@@ -45,23 +46,28 @@ class Forgotten:
 
 
 def forget(outbox: Outbox, meter_id: str, memories: Sequence[Memory] = (), sender: Sender | None = None) -> Forgotten:
-    """Remove all that is kept of a meter, in memory too. Raises OutboxError; it can be done again then.
+    """Remove everything of a meter, from memory, too. Raises OutboxError; then it can be called again.
 
-    The lines first: as long as there is state, it is known that there is something to forget. Then memory and state
-    at one moment, so that neither is made again from the other. Then what a batch on its way put back, until no batch
-    can hold a line of the meter.
+    The lines are first: the state shows that there is something to forget, until the end. Then memory and state are
+    removed together, so that neither is made again from the other. Last are the lines that a batch which was being
+    sent has stored again.
     """
     doomed, mark = point.is_of(meter_id), point.meter_tag(meter_id)
-    lines, rejected = outbox.take_out(doomed, mark)
-    with ExitStack() as still:
+    lines, rejected = outbox.remove_lines(doomed, mark)
+    with ExitStack() as paused:
         for memory in memories:
-            still.enter_context(memory.forgetting(meter_id))
+            paused.enter_context(memory.forgetting(meter_id))
         keys = state_of(outbox.states(""), meter_id)
         outbox.append([], dict.fromkeys(keys))
     settled, more = True, 1
     while settled and more:
-        settled = sender is None or sender.let_go(doomed)
-        more, more_rejected = outbox.take_out(doomed, mark)
+        settled = sender is None or sender.discard(doomed)
+        more, more_rejected = outbox.remove_lines(doomed, mark)
         rejected += more_rejected
-    log.info("meter %s is forgotten: %d lines, %d entries of the state", meter_id, lines, len(keys))
+    log.info(
+        "The meter %s is forgotten: %s and %s of the state are removed.",
+        meter_id,
+        counted(lines, "line"),
+        counted(len(keys), "entry", "entries"),
+    )
     return Forgotten(lines, rejected, len(keys), settled)

@@ -239,7 +239,7 @@ class Service:
 
     def _first_status(self) -> Status:
         """What the outbox holds; one whose disk takes nothing may be there to be read, and holds nothing if not."""
-        if not self._outbox.why_not:
+        if not self._outbox.trouble:
             return self._outbox.status()
         with suppress(OutboxError), closing(Outbox(self._outbox.path, read_only=True)) as outbox:
             return outbox.status()
@@ -330,7 +330,7 @@ class Service:
             "sources": [worker.link.snapshot() for worker in self.workers],
             "outbox": {
                 "path": str(self._outbox.path),
-                "trouble": self._outbox.why_not,
+                "trouble": self._outbox.trouble,
                 **asdict(self._outbox_status()),
             },
             "influx": influx,

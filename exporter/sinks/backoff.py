@@ -1,4 +1,4 @@
-"""How long the writer waits before it tries again, and how often it says why."""
+"""How long the writer waits before it tries again."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LONGEST_PAUSE: Final = 60.0
 
 
 def pause(failures: int) -> float:
-    """Seconds before the next try: exponential, with jitter, up to a minute."""
-    # The exponent is bounded as well: failures go on for ever.
+    """Return the seconds before the next try: exponential, with jitter, at most a minute."""
+    # The exponent is limited, too: there may be any number of failures.
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)
 
 
 class OutboxTrouble:
-    """An outbox that cannot be read or written: told once, left alone for longer and longer, told when it is over.
+    """An outbox that cannot be read or written: reported once, tried again after longer and longer pauses.
 
-    InfluxDB has no part in it, and what goes straight to InfluxDB does not wait for it.
+    InfluxDB works meanwhile, and lines in memory are sent.
     """
 
     def __init__(self, pause: Callable[[int], float] = pause) -> None:
@@ -34,28 +34,28 @@ class OutboxTrouble:
         self._next = 0.0
 
     @property
-    def rests(self) -> bool:
-        """Whether the outbox is to be left alone now."""
+    def paused(self) -> bool:
+        """Whether the outbox must not be used now."""
         return self._failures > 0 and time.monotonic() < self._next
 
     @property
     def due(self) -> bool:
-        """Whether it is to be tried again now."""
-        return self._failures > 0 and not self.rests
+        """Whether it is time to try again."""
+        return self._failures > 0 and not self.paused
 
-    def failed(self, words: str) -> None:
-        """It failed, with these words."""
+    def failed(self, message: str) -> None:
+        """The outbox failed, with this message."""
         self._failures += 1
         self._next = time.monotonic() + self._pause(self._failures)
         if self._failures == 1:
-            log.error("%s. It is tried again, after a minute at most", words)
+            log.error("%s. It is tried again, after at most a minute.", message)
 
-    def rest_no_more(self) -> None:
-        """Try again at once."""
+    def end_pause(self) -> None:
+        """Let the outbox be tried now."""
         self._next = 0.0
 
     def over(self) -> None:
-        """It worked."""
+        """The outbox worked."""
         if self._failures:
-            log.info("The outbox can be used again")
+            log.info("The outbox can be used again.")
         self._failures = 0

@@ -1,4 +1,4 @@
-"""How it goes with the writer, for telemetry and `check`."""
+"""The status of the writer, for the exporter's own metrics and for `check`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ __all__ = ["WriterState", "WriterStatus"]
 
 
 class WriterState(Enum):
-    """How it goes, in a word."""
+    """What the writer does."""
 
     STARTING = "starting"
     OK = "ok"
     WAITING = "waiting"
     """InfluxDB does not answer, or asks to wait."""
     MISCONFIGURED = "misconfigured"
-    """InfluxDB answers no, and someone must mend something."""
+    """InfluxDB refuses, and someone must fix something."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriterStatus:
-    """A snapshot for telemetry. Counts are since the start; a line that is sent twice counts twice."""
+    """A snapshot. Counts are since the start; a line that is sent twice counts twice."""
 
     state: WriterState = WriterState.STARTING
     points_written: int = 0
     lines_rejected: int = 0
     retries: int = 0
     last_latency_s: float | None = None
-    """Of the last post that was taken."""
+    """Of the last request that InfluxDB took."""
     last_error: str = ""
-    """The words of the last failure, kept after it is over."""
+    """The message of the last failure. It stays after the failure is over."""

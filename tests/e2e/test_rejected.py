@@ -18,17 +18,18 @@ from tests.e2e.made import power
 from tests.support.influx_server import Store
 from tests.support.rows import rows
 
+NONE = "There is no refused line.\n"
 BAD = 'active_power,direction=import,meter_id=A value="x" 1'
 
 
-def aside(home: Home, *lines: tuple[str, str]) -> None:
-    """Put lines aside, as the writer does, one at a time."""
+def refused(home: Home, *lines: tuple[str, str]) -> None:
+    """Store refused lines as the writer does, one at a time."""
     outbox = Outbox(home.outbox)
-    for line, words in lines:
+    for line, message in lines:
         outbox.append(rows([line]))
         batch = outbox.take(1, newest=False)
         assert batch is not None
-        outbox.delete(batch, refused={0: words})
+        outbox.delete(batch, refused={0: message})
     outbox.close()
 
 
@@ -63,52 +64,52 @@ def test_what_a_wrong_type_kept_out_comes_in_when_it_is_mended(
     run = started(home, meter, store)
     for number in range(3):
         meter.send(power(100 + number, f"M-{mark}".encode()))
-    run.expect("they are put aside, and `han-exporter rejected` shows them")
+    run.expect("InfluxDB rejects lines .*han-exporter rejected")
     until(lambda: len(listed(home)) == 3)
     shown = home.han("rejected")
     assert shown.returncode == 0
-    assert "3 lines are put aside. When it is mended: --retry --all" in shown.stdout
-    assert "3 × partial write: field type conflict" in shown.stdout, "those with the same words stand together"
+    assert "3 lines" in shown.stdout
+    assert "3 × partial write: field type conflict" in shown.stdout, "lines with the same message are shown together"
     assert shown.stdout.count(f"meter_id=M-{mark}") == 3
     assert shown.stdout.index("value=102") < shown.stdout.index("value=100"), "newest first"
-    assert "`han-exporter rejected` shows them" in home.han("check", influx=store, source=meter.path).stdout
+    assert "han-exporter rejected" in home.han("check", influx=store, source=meter.path).stdout
     mend(store)
     if not running:
         run.stop()
     done = home.han("rejected", "--retry", "--all")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("3 lines are in the queue again")
+    assert done.stdout.startswith("3 lines ")
     if not running:
         run = started(home, meter, store)
     until(lambda: sorted(watts(store)) == [100, 101, 102])
     shown = home.han("rejected")
-    assert (shown.returncode, shown.stdout) == (0, "No line is put aside.\n")
+    assert (shown.returncode, shown.stdout) == (0, NONE)
     assert run.stop() < 5
 
 
 @pytest.mark.parametrize("running", [True, False])
 def test_some_of_them_by_their_ids(home: Home, meter: Meter, running: bool) -> None:
-    aside(home, *((f"a value={n} {n}", f"words {n}") for n in range(1, 11)))
+    refused(home, *((f"a value={n} {n}", f"words {n}") for n in range(1, 11)))
     if running:
         started(home, meter)
     before = home.waiting_lines()
     done = home.han("rejected", "--retry", "2", "4-6")
-    assert done.stdout.startswith("4 lines are in the queue again"), done.stderr
+    assert done.stdout.startswith("4 lines "), done.stderr
     assert home.waiting_lines() == before + 4
     done = home.han("rejected", "--drop", "1-3,9")
-    assert done.stdout == "3 lines are removed.\n"
+    assert done.stdout.startswith("3 lines ")
     assert [one["id"] for one in listed(home)] == [10, 8, 7]
     assert home.han("rejected", "--drop", "1-3,9").returncode == 1
-    assert home.han("rejected", "--drop", "--all").stdout == "3 lines are removed.\n"
+    assert home.han("rejected", "--drop", "--all").stdout.startswith("3 lines ")
     assert home.waiting_lines() == before + 4
     assert listed(home) == []
     for change in ("--drop", "--retry"):
         done = home.han("rejected", change, "--all")
-        assert (done.returncode, done.stdout) == (0, "No line is put aside.\n")
+        assert (done.returncode, done.stdout) == (0, NONE)
 
 
-def test_alike_words_stand_together_and_nothing_reaches_the_terminal(home: Home) -> None:
-    aside(
+def test_similar_messages_are_shown_together_and_no_control_characters(home: Home) -> None:
+    refused(
         home,
         ("x\x1b[31m\x07'y", "unable to parse 'x\x1b[31m 'y': missing fields"),
         *((f"old value={n} {n}", f"partial write: points beyond retention policy dropped={n}") for n in range(20)),
@@ -128,28 +129,28 @@ def test_alike_words_stand_together_and_nothing_reaches_the_terminal(home: Home)
 
 
 def test_what_was_damaged_is_sent_only_when_it_is_meant(home: Home) -> None:
-    aside(home, ("a value=1 1", DAMAGED_ROW), ("a value=2 2", "words"))
+    refused(home, ("a value=1 1", DAMAGED_ROW), ("a value=2 2", "words"))
     done = home.han("rejected", "--retry", "--all")
-    assert done.stdout.startswith("1 lines are in the queue again")
-    assert "1 lines were damaged" in done.stderr
+    assert done.stdout.startswith("1 line ")
+    assert "1 line " in done.stderr
     assert [one["id"] for one in listed(home)] == [1]
-    assert home.han("rejected", "--retry", "1").stdout.startswith("1 lines are")
+    assert home.han("rejected", "--retry", "1").stdout.startswith("1 line ")
 
 
 def test_sums_wait_for_what_waits(home: Home) -> None:
-    aside(home, ("day_energy,meter_id=A value=1,hours=1 3600000", "words"), (BAD, "words"))
+    refused(home, ("day_energy,meter_id=A value=1,hours=1 3600000", "words"), (BAD, "words"))
     outbox = Outbox(home.outbox)
     outbox.append(rows(["a value=1 1"]))
     outbox.close()
     done = home.han("rejected", "--retry", "--all")
-    assert done.stdout.startswith("1 lines are in the queue again")
-    assert "1 energies of hours, days or months stay until nothing else waits" in done.stderr
+    assert done.stdout.startswith("1 line ")
+    assert "1 sum or peak " in done.stderr
     assert [one["id"] for one in listed(home)] == [1]
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n", 1), ("", 1), ("y", 0)])
 def test_at_a_terminal_it_asks_before_it_removes(home: Home, answer: str, left: int) -> None:
-    aside(home, (BAD, "words"))
+    refused(home, (BAD, "words"))
     asked, terminal = pty.openpty()
     os.write(asked, f"{answer}\n".encode())
     command = [str(HAN), "rejected", "--drop", "--all"]
@@ -158,46 +159,46 @@ def test_at_a_terminal_it_asks_before_it_removes(home: Home, answer: str, left: 
     )
     os.close(terminal)
     os.close(asked)
-    assert "Remove 1 lines for good? [y/N]:" in done.stderr.decode()
+    assert "1 line? [y/N]:" in done.stderr.decode()
     assert done.returncode == (1 if left else 0)
     assert len(listed(home)) == left
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "kind"),
     [
-        (["--retry"], "Say which lines"),
-        (["--drop", "--all", "3"], "Say which lines"),
+        (["--retry"], "Which lines?"),
+        (["--drop", "--all", "3"], "Which lines?"),
         (["--retry", "--drop", "--all"], "not both"),
-        (["3"], "goes with --retry or --drop"),
-        (["--retry", "three"], "is no number of a line"),
-        (["--retry", "5-1"], "5-1 ends before it begins: did you mean 1-5?"),
+        (["3"], "--retry or --drop"),
+        (["--retry", "three"], "'three' is not the ID"),
+        (["--retry", "5-1"], "5-1 ends before it begins"),
         (["--drop", "2,9-8"], "9-8 ends before it begins"),
-        (["--retry", "--all", "--json"], "goes with neither"),
+        (["--retry", "--all", "--json"], "--json shows lines"),
     ],
 )
-def test_what_does_not_go_together_is_refused(home: Home, arguments: list[str], words: str) -> None:
+def test_options_that_exclude_each_other_are_an_error(home: Home, arguments: list[str], kind: str) -> None:
     done = home.han("rejected", *arguments)
     assert done.returncode == 2
-    assert words in done.stderr
+    assert kind in done.stderr
 
 
 def test_without_an_outbox_and_with_one_that_is_locked(home: Home) -> None:
     done = home.han("rejected")
-    assert (done.returncode, "is HAN_OUTBOX (or --outbox) the one of `run`?" in done.stderr) == (2, True)
-    aside(home, (BAD, "words"))
+    assert (done.returncode, "HAN_OUTBOX" in done.stderr) == (2, True)
+    refused(home, (BAD, "words"))
     outbox = Outbox(home.outbox)
     done = home.han("rejected", "--retry", "--all")
-    assert (done.returncode, "try again then" in done.stderr) == (2, True)
+    assert (done.returncode, "try again" in done.stderr) == (2, True)
     assert len(listed(home)) == 1
     outbox.close()
     assert not Path(f"{home.outbox}.sock").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut off", "noise", "empty"])
-def test_a_damaged_outbox_is_told_and_nothing_printed(home: Home, damage: str) -> None:
-    """And `run` does what was said: what can be read is saved, the file set aside."""
-    aside(home, (BAD, "words"))
+def test_a_damaged_outbox_is_reported_and_nothing_is_printed(home: Home, damage: str) -> None:
+    """And `run` does what the message says: what can be read is saved, and the file is kept."""
+    refused(home, (BAD, "words"))
     outbox = Outbox(home.outbox)
     for number in range(300):
         outbox.append(rows([f"a value={number}.0 {number}"] * 10))
@@ -209,15 +210,15 @@ def test_a_damaged_outbox_is_told_and_nothing_printed(home: Home, damage: str) -
         done = home.han("rejected", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert told in done.stderr and "`han-exporter run` " in done.stderr
-        assert "does this user have the right" not in done.stderr
+        assert "does this user have permission" not in done.stderr
     run = home.run(source="sim:kamstrup")
     if damage != "empty":
-        run.expect("is damaged .* It is kept as ")
+        run.expect("is damaged .* kept as ")
     until(lambda: Path(f"{home.outbox}.sock").exists())
     if damage == "cut off":
         assert "words (read out of a damaged outbox: look at the line before it is sent again)" in str(listed(home))
     else:
-        assert home.han("rejected").stdout == "No line is put aside.\n"
+        assert home.han("rejected").stdout == NONE
     assert len(list(home.folder.glob("outbox.sqlite.corrupt-*"))) == (0 if damage == "empty" else 1)
     assert (home.waiting_lines() > 100) is (damage == "cut off")
     run.stop()

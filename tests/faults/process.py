@@ -14,7 +14,10 @@ from tests.e2e.harness import Home, Run, until
 from tests.faults.meter import KILLED, STOPPED, FaultyMeter
 from tests.support.influx_server import Influx
 
-_BAD_WORDS: Final = ("Traceback", "please report", "are lost", "put aside", "were dropped", "is damaged", "speak on")
+_BAD_WORDS: Final = (
+    *("Traceback", "please report", "is lost:", "are lost", "rejects lines", "was dropped", "were dropped"),
+    *("is damaged", "speak on"),
+)
 
 Work = Callable[[], None]
 

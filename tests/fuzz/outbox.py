@@ -1,8 +1,8 @@
-"""Any damage to the outbox: it opens, gives nothing that was never appended, and goes on.
+"""Any damage to the outbox: it opens, returns nothing that was never appended, and works.
 
-An input is a list of damages to an outbox that was made once: each is nine octets (what, where, how long), and those
-that write take what they write from behind. What is flagged in the first octet: the file is damaged while it is closed
-or before it is read again, whole checks or none, the file's log is there or was brought home.
+An input is a list of damages to an outbox that was made once. Each is nine bytes: what, where, how long, and for some
+what to write. The first byte has flags: with or without a log, with or without a complete check when the file is
+opened, and whether it is read first as `check` reads it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _FOLDER: Final = tempfile.TemporaryDirectory(
 FOLDER: Final = Path(_FOLDER.name)
 _DAMAGE: Final = 9
 _WITH_LOG, _UNCHECKED, _READ_ONLY = 1, 2, 4
-heard: Final[Counter[str]] = Counter()
-"""How the outbox took it: for who wants to know whether all of it is reached."""
+seen: Final[Counter[str]] = Counter()
+"""How often the file was replaced, and used as it was: shows whether both are reached."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """The whole files, and what was ever put into them."""
+    """The undamaged files, and everything that was ever stored in them."""
 
     folder: Path
     lines: frozenset[str]
@@ -47,7 +47,7 @@ def _line(number: int, place: int) -> str:
 
 
 def make(folder: Path) -> Made:
-    """Two outboxes with the same in them: `home`, which was closed, and `log`, as a power cut leaves it."""
+    """Make two outboxes with the same content: `home`, which was closed, and `log`, as a power cut leaves it."""
     dice = random.Random(1)
     lines: set[str] = set()
     states: dict[str, set[str]] = {}
@@ -108,7 +108,7 @@ def run(damage: bytes) -> None:
 
 
 def hurt(files: dict[str, bytearray], damage: bytes) -> None:
-    """Do what the octets say."""
+    """Do the damages that these bytes describe."""
     names = sorted(files)
     for at in range(0, min(len(damage), 40 * _DAMAGE), _DAMAGE):
         what, *rest = damage[at : at + _DAMAGE].ljust(_DAMAGE, b"\0")
@@ -135,7 +135,7 @@ def hurt(files: dict[str, bytearray], damage: bytes) -> None:
 
 
 def look(path: Path) -> None:
-    """As `check` looks at it."""
+    """Read it as `check` does."""
     try:
         outbox = Outbox(path, read_only=True)
     except OutboxError as error:
@@ -149,11 +149,11 @@ def look(path: Path) -> None:
 
 
 def use(path: Path, *, sound: bool) -> None:
-    """As `run` uses it: the first to ask finds out. A file that was found sound keeps what is put into it."""
+    """Use it as `run` does. A file that was found sound keeps what is stored in it."""
     try:
         outbox = Outbox(path)
     except OutboxError as error:
-        assert "made by a newer han-exporter" in str(error)  # the one number that is believed, whatever it is
+        assert "newer han-exporter" in str(error)  # any other version number is damage
         return
     try:
         for key, value in outbox.states("").items():
@@ -170,7 +170,7 @@ def use(path: Path, *, sound: bool) -> None:
         assert again.get_state("fuzz") == "1"
         assert again.status().depth_lines == 0
     again.close()
-    heard["aside" if list(path.parent.glob("*.corrupt-*")) else "used"] += 1
+    seen["replaced" if list(path.parent.glob("*.corrupt-*")) else "used"] += 1
 
 
 def _append_and_empty(outbox: Outbox, *, sound: bool) -> None:

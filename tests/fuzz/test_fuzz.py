@@ -38,8 +38,8 @@ def test_both_whole_and_salvaged_outboxes_are_reached() -> None:
     dice = random.Random(1)
     for _ in range(40):
         outbox.run(mutate.damage(b"\0", dice))
-    assert outbox.heard["aside"] > 5
-    assert outbox.heard["used"] > 5
+    assert outbox.seen["replaced"] > 5
+    assert outbox.seen["used"] > 5
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -42,7 +42,7 @@ def number_of(line: str) -> int:
 
 
 def live(path: Path, recorder: Recorder, story: Story, dice: random.Random) -> None:
-    """Some hours of an outbox: small and large appends, batches that leave it, lines put aside, a restart."""
+    """Some hours of an outbox: small and large appends, batches that leave it, refused lines, a restart."""
     outbox = Outbox(path)
     for number in range(1, 61):
         count = dice.choice([1, 12, 12, 12, 40, 2500])
@@ -115,7 +115,7 @@ def test_a_power_cut_at_any_write_loses_nothing_that_append_returned_for(
             continue
         lay(files, folder)
         counts, state = found_in(folder / "outbox.db")
-        assert not list(folder.glob("*.corrupt-*")), f"cut after {done} operations ({kind}): taken for damaged"
+        assert not list(folder.glob("*.corrupt-*")), f"cut after {done} operations ({kind}): treated as damaged"
         safe = [number for at, number in story.returned if at <= done]
         begun = sum(at < done for at in story.begun)
         missing = [number for number in safe if number not in counts and number not in story.gone]
@@ -153,7 +153,7 @@ def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothin
         recorder.folder_synced()
 
     with recorder, pytest.MonkeyPatch.context() as patch, closing(sqlite3.connect(path)) as other:
-        other.execute("SELECT depth FROM tally").fetchone()  # so that its log is still there to be set aside
+        other.execute("SELECT depth FROM tally").fetchone()  # so that its log is still there to be renamed
         patch.setattr(Path, "rename", renamed)
         patch.setattr(replace_damaged, "sync_folder", noted)
         Outbox(path).close()

@@ -16,7 +16,7 @@ import pytest
 
 from exporter.config import Settings
 from exporter.outbox.queue import Outbox
-from exporter.sinks.contract import WriteResult, Verdict
+from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.influx.client import Client, Http, Unreachable
 from exporter.sinks.writer import Writer
 from exporter.sinks.writer_status import WriterState
@@ -84,7 +84,7 @@ def test_the_right_authority_lets_it_write_and_ask(store: Store, doors: Doors) -
 
 
 @pytest.mark.parametrize(
-    ("door", "authority", "words"),
+    ("server", "authority", "kind"),
     [
         ("right", None, "unable to get local issuer certificate"),
         ("right", "stranger", "unable to get local issuer certificate"),
@@ -94,13 +94,15 @@ def test_the_right_authority_lets_it_write_and_ask(store: Store, doors: Doors) -
         ("self_signed", "own", "self-signed certificate"),
     ],
 )
-def test_whom_it_does_not_believe(store: Store, doors: Doors, door: str, authority: str | None, words: str) -> None:
-    port, ca_cert = getattr(doors, door), getattr(doors, authority) if authority else None
-    outcome = write(store, port, ca_cert)
-    assert outcome.verdict is Verdict.MISCONFIGURED
-    assert words in outcome.message.replace("self signed", "self-signed")
-    assert ("renew the certificate" if door == "expired" else "HAN_INFLUX_") in outcome.message, "what to do"
-    assert store.token.split(":")[-1] not in outcome.message
+def test_which_certificates_it_refuses(
+    store: Store, doors: Doors, server: str, authority: str | None, kind: str
+) -> None:
+    port, ca_cert = getattr(doors, server), getattr(doors, authority) if authority else None
+    result = write(store, port, ca_cert)
+    assert result.verdict is Verdict.MISCONFIGURED
+    assert kind in result.message.replace("self signed", "self-signed")
+    assert ("renew" if server == "expired" else "HAN_INFLUX_") in result.message, "what to do"
+    assert store.token.split(":")[-1] not in result.message
     with pytest.raises(Unreachable) as refused:
         ask(store, port, ca_cert)
     assert refused.value.permanent
@@ -118,7 +120,7 @@ def test_each_fault_names_what_mends_it(store: Store, doors: Doors) -> None:
 def test_nothing_leaves_the_outbox_by_a_door_that_is_not_believed(
     store: Store, doors: Doors, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """... and http spoken to it says so: that octets come back is no answer of an InfluxDB."""
+    """... and http to that port is reported: an answer alone does not show that it is an InfluxDB."""
     with closing(Outbox(tmp_path / "outbox.db")) as outbox:
         outbox.append(rows([LINE]))
         for scheme, ca_cert in (("https", None), ("http", doors.own)):
@@ -206,9 +208,9 @@ def test_a_redirect_takes_the_token_nowhere(status: int) -> None:
         elsewhere(other.replace("127.0.0.1", "localhost"), status) as (url, heard),
     ):
         with closing(Client(url, bucket="han", token="secret")) as client:
-            outcome = client.write([LINE])
-            assert outcome.verdict is Verdict.MISCONFIGURED
-            assert "set HAN_INFLUX_URL to the address it redirects to" in outcome.message
+            result = client.write([LINE])
+            assert result.verdict is Verdict.MISCONFIGURED
+            assert "HAN_INFLUX_URL" in result.message
             assert not client.version()
         assert heard and all(one == "Token secret" for one in heard)
         assert heard_there == []

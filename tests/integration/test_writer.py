@@ -121,7 +121,7 @@ def test_lines_left_when_stopped_are_sent_by_the_next_process(influx: Influx, tm
     outbox.close()
 
 
-def test_bad_lines_are_put_aside_and_the_rest_is_there(influx: Influx, outbox: Outbox, name: str) -> None:
+def test_bad_lines_are_refused_and_the_rest_is_written(influx: Influx, outbox: Outbox, name: str) -> None:
     good = [f"{name},n={n} value={n} {NOW}" for n in range(500)]
     bad = {
         50: f'{name},n=c value="text" {NOW}',
@@ -135,12 +135,12 @@ def test_bad_lines_are_put_aside_and_the_rest_is_there(influx: Influx, outbox: O
     with running(Writer(outbox, influx.client()), outbox):
         outbox.append(rows(mixed))
         until(empty(outbox))
-        assert {aside.line for aside in outbox.refused()} == set(bad.values())
-        words = {aside.line: aside.message for aside in outbox.refused()}
-        assert "field type conflict" in words[bad[50]]
-        assert "invalid number" in words[bad[51]]
-        assert "unable to parse" in words[bad[300]]
-        assert "time outside range" in words[bad[499]]
+        assert {one.line for one in outbox.refused()} == set(bad.values())
+        why = {one.line: one.message for one in outbox.refused()}
+        assert "field type conflict" in why[bad[50]]
+        assert "invalid number" in why[bad[51]]
+        assert "unable to parse" in why[bad[300]]
+        assert "time outside range" in why[bad[499]]
         outbox.append(rows([bad[300]]))  # alone, as the first thing after good ones
         until(empty(outbox))
     assert count(influx, name) == 500
@@ -153,7 +153,7 @@ def test_a_wrong_database_drains_nothing_and_mends_itself(influx: Influx, outbox
     with running(writer, outbox):
         until(lambda: writer.status().retries > 2)
     assert writer.status().state is WriterState.MISCONFIGURED
-    assert 'no bucket or database "not_there"' in writer.status().last_error
+    assert "not_there" in writer.status().last_error
     assert outbox.status().depth_lines == 10
     assert outbox.status().rejected_lines == 0
     with running(Writer(outbox, influx.client()), outbox):
@@ -163,14 +163,14 @@ def test_a_wrong_database_drains_nothing_and_mends_itself(influx: Influx, outbox
 
 def test_a_wrong_token_is_named(influx: Influx, outbox: Outbox) -> None:
     client = influx.client(token="tester:wrong")
-    outcome = client.write(["a value=1"])
+    result = client.write(["a value=1"])
     if not influx.token:  # a server without authorization takes any
-        assert outcome.verdict is Verdict.TAKEN
+        assert result.verdict is Verdict.TAKEN
         return
-    assert outcome.verdict is Verdict.MISCONFIGURED
-    assert "HAN_INFLUX_TOKEN" in outcome.message
-    assert "wrong" not in outcome.message
-    assert client.can_write() == outcome
+    assert result.verdict is Verdict.MISCONFIGURED
+    assert "HAN_INFLUX_TOKEN" in result.message
+    assert "wrong" not in result.message
+    assert client.can_write() == result
 
 
 def test_asking_whether_it_may_write_leaves_nothing(influx: Influx) -> None:
@@ -182,7 +182,7 @@ def test_asking_whether_it_may_write_leaves_nothing(influx: Influx) -> None:
     assert client.version()
 
 
-def test_a_query_that_is_wrong_is_met_in_words(influx: Influx) -> None:
+def test_a_wrong_query_is_an_error(influx: Influx) -> None:
     with pytest.raises(QueryError, match=r"pars(e|ing) query"):
         influx.query("SELECT")
 
@@ -197,8 +197,8 @@ def test_nothing_listens_and_other_things_listen(influx: Influx) -> None:
         nobody.query("SHOW MEASUREMENTS")
     secure = influx.client(url=influx.url.replace("http", "https"))
     assert secure.write(["a value=1"]).verdict is Verdict.MISCONFIGURED
-    assert "mend http/https" in secure.write(["a value=1"]).message
-    with pytest.raises(Unreachable, match="mend http/https"):
+    assert "http/https" in secure.write(["a value=1"]).message
+    with pytest.raises(Unreachable, match="http/https"):
         secure.version()
     for wrong in ("localhost:8086", "ftp://x", "http://", "http://[::1"):
         with pytest.raises(ValueError, match="HAN_INFLUX_URL"):
@@ -206,7 +206,7 @@ def test_nothing_listens_and_other_things_listen(influx: Influx) -> None:
 
 
 def read_request(here: socket.socket) -> None:
-    """Read all of it: hanging up on octets that were not read would reset the connection, at times too soon."""
+    """Read the whole request: closing a connection with unread bytes resets it, sometimes before the answer arrives."""
     with here.makefile("rb") as stream:
         length = 0
         while (head := stream.readline()).strip():
@@ -217,7 +217,7 @@ def read_request(here: socket.socket) -> None:
 
 @contextmanager
 def answering(answer: bytes, *, hold: bool = False) -> Iterator[str]:
-    """A server that reads a request, answers with these octets and hangs up (or stays silent); gives its address."""
+    """A server that reads a request, and answers with these bytes or is silent; yields its address."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as door:
 
@@ -246,7 +246,7 @@ def http(status: str, body: bytes = b"", *headers: str, length: int | None = Non
 
 
 @pytest.mark.parametrize(
-    ("answer", "verdict", "words"),
+    ("answer", "verdict", "kind"),
     [
         (b"", Verdict.RETRY, "connection broke"),
         (b"HTTP/1.1 20", Verdict.RETRY, "connection broke"),
@@ -262,19 +262,19 @@ def http(status: str, body: bytes = b"", *headers: str, length: int | None = Non
         (http("204 No Content"), Verdict.TAKEN, ""),
     ],
 )
-def test_whatever_comes_back_is_an_outcome(answer: bytes, verdict: Verdict, words: str) -> None:
+def test_whatever_is_answered_is_a_result(answer: bytes, verdict: Verdict, kind: str) -> None:
     with answering(answer) as url:
-        outcome = Client(url, bucket="han", timeout=5).write(["a value=1 1"])
-    assert outcome.verdict is verdict
-    assert words in outcome.message
-    assert outcome.retry_after == (7.0 if words == "429" else None)
+        result = Client(url, bucket="han", timeout=5).write(["a value=1 1"])
+    assert result.verdict is verdict
+    assert kind in result.message
+    assert result.retry_after == (7.0 if kind == "429" else None)
 
 
 def test_a_server_that_says_nothing_is_left_in_time() -> None:
     with answering(b"", hold=True) as url:
         client = Client(url, bucket="han", timeout=30)
         began = time.monotonic()
-        outcome = client.write(["a value=1 1"], timeout=0.2)
+        result = client.write(["a value=1 1"], timeout=0.2)
         assert time.monotonic() - began < 5
-    assert outcome.verdict is Verdict.RETRY
-    assert "no answer in time" in outcome.message
+    assert result.verdict is Verdict.RETRY
+    assert "no answer in time" in result.message

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.outbox.queue import Outbox
-from exporter.sinks.contract import WriteResult, Verdict
+from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.influx.client import Client
 from exporter.sinks.writer import Writer
 from tests.support.rows import rows

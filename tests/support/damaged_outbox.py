@@ -1,4 +1,4 @@
-"""A damaged outbox that has all that can be in one, and how it must be found in the end."""
+"""A damaged outbox that has everything that can be in one, and what must be in it in the end."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ STATE = {f"key{number:02}": f"{number} " * 30 for number in range(40)} | {"long"
 
 @contextmanager
 def in_memory() -> Iterator[Path]:
-    """A folder in memory where that can be had: opening an outbox syncs, and it is another disk that is on trial."""
+    """A folder in memory if possible: opening an outbox syncs, which is slow on a disk."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
 
 
 def damaged(folder: Path) -> Path:
-    """An outbox as a power cut leaves it, a part of it in its log alone; what it counts of itself is wrong."""
+    """An outbox as a power cut leaves it, partly in its log only, with wrong counts."""
     made = folder / "made"
     made.mkdir()
     outbox = Outbox(made / "outbox.db")
@@ -59,7 +59,7 @@ def damaged(folder: Path) -> Path:
 
 
 def assert_whole(path: Path, *, more: Sequence[str] = (), times: int = 1, emptied: bool = False) -> None:
-    """All that was in it is there, in order and once; so many damaged files are set aside, and nothing else is left."""
+    """Check that everything is there, in order and once, that so many damaged files are kept, and no other file."""
     outbox = Outbox(path)
     assert outbox.states("") == STATE
     assert [one.line for one in outbox.refused()] == REJECTED[::-1]
@@ -82,10 +82,10 @@ def assert_whole(path: Path, *, more: Sequence[str] = (), times: int = 1, emptie
     outbox.append([], {"long": STATE["long"]})
     outbox.close()
     names = sorted(file.name for file in path.parent.glob(f"{path.name}*"))
-    aside = [name for name in names if ".corrupt-" in name and not name.endswith("-wal")]
-    assert len(aside) == times, names
+    kept = [name for name in names if ".corrupt-" in name and not name.endswith("-wal")]
+    assert len(kept) == times, names
     rest = {name for name in names if ".corrupt-" not in name}
     assert rest <= {path.name, f"{path.name}.lock", f"{path.name}.reserve"}, names
     again = Outbox(path)
-    assert again.status().depth_lines == (0 if emptied else len(LINES) + len(more)), "a log of another file was taken"
+    assert again.status().depth_lines == (0 if emptied else len(LINES) + len(more)), "the log of another file was used"
     again.close()

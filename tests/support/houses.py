@@ -29,7 +29,7 @@ from exporter.simulator import aidon
 from exporter.simulator.encoder import local_clock, standard_time
 from exporter.simulator.household import Household
 from exporter.simulator.meter import Frame, List, SimulatedMeter
-from exporter.sinks.contract import WriteResult, Verdict
+from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sources.contract import Chunk
 from tests.support.influx_server import Influx
 from tests.support.pipeline import Memory

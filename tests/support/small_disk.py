@@ -13,10 +13,10 @@ import pytest
 
 
 @contextmanager
-def small_disk(octets: int = 16 << 20) -> Iterator[Path]:
+def small_disk(size: int = 16 << 20) -> Iterator[Path]:
     """A folder with a file system of its own in it; skips the test where this user may not mount one."""
     with tempfile.TemporaryDirectory() as name:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={octets},mode=0777", "none", name]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "none", name]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
@@ -30,7 +30,7 @@ def small_disk(octets: int = 16 << 20) -> Iterator[Path]:
 
 
 def fill(disk: Path, *, leave: int = 0) -> Path:
-    """Take what room there is, but so many octets; the file that has it."""
+    """Take all room except so many bytes; return the file that has it."""
     with (disk / "other").open("ab", buffering=0) as other, suppress(OSError):
         while leave == 0 or room(disk) > leave + 4096:
             other.write(bytes(4096))

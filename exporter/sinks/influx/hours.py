@@ -1,4 +1,4 @@
-"""Final hours that InfluxDB has already: a month is not made of what an import brings alone."""
+"""Final hours that InfluxDB has already: the sums of a month need them, beside the hours that an import adds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ log = logging.getLogger(__name__)
 
 
 class StoredHours:
-    """Asks for final hours. A token that may not read is said once; then only what the outbox knows counts."""
+    """Reads final hours. If that fails (the token may not read), it warns once and then returns none."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._readable = True
 
     def __call__(self, meter_id: str, direction: str, start: int, end: int) -> dict[int, float]:
-        """The final hours from `start` to before `end` (ms): start of the hour -> Wh; none if it cannot be asked."""
+        """Return the final hours from `start` to before `end` (ms): start of the hour -> Wh."""
         from exporter.sinks.influx.client import QueryError, quoted
 
         if not self._readable:
@@ -31,8 +31,8 @@ class StoredHours:
         except QueryError as error:
             self._readable = False
             log.warning(
-                "hours that are in InfluxDB already cannot be read (%s): sums of days and months, and the capacity "
-                "peaks, are made of the hours that the outbox of this computer knows",
+                "Hours that are in InfluxDB already cannot be read (%s): sums of days and months, and the capacity "
+                "peaks, are calculated from the hours that the outbox of this computer has.",
                 error,
             )
             return {}

@@ -1,4 +1,4 @@
-"""The meters that InfluxDB has something of, and the removal of one."""
+"""The meters whose points InfluxDB has, and the removal of one."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much there is of a meter; `points` is None where InfluxDB does not count them in time."""
+    """How much there is of a meter. `points` is None when InfluxDB takes too long to count them."""
 
     series: int
     points: int | None = None
 
 
 class StoredMeters:
-    """What InfluxDB holds, by meter. Each of these raises QueryError."""
+    """What InfluxDB has, by meter. Each method raises QueryError."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def ids(self) -> set[str]:
-        """Every meter that there is a point of."""
-        # Asked with WHERE it goes by the series: without, 2.8 names what was deleted too.
+        """Return every meter that has a point."""
+        # With WHERE, 2.8 looks at the series. Without, it also returns what was deleted.
         found = self._client.query('SHOW TAG VALUES WITH KEY = "meter_id" WHERE "meter_id" != \'\'')
         return {str(value) for series in found for _, value in series.rows}
 
     def size(self, meter_id: str) -> Size:
-        """How many series and points there are of a meter."""
+        """Return how many series and points a meter has."""
         where = f'WHERE "meter_id" = {quoted(meter_id)}'
         series = sum(len(one.rows) for one in self._client.query(f"SHOW SERIES {where}"))
         try:
             counted = self._client.query(f"SELECT count(value) FROM /.*/ {where}")
-        except QueryError:  # a count is no reason to give up
+        except QueryError:  # the count is only for a message
             return Size(series)
         return Size(series, sum(int(row[1]) for one in counted for row in one.rows))
 

@@ -1,9 +1,9 @@
 """First set-up of a fresh InfluxDB 2: organisation, bucket, tokens, secrets in files.
 
-Everything can be done again: a run looks at each thing, and makes it only where it is missing or does not work.
-A secret that we choose (operator token, passwords) is in its file before InfluxDB hears of it; a token that
-InfluxDB chooses is written the moment it comes, and one that never reached its file is deleted by the next run. So a
-run that is killed between any two steps is completed by the next one, and a run after a whole one changes nothing.
+Everything can be repeated: a run checks each thing, and makes it only if it is missing or does not work. A secret that
+the exporter chooses (operator token, passwords) is in its file before it is sent to InfluxDB. A token that InfluxDB
+chooses is written at once, and one that never reached its file is deleted by the next run. So a run that is killed
+between any two steps is completed by the next one, and a run after a complete one changes nothing.
 
 API: InfluxDB 2.8 `/api/v2/setup`, `/orgs`, `/buckets`, `/authorizations`, tried on 2.8.0. A token that may not read
 a bucket gets an empty list of buckets, not an error.
@@ -35,7 +35,7 @@ class SetupError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Numeric user and group that a file is to belong to."""
+    """Numeric user and group of a file."""
 
     uid: int
     gid: int
@@ -43,24 +43,24 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """Where a secret is kept, for whom: `owner` None leaves it to who runs this."""
+    """Where a secret is kept, and for whom. With `owner` None it belongs to the user who runs this."""
 
     path: Path
     owner: Owner | None = None
     mode: int = 0o400
 
     def read(self) -> str | None:
-        """The secret, None when there is none yet."""
+        """Return the secret, or None when there is none yet."""
         try:
             return self.path.read_text("utf-8").strip() or None
         except FileNotFoundError:
             return None
 
     def write(self, secret: str) -> None:
-        """Put the secret there whole or not at all; readable by nobody else at any moment."""
+        """Write the file completely or not at all. Nobody else can read it at any time."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f".{self.path.name}.new")
-        partial.unlink(missing_ok=True)  # of a run that was killed
+        partial.unlink(missing_ok=True)  # left by a run that was killed
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(handle, secret.encode())  # no newline: Grafana puts a file's content into a header
@@ -77,8 +77,8 @@ class SecretFile:
         finally:
             os.close(folder)
 
-    def hand_over(self) -> bool:
-        """Mend owner and mode of a file that is there; return whether they were wrong."""
+    def correct_owner(self) -> bool:
+        """Correct owner and mode of an existing file; return whether they were wrong."""
         found = self.path.stat()
         right = found.st_mode & 0o7777 == self.mode
         if self.owner is not None:
@@ -93,10 +93,10 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be prepared. A file that is None is not made.
+    """What to prepare. A file that is None is not made.
 
-    `retention_s` is how long InfluxDB keeps points, 0 for ever; it is used when the bucket is made. `wait_s` bounds
-    how long a server that does not answer yet is waited for.
+    `retention_s` is how long InfluxDB keeps points (0: for ever). It is used when the bucket is made. `wait_s` is how
+    long to wait for a server that does not answer yet.
     """
 
     url: str
@@ -114,11 +114,11 @@ class Plan:
 
 
 def prepare(plan: Plan, say: Say) -> int:
-    """Carry out a plan; tell each thing that is done; return how many were. Raises SetupError."""
+    """Carry out a plan, and call `say` for each change; return how many there were. Raises SetupError."""
     try:
         return _Setup(plan, say).run()
     except Unreachable as problem:
-        raise SetupError(f"{problem.message}: start it, or mend --url, and run this again") from problem
+        raise SetupError(f"{problem.message}: start it, or correct --url, and run this again") from problem
     except PermissionError as problem:
         raise SetupError(
             f"{problem.filename or 'a file'}: no permission; giving files to another user needs root: "
@@ -131,7 +131,7 @@ def prepare(plan: Plan, say: Say) -> int:
 class _Setup:
     def __init__(self, plan: Plan, say: Say) -> None:
         self._plan = plan
-        self._say_aloud = say
+        self._say = say
         self._changes = 0
         try:
             self._http = Http(plan.url, timeout=10.0, ca_cert=plan.ca_cert)
@@ -152,14 +152,14 @@ class _Setup:
             self._own_secret(plan.grafana_password, "Grafana's admin password")
         return self._changes
 
-    def _done(self, words: str) -> None:
+    def _done(self, message: str) -> None:
         self._changes += 1
-        self._say_aloud(words)
+        self._say(message)
 
     # --- server ---------------------------------------------------------------------------------------------
 
     def _await_server(self) -> bool:
-        """Wait until the server answers; tell whether it is fresh."""
+        """Wait until the server answers; return whether it is fresh."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(
                 lambda problem: isinstance(problem, Unreachable) and not problem.permanent
@@ -175,13 +175,13 @@ class _Setup:
         content = answer.json()
         if answer.status != 200 or not isinstance(content, dict) or not isinstance(content.get("allowed"), bool):
             raise SetupError(
-                f"{self._http.address} is no InfluxDB 2 ({answer.status}). InfluxDB 1.8 needs no init: "
+                f"{self._http.address} is not an InfluxDB 2 ({answer.status}). InfluxDB 1.8 needs no init: "
                 "CREATE DATABASE is enough; InfluxDB 3 makes its own tokens (influxdb3 create token)"
             )
         return bool(content["allowed"])
 
     def _onboard(self, *, fresh: bool) -> None:
-        """Give the server its first user, organisation and bucket, and the operator token, which is ours."""
+        """Give the server its first user, organisation and bucket, and an operator token that is made here."""
         plan = self._plan
         if not fresh:
             self._operator = self._known_operator()
@@ -202,7 +202,7 @@ class _Setup:
         self._done(f"InfluxDB is set up: organisation {plan.org}, bucket {plan.bucket}")
 
     def _known_operator(self) -> str:
-        """The operator token of a server that was set up before."""
+        """Return the operator token of a server that was set up before."""
         file = self._plan.operator_token
         token = file.read()
         if token is None:
@@ -217,9 +217,9 @@ class _Setup:
                 "by someone else, or its data was replaced. Put an all-access token of it there, or begin with an "
                 "empty InfluxDB and without that file"
             )
-        self._hand_over(file)
+        self._correct_owner(file)
         if self._plan.operator_password.read() is not None:
-            self._hand_over(self._plan.operator_password)
+            self._correct_owner(self._plan.operator_password)
         return token
 
     def _org_id(self) -> str:
@@ -245,27 +245,27 @@ class _Setup:
     # --- secrets --------------------------------------------------------------------------------------------
 
     def _own_secret(self, file: SecretFile, what: str) -> str:
-        """A secret that we choose: from its file, or made and written there."""
+        """Return a secret from its file, or make one and write it there."""
         if (secret := file.read()) is not None:
-            self._hand_over(file)
+            self._correct_owner(file)
             return secret
         secret = secrets.token_urlsafe(32)
         file.write(secret)
         self._done(f"{what} is in {file.path}")
         return secret
 
-    def _hand_over(self, file: SecretFile) -> None:
-        if file.hand_over():
-            self._done(f"{file.path} has its owner and mode again")
+    def _correct_owner(self, file: SecretFile) -> None:
+        if file.correct_owner():
+            self._done(f"owner and mode of {file.path} are corrected")
 
     def _token(self, action: str, file: SecretFile, org: str, bucket: str, *, works: Callable[[str], bool]) -> None:
-        """A token for one bucket and one action: from its file if it works, else a new one in place of any old."""
+        """Keep the token in its file if it works, else make a new one for one bucket and one action."""
         known = file.read()
         if known is not None and works(known):
-            self._hand_over(file)
+            self._correct_owner(file)
             return
         description = f"han-exporter: {action} {self._plan.bucket}"
-        # One that never reached its file (we were killed in between), or whose file is lost.
+        # A token that never reached its file (that run was killed), or whose file is lost.
         for old in self._api("GET", "/api/v2/authorizations", "tokens", query={"orgID": org})["authorizations"]:
             if old.get("description") == description:
                 self._api("DELETE", f"/api/v2/authorizations/{old['id']}", "an old token")
@@ -311,7 +311,7 @@ class _Setup:
         content: Any = None,
         missing: int | None = None,
     ) -> Any:
-        """Ask as operator; the answer's JSON, None for the status `missing`."""
+        """Send a request as operator; return the answer's JSON, or None for the status `missing`."""
         answer = self._http.request(method, path, query=query, content=content, token=self._operator)
         if answer.status == missing:
             return None
@@ -320,5 +320,5 @@ class _Setup:
         return answer.json()
 
     def _refused(self, what: str, answer: Answer) -> SetupError:
-        said, _ = message_in(answer.body)
-        return SetupError(f"InfluxDB at {self._http.address} refuses {what}: {answer.status} ({said})")
+        reason, _ = message_in(answer.body)
+        return SetupError(f"InfluxDB at {self._http.address} refuses {what}: {answer.status} ({reason})")

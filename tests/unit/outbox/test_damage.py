@@ -1,4 +1,4 @@
-"""Damage that SQLite does not see, or says in its own way: what fuzzing found."""
+"""Damage that SQLite does not find, or reports in its own way. Fuzzing found these cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from exporter.outbox import checks
 from exporter.outbox.queue import Outbox, OutboxError
-from exporter.outbox.rows import grows_no_more
+from exporter.outbox.rows import is_held
 from tests.support.rows import rows
 
 LINES = [f"active_power,meter_id=1 value={number}.0 {number}" for number in range(60)]
@@ -44,11 +44,11 @@ def emptied(outbox: Outbox) -> list[str]:
     return lines
 
 
-def octets_at(offset: int, octets: bytes) -> Callable[[Path], None]:
+def bytes_at(offset: int, data: bytes) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         with path.open("r+b") as file:
             file.seek(offset)
-            file.write(octets)
+            file.write(data)
 
     return damage
 
@@ -65,26 +65,26 @@ def instead(old: bytes, new: bytes) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(octets_at(60, bytes(4)), id="version 0, as of a new file"),
-        pytest.param(octets_at(60, b"\0\0\0\1"), id="version 1, which would be brought up to date"),
-        pytest.param(octets_at(60, b"\0\0\0\2"), id="version 2, which would be brought up to date"),
-        pytest.param(octets_at(60, b"\xff\0\0\0"), id="a version below 0"),
-        pytest.param(octets_at(60, b"\0\1\0\0"), id="a version that never was"),
-        pytest.param(octets_at(60, b"\0\0\0\4"), id="a version that may be one day, with other tables"),
-        pytest.param(octets_at(60, b"\0\0\3\xe7"), id="the last version that is believed"),
-        pytest.param(octets_at(18, b"\3"), id="a kind of file that SQLite only reads"),
-        pytest.param(octets_at(19, b"\3"), id="a kind of file that SQLite does not read"),
-        pytest.param(octets_at(44, b"\0\0\0\x4f"), id="a format of schema that SQLite does not know"),
-        pytest.param(instead(b"CREATE TABLE chunk", b"CREATE TABLE \xe2hunk"), id="words that are no UTF-8"),
+        pytest.param(bytes_at(60, bytes(4)), id="version 0, as of a new file"),
+        pytest.param(bytes_at(60, b"\0\0\0\1"), id="version 1, which would be brought up to date"),
+        pytest.param(bytes_at(60, b"\0\0\0\2"), id="version 2, which would be brought up to date"),
+        pytest.param(bytes_at(60, b"\xff\0\0\0"), id="a version below 0"),
+        pytest.param(bytes_at(60, b"\0\1\0\0"), id="an impossible version"),
+        pytest.param(bytes_at(60, b"\0\0\0\4"), id="a version that may be one day, with other tables"),
+        pytest.param(bytes_at(60, b"\0\0\3\xe7"), id="the highest version that is possible"),
+        pytest.param(bytes_at(18, b"\3"), id="a kind of file that SQLite can only read"),
+        pytest.param(bytes_at(19, b"\3"), id="a kind of file that SQLite cannot read"),
+        pytest.param(bytes_at(44, b"\0\0\0\x4f"), id="a format of schema that SQLite does not know"),
+        pytest.param(instead(b"CREATE TABLE chunk", b"CREATE TABLE \xe2hunk"), id="text that is not UTF-8"),
         pytest.param(instead(b"enqueued REAL", b"enqueuee REAL"), id="a column of another name"),
         pytest.param(instead(b"depth + new.lines;", b"depth - new.lines;"), id="a trigger that does something else"),
     ],
 )
-def test_a_damaged_head_costs_nothing(path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_header_costs_nothing(path: Path, damage: Callable[[Path], None]) -> None:
     damage(path)
     outbox = Outbox(path)
-    assert list(path.parent.glob("*.corrupt-*")), "it is set aside"
-    assert outbox.states("") == STATE, "also what stands between the leaves of its tree"
+    assert list(path.parent.glob("*.corrupt-*")), "it is kept under another name"
+    assert outbox.states("") == STATE, "also what is on interior pages of its tree"
     assert emptied(outbox) == LINES
     outbox.append(rows(["new value=1.0 1"]))
     assert outbox.status().depth_lines == 1
@@ -101,7 +101,7 @@ def test_a_damaged_head_costs_nothing(path: Path, damage: Callable[[Path], None]
         "UPDATE chunk SET id = 9223372036854775807 WHERE id = 20",
     ],
 )
-def test_what_it_counts_is_counted_again(path: Path, statement: str) -> None:
+def test_wrong_counts_are_corrected(path: Path, statement: str) -> None:
     changed(path, statement)
     outbox = Outbox(path)
     assert outbox.status().depth_lines == 60
@@ -122,10 +122,10 @@ def test_what_it_counts_is_counted_again(path: Path, statement: str) -> None:
     ],
 )
 @pytest.mark.parametrize("checked", [0, checks.CHECKED_WHOLE])
-def test_a_row_of_something_else_costs_itself(
+def test_a_row_with_wrong_columns_costs_only_itself(
     path: Path, statement: str, lost: int, checked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in a large file, which is not read whole when it is opened: then it shows when its turn comes."""
+    """Also in a large file, which is not checked completely when it is opened: then it is found when it is taken."""
     monkeypatch.setattr(checks, "CHECKED_WHOLE", checked)
     changed(path, statement)
     outbox = Outbox(path)
@@ -135,10 +135,10 @@ def test_a_row_of_something_else_costs_itself(
     assert outbox.status().depth_lines == 0
 
 
-def test_a_page_behind_all_pages_is_no_full_disk(
+def test_an_impossible_page_number_is_not_a_full_disk(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite calls it that: the disk says that it has room."""
+    """SQLite reports a full disk, although the disk has room."""
     outbox = Outbox(path)
 
     def says_full(_: sqlite3.Connection) -> None:
@@ -153,19 +153,19 @@ def test_a_page_behind_all_pages_is_no_full_disk(
     assert full.sqlite_errorcode == sqlite3.SQLITE_FULL
     with pytest.raises(sqlite3.OperationalError):
         outbox._file.write(says_full)
-    assert not list(path.parent.glob("*.corrupt-*")), "it is sound, so it is taken for full"
+    assert not list(path.parent.glob("*.corrupt-*")), "it is sound, so the disk counts as full"
     outbox.close()
-    octets_at(8 * 4096, bytes(4096))(path)
+    bytes_at(8 * 4096, bytes(4096))(path)
     monkeypatch.setattr(checks, "CHECKED_WHOLE", 0)
     outbox = Outbox(path)
     with pytest.raises(sqlite3.OperationalError):
         outbox._file.write(says_full)
     assert "is damaged" in caplog.text
     assert set(emptied(outbox)) <= set(LINES)
-    assert not outbox._file.read(grows_no_more)
+    assert not outbox._file.read(is_held)
 
 
-def test_a_state_that_the_disk_gives_an_error_for_is_read_as_far_as_it_can_be(
+def test_when_the_disk_gives_errors_the_state_is_read_as_far_as_possible(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: object) -> None:
@@ -179,11 +179,11 @@ def test_a_state_that_the_disk_gives_an_error_for_is_read_as_far_as_it_can_be(
         disk.setattr(outbox._file, "read", broken)
         assert outbox.get_state("now") == "this"
         assert outbox.states("no") == {"now": "this"}
-    assert "the disk gives errors" in outbox.why_not
-    with pytest.raises(OutboxError, match="the disk gives errors"):
+    assert "gives errors" in outbox.trouble
+    with pytest.raises(OutboxError, match="gives errors"):
         outbox.append(rows(["a value=1.0 1"]))
     outbox._file._not_before = 0.0
     outbox.append(rows(["a value=1.0 1"]), {"now": "that"})
     assert outbox.get_state("now") == "that"
-    assert outbox.why_not == ""
+    assert outbox.trouble == ""
     outbox.close()

@@ -1,4 +1,4 @@
-"""A disk without room: the oldest lines go, counted; where that cannot be, it is said, and goes on with room."""
+"""A full disk: the oldest lines are dropped and counted. If that is impossible, it is reported, until there is room."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def appended(outbox: Outbox, first: int, count: int, also: Path | None = None) -
 
 
 def assert_newest(outbox: Outbox, count: int, least: int) -> int:
-    """Of so many appends the newest are there, all from one on; the others are counted. How many lines were dropped."""
+    """Check that the newest of so many appends are there without a gap, and that the dropped ones are counted."""
     status = outbox.status()
     assert outbox.get_state("last") == str(count - 1)
     found: list[str] = []
@@ -61,13 +61,13 @@ def assert_newest(outbox: Outbox, count: int, least: int) -> int:
 def test_a_disk_that_gets_full_costs_the_oldest_lines(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     outbox = Outbox(disk / "outbox.db")
     appended(outbox, 0, 7000)
-    assert outbox.status().size_bytes > 10_000_000, "all of the disk but the reserve was used"
+    assert outbox.status().size_bytes > 10_000_000, "all of the disk except the reserve was used"
     assert not (disk / "outbox.db.reserve").exists()
-    assert "is full: its oldest" in caplog.text
+    assert "dropped" in caplog.text
     assert assert_newest(outbox, 7000, 80_000)
 
 
-def test_another_that_takes_all_room_there_ever_is_costs_the_oldest_lines(disk: Path) -> None:
+def test_another_program_that_takes_all_room_costs_the_oldest_lines(disk: Path) -> None:
     outbox = Outbox(disk / "outbox.db")
     appended(outbox, 0, 1000)
     fill(disk)
@@ -104,12 +104,12 @@ def test_room_that_comes_back_is_used(disk: Path) -> None:
     assert assert_newest(outbox, 2600, 20_000) == dropped
 
 
-def test_where_there_was_no_room_for_a_reserve_it_is_said_and_goes_on_with_room(disk: Path) -> None:
+def test_without_room_for_a_reserve_it_is_reported_until_there_is_room(disk: Path) -> None:
     other = fill(disk, leave=6 << 20)
     outbox = Outbox(disk / "outbox.db")
     assert not (disk / "outbox.db.reserve").exists()
     done = 0
-    with pytest.raises(OutboxError, match="the disk is full: free some room"):
+    with pytest.raises(OutboxError, match="disk is full"):
         while done < 7000:
             appended(outbox, done, 1)
             done += 1
@@ -119,15 +119,15 @@ def test_where_there_was_no_room_for_a_reserve_it_is_said_and_goes_on_with_room(
     assert assert_newest(outbox, done + 500, 20_000) == 0
 
 
-def test_a_disk_too_full_to_begin_on_is_told_in_words(disk: Path) -> None:
+def test_a_disk_that_is_too_full_to_start_on_is_reported(disk: Path) -> None:
     fill(disk)
-    with pytest.raises(OutboxError, match="the disk is full: free some room"):
+    with pytest.raises(OutboxError, match="disk is full"):
         Outbox(disk / "outbox.db")
 
 
 def test_damaged_on_a_full_disk_it_recovers_with_what_the_reserve_has(disk: Path) -> None:
     path = damaged(disk)
-    assert Reserve(path).keep()
+    assert Reserve(path).ensure()
     fill(disk)
     assert_whole(path)
 
@@ -142,7 +142,7 @@ def test_damaged_on_a_disk_without_any_room_it_recovers_when_there_is_some(disk:
     db.close()
     other = fill(disk)
     for _ in range(2):
-        with pytest.raises(OutboxError, match=r"is damaged .* the disk is full: free some room.*tried again by itself"):
+        with pytest.raises(OutboxError, match=r"damaged.*disk is full.*tried again"):
             outbox.status()
     other.unlink()
     outbox._file._not_before = 0.0
@@ -169,12 +169,12 @@ def test_a_limit_to_the_size_of_files_is_as_one_of_the_outbox(megabytes: int) ->
         assert assert_newest(outbox, 4000, megabytes * 8000)
 
 
-def test_a_limit_that_nothing_fits_into_is_told_and_it_goes_on_without(tmp_path: Path) -> None:
+def test_a_limit_that_nothing_fits_into_is_reported_until_it_is_lifted(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db")
     appended(outbox, 0, 100)
     with files_up_to(1):
         for _ in range(3):
-            with pytest.raises(OutboxError, match="the disk gives errors, or is full"):
+            with pytest.raises(OutboxError, match="gives errors"):
                 appended(outbox, 100, 1)
         assert outbox.status().depth_lines == 100 * EACH
     appended(outbox, 100, 100)
@@ -182,30 +182,30 @@ def test_a_limit_that_nothing_fits_into_is_told_and_it_goes_on_without(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "kind"),
     [
-        (errno.ENOSPC, "the disk is full: free some room"),
-        (errno.EDQUOT, "share of the disk is used up: free some room"),
-        (errno.EFBIG, "may write no larger files"),
-        (errno.EROFS, "its disk is read-only, which a disk or memory card becomes by itself"),
-        (errno.EACCES, "this user may not write there"),
-        (errno.EPERM, "this user may not write there"),
-        (errno.EIO, "the disk gives errors"),
-        (errno.EISDIR, "it is a folder"),
-        (errno.ENOTDIR, "is a file, not a folder"),
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "share of the disk is used up"),
+        (errno.EFBIG, "ulimit"),
+        (errno.EROFS, "its disk is read-only"),
+        (errno.EACCES, "may not write"),
+        (errno.EPERM, "may not write"),
+        (errno.EIO, "gives errors"),
+        (errno.EISDIR, "folder"),
+        (errno.ENOTDIR, "not a folder"),
     ],
 )
-def test_an_error_of_the_system_is_said_with_what_to_do(
-    tmp_path: Path, code: int, words: str, monkeypatch: pytest.MonkeyPatch
+def test_an_error_of_the_system_is_reported_by_kind(
+    tmp_path: Path, code: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_: Path) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(replace_damaged, "finish", refused)
-    with pytest.raises(OutboxError, match=words):
+    with pytest.raises(OutboxError, match=kind):
         Outbox(tmp_path / "outbox.db")
     monkeypatch.undo()
-    Outbox(tmp_path / "outbox.db").close()  # the lock was let go
+    Outbox(tmp_path / "outbox.db").close()  # the lock was released
 
 
 def test_the_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_the_lock_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "pwrite", full)
     outbox = Outbox(tmp_path / "outbox.db")
-    with pytest.raises(OutboxError, match="another han-exporter is using the outbox"):
+    with pytest.raises(OutboxError, match="another han-exporter"):
         Outbox(tmp_path / "outbox.db")
     outbox.append(rows(["a value=1.0 1"]))
 
@@ -225,20 +225,20 @@ def no_new_file(name: Any, flags: int, *more: Any, real: Any = os.open) -> int:
     return int(real(name, flags, *more))
 
 
-def test_without_room_for_its_lock_one_of_two_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_its_lock_one_of_two_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
         full.setattr(os, "open", no_new_file)
         first = Outbox(tmp_path / "outbox.db", patient=True)
-        assert "share of the disk is used up: free some room" in first.why_not
-        with pytest.raises(OutboxError, match="another han-exporter is using the outbox"):
+        assert "share of the disk is used up" in first.trouble
+        with pytest.raises(OutboxError, match="another han-exporter"):
             Outbox(tmp_path / "outbox.db", patient=True)
     second = Outbox(tmp_path / "outbox.db")  # it finds room before the first one does
     first._file._not_before = 0.0
-    with pytest.raises(OutboxError, match=r"another han-exporter .* is using the outbox"):
+    with pytest.raises(OutboxError, match="another han-exporter"):
         first.append(rows([line(1)]))
     second.close()
     appended(first, 0, 1)
-    assert first.why_not == ""
+    assert first.trouble == ""
     with pytest.raises(OutboxError, match="another han-exporter"):
         Outbox(tmp_path / "outbox.db")
     first.close()
@@ -246,10 +246,10 @@ def test_without_room_for_its_lock_one_of_two_is_told(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("why", ["full", "read-only"])
-def test_what_cannot_be_opened_is_read_all_the_same(
+def test_the_state_can_be_read_when_the_file_cannot_be_opened(
     disk: Path, killed: bool, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a kill the newest state is in the log alone, which SQLite cannot read without a little room."""
+    """After a kill the newest state is only in the log, which SQLite cannot read without a little room."""
     path = disk / "outbox.db"
     made = Outbox(path)
     made.append([], {"a": "old", "ab": "1"})
@@ -266,9 +266,9 @@ def test_what_cannot_be_opened_is_read_all_the_same(
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     memory = MemoryQueue()
     outbox = OrderedOutbox(path, memory, max_bytes=1 << 30)
-    if outbox.why_not:
-        assert ("its disk is read-only" if why == "read-only" else "the disk is full") in outbox.why_not
-        assert "readings go straight to InfluxDB" in caplog.text
+    if outbox.trouble:
+        assert ("read-only" if why == "read-only" else "disk is full") in outbox.trouble
+        assert outbox.trouble in caplog.text
     assert outbox.get_state("a") == "new"
     assert outbox.states("a") == {"a": "new", "ab": "1"}
     assert outbox.get_state("c") is None
@@ -286,7 +286,7 @@ def test_what_cannot_be_opened_is_read_all_the_same(
     outbox.close()
 
 
-def test_a_wrong_setting_is_told_at_once_also_to_who_has_patience(tmp_path: Path) -> None:
+def test_a_wrong_setting_is_an_error_at_once_even_if_patient(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     for path in (tmp_path / "folder", tmp_path / "file" / "outbox.db"):
@@ -294,15 +294,13 @@ def test_a_wrong_setting_is_told_at_once_also_to_who_has_patience(tmp_path: Path
             Outbox(path, patient=True)
 
 
-def test_a_share_that_is_used_up_is_told_as_one_when_the_file_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quota_is_reported_when_the_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     monkeypatch.setattr(Path, "touch", refused)
     outbox = Outbox(tmp_path / "outbox.db", patient=True)
-    assert "share of the disk is used up: free some room" in outbox.why_not
+    assert "share of the disk is used up" in outbox.trouble
     monkeypatch.undo()
     outbox._file._not_before = 0.0
     appended(outbox, 0, 1)
@@ -311,23 +309,22 @@ def test_a_share_that_is_used_up_is_told_as_one_when_the_file_is_made(
 
 @pytest.mark.parametrize("end", ["", ".lock", "-wal", "-shm", "-journal"])
 @pytest.mark.parametrize("what", ["folder", "link to itself", "link to nothing"])
-def test_what_is_in_the_way_is_named(tmp_path: Path, end: str, what: str) -> None:
+def test_something_else_with_the_name_of_a_file_is_named(tmp_path: Path, end: str, what: str) -> None:
     path = tmp_path / "outbox.db"
     thing = Path(f"{path}{end}")
     if what == "folder":
         thing.mkdir()
     else:
         thing.symlink_to(thing if what == "link to itself" else tmp_path / "not mounted" / "outbox.db")
-    told = "it is a folder: give" if thing == path else f"{thing} is in the way, which is no ordinary file: remove it"
-    if what != "folder":
-        told = f"{thing} is a link that leads to nothing"
-    with pytest.raises(OutboxError, match=re.escape(told)):
+    kind = "folder" if thing == path else "not an ordinary file"
+    with pytest.raises(OutboxError, match="link" if what != "folder" else kind) as caught:
         Outbox(path, patient=True)
+    assert str(thing) in str(caught.value)
 
 
 @pytest.mark.parametrize("end", ["", "-wal"])
 def test_a_file_that_another_user_made_is_named(end: str) -> None:
-    """As this user nothing is refused, if that is root: it is tried as another one."""
+    """Root may read and write everything, so this runs as another user."""
     with in_memory() as folder:
         path = folder / "outbox.db"
         outbox = Outbox(path)
@@ -344,23 +341,25 @@ def test_a_file_that_another_user_made_is_named(end: str) -> None:
         done = subprocess.run(other, capture_output=True, text=True, check=False)
     if "setpriv: set" in done.stderr or "No module named" in done.stderr:
         pytest.skip("this user may not be another one")
-    assert f"this user may not read and write {path}{end} (another user made it, with sudo?)" in done.stderr
+    assert re.search(
+        rf"another user.*{re.escape(f'{path}{end}')}|{re.escape(f'{path}{end} ')}.*another user", done.stderr
+    )
 
 
 @pytest.mark.timeout(20)
-def test_nobody_waits_for_a_pipe_in_the_place_of_the_reserve(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_the_reserve_blocks_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "outbox.db.reserve")
     outbox = Outbox(tmp_path / "outbox.db")
     appended(outbox, 0, 1)
     outbox.close()
 
 
-def test_a_file_held_to_its_size_gives_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_on_a_full_disk_does_not_shrink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "_KEPT_PAGES", 4)
     outbox = Outbox(tmp_path / "outbox.db")
     appended(outbox, 0, 200)
     pages = outbox._file.read(lambda db: stored.pragma(db, "page_count"))
-    outbox._file.read(stored.grow_no_more)
-    monkeypatch.setattr(stored, "_FEW_PAGES", 1)
+    outbox._file.read(stored.hold_size)
+    monkeypatch.setattr(stored, "_LEAST_PAGES", 1)
     assert_newest(outbox, 200, 4000)
     assert outbox._file.read(lambda db: stored.pragma(db, "page_count")) == pages

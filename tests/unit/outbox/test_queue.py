@@ -1,4 +1,4 @@
-"""The durable queue: what is promised when append returns, order, bounds, damage."""
+"""The durable queue: what append guarantees, order, limits, damage."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.counted import counted
 from exporter.model.point import replaced_key
 from exporter.outbox import checks
 from exporter.outbox import rows as stored
@@ -70,7 +71,7 @@ def test_lines_and_state_come_back_after_reopening(path: Path) -> None:
     assert outbox.status().oldest_age_s == 10
 
 
-def test_nobody_else_may_read_it(path: Path) -> None:
+def test_no_other_user_may_read_it(path: Path) -> None:
     outbox = Outbox(path)
     outbox.append(rows(["a value=1 1"]))
     modes = {file.name: file.stat().st_mode & 0o077 for file in path.parent.glob(f"{path.name}*")}
@@ -141,7 +142,7 @@ def test_a_long_append_is_cut_into_rows(path: Path) -> None:
     assert taken(outbox, 10 * ROW_LINES).lines == tuple(lines(0, 2 * ROW_LINES + 5))
 
 
-def test_rejected_lines_are_put_aside_with_the_words_and_can_be_sent_again(path: Path) -> None:
+def test_refused_lines_are_kept_with_the_message_and_can_be_sent_again(path: Path) -> None:
     clock = Clock()
     outbox = Outbox(path, clock=clock)
     outbox.append(rows(lines(0, 4)))
@@ -159,7 +160,7 @@ def test_rejected_lines_are_put_aside_with_the_words_and_can_be_sent_again(path:
     assert outbox.status().depth_lines == 2
 
 
-def test_full_drops_the_oldest_counts_for_ever_and_says_so_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_outbox_drops_and_counts_the_oldest_lines(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     outbox = Outbox(path, max_bytes=400_000)
     for start in range(0, 20_000, 100):
         outbox.append(rows(lines(start, start + 100)), {"n": str(start)})
@@ -175,7 +176,7 @@ def test_full_drops_the_oldest_counts_for_ever_and_says_so_once(path: Path, capl
     assert Outbox(path).status().dropped_lines == status.dropped_lines
 
 
-def test_rejected_lines_cannot_fill_the_outbox(path: Path) -> None:
+def test_refused_lines_cannot_fill_the_outbox(path: Path) -> None:
     outbox = Outbox(path, max_bytes=400_000)
     for start in range(0, 20_000, 500):
         outbox.append(rows(lines(start, start + 500)))
@@ -213,12 +214,12 @@ def fill_the_disk(outbox: Outbox, spare_pages: int) -> None:
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages + spare_pages}")
 
-    outbox._file._reserve.let_go()
+    outbox._file._reserve.release()
     outbox._file.read(limit)
 
 
 def test_a_full_disk_drops_the_oldest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "_FEW_PAGES", 1)
+    monkeypatch.setattr(stored, "_LEAST_PAGES", 1)
     outbox = Outbox(path)
     for start in range(0, 5000, 100):
         outbox.append(rows(lines(start, start + 100)))
@@ -235,11 +236,11 @@ def test_a_full_disk_drops_the_oldest(path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_full_disk_with_nothing_to_drop_is_an_error_that_keeps_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "_FEW_PAGES", 1)
+    monkeypatch.setattr(stored, "_LEAST_PAGES", 1)
     outbox = Outbox(path)
     outbox.append([], {"at": "before"})
     fill_the_disk(outbox, 2)
-    with pytest.raises(OutboxError, match="the disk is full: free some room"):
+    with pytest.raises(OutboxError, match="disk is full"):
         outbox.append(rows(lines(0, 5000)), {"at": "after"})
     assert outbox.take(1, newest=False) is None
     assert outbox.get_state("at") == "before"
@@ -247,10 +248,10 @@ def test_a_full_disk_with_nothing_to_drop_is_an_error_that_keeps_nothing(
     assert outbox.status().depth_lines == 1
 
 
-def test_a_second_user_is_told_who_has_it_and_may_look(path: Path) -> None:
+def test_a_second_process_is_refused_and_may_read(path: Path) -> None:
     outbox = Outbox(path)
     outbox.append(rows(lines(0, 7)), {"k": "v"})
-    with pytest.raises(OutboxLockedError, match=rf"process {os.getpid()}\) is using the outbox .*HAN_OUTBOX"):
+    with pytest.raises(OutboxLockedError, match=rf"process {os.getpid()}\b"):
         Outbox(path)
     view = Outbox(path, read_only=True)
     assert view.status().depth_lines == 7
@@ -265,20 +266,20 @@ def test_a_second_user_is_told_who_has_it_and_may_look(path: Path) -> None:
     Outbox(path).close()
 
 
-def test_looking_at_an_outbox_that_is_not_there_makes_none(path: Path) -> None:
-    with pytest.raises(OutboxError, match="does not exist yet"):
+def test_reading_an_outbox_that_does_not_exist_makes_none(path: Path) -> None:
+    with pytest.raises(OutboxError, match="does not exist"):
         Outbox(path, read_only=True)
     assert not path.parent.exists()
 
 
-def test_a_path_that_cannot_be_is_met_in_words(tmp_path: Path) -> None:
+def test_an_impossible_path_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "outbox.db", tmp_path / "file" / "folder" / "outbox.db"):
-        with pytest.raises(OutboxError, match=r"cannot be used .*a part of its path is a file, not a folder"):
+        with pytest.raises(OutboxError, match="not a folder"):
             Outbox(path)
-    with pytest.raises(OutboxError, match=r"cannot be used .*it is a folder: give the name of a file \(HAN_OUTBOX\)"):
+    with pytest.raises(OutboxError, match="it is a folder"):
         Outbox(tmp_path)
-    with pytest.raises(OutboxError, match="the name is too long"):
+    with pytest.raises(OutboxError, match="too long"):
         Outbox(tmp_path / ("x" * 300))
     with pytest.raises(OutboxError, match="is closed"):
         closed = Outbox(tmp_path / "outbox.db")
@@ -289,23 +290,23 @@ def test_a_path_that_cannot_be_is_met_in_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "least", "most"), [("garbage", 0, 0), ("head", 3000, 3000), ("middle", 0, 0), ("cut", 1000, 1600)]
 )
-def test_a_damaged_file_is_set_aside_and_what_can_be_read_out_of_it_is_in_the_new_one(
+def test_a_damaged_file_is_kept_and_what_can_be_read_out_of_it_is_in_the_new_one(
     path: Path, damage: str, least: int, most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = Outbox(path)
     for start in range(0, 3000, 100):
         outbox.append(rows(lines(start, start + 100)), {"registers:M": "x" * 9000, "last": str(start)})
     outbox.close()
-    octets = bytearray(path.read_bytes())
+    data = bytearray(path.read_bytes())
     if damage == "garbage":
-        octets[:] = os.urandom(5000)
+        data[:] = os.urandom(5000)
     elif damage == "head":
-        octets[0:100] = bytes(100)
+        data[0:100] = bytes(100)
     elif damage == "middle":
-        octets[4096:] = os.urandom(len(octets) - 4096)
+        data[4096:] = os.urandom(len(data) - 4096)
     else:
-        del octets[len(octets) // 2 :]
-    path.write_bytes(octets)
+        del data[len(data) // 2 :]
+    path.write_bytes(data)
 
     outbox = Outbox(path, clock=Clock())
     depth = outbox.status().depth_lines
@@ -314,12 +315,12 @@ def test_a_damaged_file_is_set_aside_and_what_can_be_read_out_of_it_is_in_the_ne
         assert (outbox.get_state("registers:M"), outbox.get_state("last")) == ("x" * 9000, "2900")
     outbox.append(rows(lines(5000, 5001)))
     saved = [line for batch in drained(outbox) for line in batch.lines]
-    assert saved[-1:] == lines(5000, 5001), "what is new stands behind what was saved"
+    assert saved[-1:] == lines(5000, 5001), "new lines come after what was saved"
     assert saved[:-1] == only(saved, lines(0, 3000)), "in order, and each once"
-    assert f"{depth} lines could be read out of it" in caplog.text
-    aside = path.with_name("outbox.db.corrupt-20231114T221320Z")
-    assert aside.read_bytes()[-100:] == octets[-100:]
-    assert str(aside) in caplog.text
+    assert f"{counted(depth, 'line')} could be read" in caplog.text
+    kept = path.with_name("outbox.db.corrupt-20231114T221320Z")
+    assert kept.read_bytes()[-100:] == data[-100:]
+    assert str(kept) in caplog.text
 
 
 def only(there: list[str], of: list[str]) -> list[str]:
@@ -335,12 +336,12 @@ def drained(outbox: Outbox) -> Iterator[Batch]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("checked", [0, checks.CHECKED_WHOLE])
-def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
+def test_damaged_pages_cost_only_the_rows_on_them(
     path: Path, seed: int, checked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random octets over whole pages, in the file and in a log that was not yet taken into it.
+    """Random bytes in the place of whole pages, in the file and in its log.
 
-    A large file is not read whole when it is opened: there they are met where they are read.
+    A large file is not checked completely when it is opened: there they are found when they are read.
     """
     monkeypatch.setattr(checks, "CHECKED_WHOLE", checked)
     dice = random.Random(seed)
@@ -355,12 +356,12 @@ def test_holes_in_a_file_cost_only_the_rows_that_they_hit(
     copy = path.with_name("copy.db")
     holes = 0
     for name, first, page in (("copy.db", 0, 4096), ("copy.db-wal", 32, 4120)):
-        octets = bytearray(copy.with_name(name).read_bytes())
-        for at in range(first, len(octets), page):
+        data = bytearray(copy.with_name(name).read_bytes())
+        for at in range(first, len(data), page):
             if dice.random() < 0.02:
-                octets[at : at + page] = dice.randbytes(len(octets[at : at + page]))
+                data[at : at + page] = dice.randbytes(len(data[at : at + page]))
                 holes += 1
-        copy.with_name(name).write_bytes(octets)
+        copy.with_name(name).write_bytes(data)
     there = [line for batch in drained(Outbox(copy)) for line in batch.lines]
     assert there == only(there, lines(0, ends[-1])), "nothing wrong, nothing twice, in order"
     known = set(there)
@@ -438,9 +439,9 @@ def test_out_of_a_damaged_file_of_any_version_keys_are_read_or_made(path: Path, 
 
 def test_a_damaged_row_in_an_older_file_is_found_when_it_is_sent(path: Path) -> None:
     made_old(with_keys(path), 2)
-    octets = path.read_bytes()
-    assert octets.count(b"value=7 ") == 1
-    path.write_bytes(octets.replace(b"value=7 ", b"value=8 "))
+    data = path.read_bytes()
+    assert data.count(b"value=7 ") == 1
+    path.write_bytes(data.replace(b"value=7 ", b"value=8 "))
     outbox = Outbox(path, key_of=replaced_key)
     assert taken(outbox).lines == (*lines(10, 200), *VERSIONS, *VERSIONS[1::2])
     assert outbox.status().rejected_lines == 14
@@ -464,17 +465,17 @@ def test_kept_lines_keep_their_keys(path: Path) -> None:
     outbox.append(rows(VERSIONS))
     outbox.delete(taken(outbox), keep=[0, 3])
     assert (taken(outbox).lines, taken(outbox).keys) == ((VERSIONS[0], VERSIONS[3]), (KEYS[0], KEYS[3]))
-    assert outbox.take_out(lambda line: line.startswith("a"), "m=1") == (1, 0)
+    assert outbox.remove_lines(lambda line: line.startswith("a"), "m=1") == (1, 0)
     assert (taken(outbox).lines, taken(outbox).keys) == ((VERSIONS[3],), (KEYS[3],))
 
 
-def test_a_value_that_was_damaged_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_value_is_not_used(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     outbox = Outbox(path)
     outbox.append([], {"registers:M": "12345678", "other": "1"})
     outbox.close()
-    octets = path.read_bytes()
-    assert octets.count(b"12345678") == 1
-    path.write_bytes(octets.replace(b"12345678", b"12345679"))
+    data = path.read_bytes()
+    assert data.count(b"12345678") == 1
+    path.write_bytes(data.replace(b"12345678", b"12345679"))
     outbox = Outbox(path)
     assert outbox.get_state("registers:M") is None
     assert outbox.states("") == {"other": "1"}
@@ -482,7 +483,7 @@ def test_a_value_that_was_damaged_is_none(path: Path, caplog: pytest.LogCaptureF
     assert "'registers:M'" in caplog.text
 
 
-def test_damage_that_shows_later_is_met_too(path: Path) -> None:
+def test_damage_that_is_found_later_is_repaired_too(path: Path) -> None:
     outbox = Outbox(path)
     for start in range(0, 100_000, 1000):
         outbox.append(rows(lines(start, start + 1000)))
@@ -505,12 +506,12 @@ def test_a_flipped_bit_does_not_become_a_wrong_value(path: Path) -> None:
     outbox.append(rows(lines(0, 2)))
     outbox.append(rows(lines(2, 4)))
     outbox.close()
-    octets = path.read_bytes()
-    assert octets.count(b"value=2 ") == 1
-    path.write_bytes(octets.replace(b"value=2 ", b"value=3 "))
+    data = path.read_bytes()
+    assert data.count(b"value=2 ") == 1
+    path.write_bytes(data.replace(b"value=2 ", b"value=3 "))
     outbox = Outbox(path)
     assert taken(outbox).lines == tuple(lines(0, 2))
-    assert [aside.line[-15:] for aside in outbox.refused()] == [
+    assert [one.line[-15:] for one in outbox.refused()] == [
         line(3)[-15:],
         line(2).replace("value=2", "value=3")[-15:],
     ]
@@ -541,10 +542,10 @@ def test_a_newer_file_is_left_alone(path: Path, change: str) -> None:
 
 def test_wait_ends_with_an_append_and_with_wake(path: Path) -> None:
     outbox = Outbox(path)
-    assert outbox.wait(0)  # what was left from the last time
+    assert outbox.wait(0)  # lines may wait from the last time
     assert not outbox.wait(0)
     outbox.append(rows(lines(0, 1)))
-    assert outbox.wait(0)  # also when it came before the wait
+    assert outbox.wait(0)  # also if it came before the wait
     outbox.append([], {"only": "state"})
     assert not outbox.wait(0)
     for append in (True, False):

@@ -17,7 +17,7 @@ from exporter.outbox.memory_queue import MemoryQueue
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.service import own_points
 from exporter.service.forgetting import Forgotten, forget
-from exporter.sinks.contract import WriteResult, Verdict
+from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.writer import Writer
 from tests.support.rows import rows
 from tests.support.years import HOUR, HOUR_MS, METER, Exporter, Meter, expected_hours, ms
@@ -117,7 +117,7 @@ def test_lines_are_taken_out_of_rows_that_others_share(outbox: Outbox) -> None:
     assert forget(outbox, "A") == Forgotten(0, 0, 0)
 
 
-def test_lines_that_were_put_aside_go_too_and_the_state(outbox: Outbox) -> None:
+def test_refused_lines_and_the_state_are_removed_too(outbox: Outbox) -> None:
     outbox.append(rows([*ages("A", 0, 2), *ages("B", 0, 2)]), {"clock:A": "[]", "last_id:x": "A", "clock:B": "[]"})
     batch = outbox.take(10, newest=True)
     assert batch is not None
@@ -138,8 +138,8 @@ def test_of_a_million_lines_it_is_soon_done(outbox: Outbox) -> None:
 # The writer
 
 
-def test_a_batch_on_its_way_brings_nothing_back(outbox: Outbox) -> None:
-    """What it keeps, to send it once more in order, is taken out after it; its last line proves nothing any more."""
+def test_a_batch_that_is_being_sent_brings_nothing_back(outbox: Outbox) -> None:
+    """Lines that it keeps to send them again are removed after it, and its last line is no longer the witness."""
     influx = FakeInflux()
     hours = [points.final_hour_line(one, "import", 1.0, 0, Exporter().settings.zone) for one in ("A", "B")]
     outbox.append(rows(ages("B", 0, 1)))
@@ -184,13 +184,13 @@ def test_a_batch_that_does_not_end_is_not_waited_for_for_ever(outbox: Outbox) ->
     sending = threading.Thread(target=one_pass, args=(writer,))
     sending.start()
     assert stuck.wait(10)
-    assert writer.let_go(point.is_of("A"), patience_s=0.01) is False
+    assert writer.discard(point.is_of("A"), patience_s=0.01) is False
     over.set()
     sending.join(10)
-    assert writer.let_go(point.is_of("A"), patience_s=0.01) is True
+    assert writer.discard(point.is_of("A"), patience_s=0.01) is True
 
 
-def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_in_memory_are_removed_too(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OutboxError("the disk is full")
 
@@ -200,7 +200,7 @@ def test_lines_that_go_straight_to_influxdb_go_too(outbox: Outbox, monkeypatch: 
     writer = Writer(outbox, influx, memory=memory)
     influx.script = [WriteResult(Verdict.RETRY, "away")]
     one_pass(writer)
-    assert writer.let_go(point.is_of("A"))
+    assert writer.discard(point.is_of("A"))
     influx.posts.clear()
     influx.script = [TAKEN]
     one_pass(writer)

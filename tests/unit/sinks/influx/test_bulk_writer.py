@@ -1,4 +1,4 @@
-"""Posting a file's lines: what is counted, what is tried again, and for how long."""
+"""Writing the lines of a file: what is counted, what is tried again, and for how long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from exporter.sinks.contract import Verdict, WriteResult
-from exporter.sinks.influx import bulk_writer as room
+from exporter.sinks.influx import bulk_writer as module
 from exporter.sinks.influx.bulk_writer import BulkWriter, GaveUp
 from exporter.sinks.influx.client import Client
 
@@ -20,7 +20,7 @@ CONFLICT = "failure writing points: partial write: field type conflict: p is tex
 
 
 class Server:
-    """Answers as `answer` says, and keeps what it was sent."""
+    """Answers with `answer`, and keeps what was sent."""
 
     def __init__(self, answer: Callable[[list[str]], WriteResult]) -> None:
         self.answer = answer
@@ -52,41 +52,41 @@ def make(said: list[str]) -> Iterator[Callable[[Callable[[list[str]], WriteResul
 
 
 def test_lines_are_counted_not_texts(make: Any) -> None:
-    poster, server = make(lambda _lines: TAKEN)
-    assert not poster.take(["a\nb", "c"])
+    writer, server = make(lambda _lines: TAKEN)
+    assert not writer.take(["a\nb", "c"])
     assert not server.posted
-    poster.finish()
-    assert (poster.written, poster.rejected) == (3, 0)
+    writer.finish()
+    assert (writer.written, writer.rejected) == (3, 0)
 
 
-def test_a_full_batch_goes_off(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_BATCH_OCTETS", 4)
-    poster, server = make(lambda _lines: TAKEN)
-    assert [poster.take([text]) for text in ("abc", "d", "e")] == [False, True, False]
-    poster.finish()
+def test_a_full_batch_is_posted(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH_BYTES", 4)
+    writer, server = make(lambda _lines: TAKEN)
+    assert [writer.take([text]) for text in ("abc", "d", "e")] == [False, True, False]
+    writer.finish()
     assert sorted(map(tuple, server.posted)) == [("abc", "d"), ("e",)]
 
 
 def test_what_a_partial_write_dropped_is_counted_and_nothing_is_sent_twice(make: Any) -> None:
-    poster, server = make(lambda lines: WriteResult(Verdict.BAD_LINES, f"{CONFLICT}{sum(one < 'c' for one in lines)}"))
-    poster.post(["a", "b", "c", "d"])
-    poster.post(["a", "d"])
-    assert (poster.written, poster.rejected, len(server.posted)) == (3, 3, 2)
-    assert poster.reasons == ["partial write: field type conflict: p is text"]
+    writer, server = make(lambda lines: WriteResult(Verdict.BAD_LINES, f"{CONFLICT}{sum(one < 'c' for one in lines)}"))
+    writer.post(["a", "b", "c", "d"])
+    writer.post(["a", "d"])
+    assert (writer.written, writer.rejected, len(server.posted)) == (3, 3, 2)
+    assert writer.reasons == ["partial write: field type conflict: p is text"]
 
 
 def test_a_line_that_cannot_be_parsed_is_found_by_splitting(make: Any) -> None:
-    poster, _ = make(lambda lines: WriteResult(Verdict.BAD_LINES, "unable to parse 'x'") if "x" in lines else TAKEN)
-    poster.take(["a\nx", "b\nc\nd"])
-    poster.finish()
-    assert (poster.written, poster.rejected, poster.reasons) == (4, 1, ["unable to parse 'x'"])
+    writer, _ = make(lambda lines: WriteResult(Verdict.BAD_LINES, "unable to parse 'x'") if "x" in lines else TAKEN)
+    writer.take(["a\nx", "b\nc\nd"])
+    writer.finish()
+    assert (writer.written, writer.rejected, writer.reasons) == (4, 1, ["unable to parse 'x'"])
 
 
 def test_it_gives_up_once_when_the_server_refuses(make: Any) -> None:
-    poster, server = make(lambda _lines: WriteResult(Verdict.MISCONFIGURED, "no such bucket"))
+    writer, server = make(lambda _lines: WriteResult(Verdict.MISCONFIGURED, "no such bucket"))
     with pytest.raises(GaveUp, match="no such bucket"):
-        poster.post(["a"])
-    poster.post(["b"])
+        writer.post(["a"])
+    writer.post(["b"])
     assert server.posted == [["a"]]
 
 
@@ -99,16 +99,16 @@ def test_a_minute_is_counted_over_all_batches(make: Any, said: list[str], monkey
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(threading.Event, "wait", lambda *_, **__: False)
-    poster, server = make(away)
+    writer, server = make(away)
     with pytest.raises(GaveUp, match="away"):
-        poster.post(["a"])
-    assert len(server.posted) == 4  # the first failure begins the minute
+        writer.post(["a"])
+    assert len(server.posted) == 4  # the minute begins with the first failure
     assert said == ["away; trying again"] * 3
 
 
 def test_closing_ends_the_waiting(make: Any) -> None:
-    poster, _ = make(lambda _lines: AWAY)
-    threading.Timer(0.1, poster.close).start()
+    writer, _ = make(lambda _lines: AWAY)
+    threading.Timer(0.1, writer.close).start()
     begun = time.monotonic()
-    poster.post(["a"])
-    assert time.monotonic() - begun < 10  # and not a minute
+    writer.post(["a"])
+    assert time.monotonic() - begun < 10  # not a minute

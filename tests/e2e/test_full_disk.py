@@ -24,7 +24,7 @@ def disk_takes(run: Run, size: int) -> None:
     resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
 
-def test_a_full_disk_holds_up_no_reading(home: Home, store: Store, meter: Meter, mark: str) -> None:
+def test_a_full_disk_stops_no_reading(home: Home, store: Store, meter: Meter, mark: str) -> None:
     run = started(home, meter, store)
     frames = frames_of_power(f"FULL-{mark}", range(30))
 
@@ -48,7 +48,7 @@ def test_a_full_disk_holds_up_no_reading(home: Home, store: Store, meter: Meter,
     assert_same(of_meters(store.points()), points_of_lists(store.points(), f"FULL-{mark}", frames))
 
 
-def test_a_full_disk_and_no_influxdb_are_told_as_they_are(home: Home, influx: Influx, meter: Meter, mark: str) -> None:
+def test_a_full_disk_and_no_influxdb_are_both_reported(home: Home, influx: Influx, meter: Meter, mark: str) -> None:
     run = started(home, meter, influx, influx_url=f"http://127.0.0.1:{free_port()}")
     disk_takes(run, 1)
     for frame in frames_of_power(f"LOST-{mark}", range(5)):
@@ -69,14 +69,14 @@ def backlog(path: Path, appends: int) -> None:
 
 
 def newest(path: Path) -> tuple[str, ...]:
-    """The last lines that wait, while another has the outbox."""
+    """Return the newest waiting lines, while another process has the outbox."""
     with closing(Outbox(path, read_only=True)) as outbox:
         batch = outbox.take(100, newest=True)
         return batch.lines if batch is not None else ()
 
 
 def waiting(path: Path) -> tuple[list[str], int]:
-    """The lines that wait, and how many were dropped."""
+    """Return the waiting lines, and how many were dropped."""
     outbox = Outbox(path)
     dropped = outbox.status().dropped_lines
     lines: list[str] = []
@@ -93,7 +93,7 @@ def test_started_on_a_full_disk_without_influxdb_the_oldest_go_and_no_new_one(
     with small_disk() as disk:
         home.outbox = disk / "outbox.sqlite"
         backlog(home.outbox, 160)
-        (disk / "outbox.sqlite.lock").unlink()  # its number of a process will have no room
+        (disk / "outbox.sqlite.lock").unlink()  # for the process number in it there will be no room
         fill(disk)
         run = started(home, meter, influx, influx_url=f"http://127.0.0.1:{free_port()}")
         fill(disk)
@@ -112,9 +112,7 @@ def test_started_on_a_full_disk_without_influxdb_the_oldest_go_and_no_new_one(
         assert len(new) == 1500
 
 
-def test_without_influxdb_a_disk_too_full_to_begin_on_is_told_and_left_to_who_starts_it_again(
-    home: Home, meter: Meter
-) -> None:
+def test_without_influxdb_a_disk_that_is_too_full_to_start_on_ends_run(home: Home, meter: Meter) -> None:
     with small_disk() as disk:
         home.outbox = disk / "outbox.sqlite"
         fill(disk)
@@ -151,7 +149,7 @@ def test_started_on_a_full_disk_readings_are_sent_from_memory_until_there_is_roo
         assert check.returncode == 1
         assert re.search("(?m)^WRONG  outbox: .*disk is full", check.stdout)
         check = home.han("check", "--running")
-        assert check.returncode == 0, "what is read arrives, and a start anew would not make room"
+        assert check.returncode == 0, "readings arrive, and a restart would not make room"
         assert re.search("(?m)^note   outbox: .*free some room", check.stdout)
         other.unlink()
         run.expect("The outbox .* can be used again", 40)

@@ -1,4 +1,4 @@
-"""`rejected` as an owner uses it: the installed command, beside a `run` or without one, on a real InfluxDB."""
+"""`rejected` as an owner uses it: the installed command, with or without a `run`, and a real InfluxDB."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def watts(store: Store) -> list[float]:
     return [row[1] for row in rows]
 
 
-def mend(store: Store) -> None:
+def fix(store: Store) -> None:
     Http(store.url, store.token).request(
         "POST", "/query", query={"q": "DROP MEASUREMENT active_power", "db": store.bucket}
     )
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_what_a_wrong_type_kept_out_comes_in_when_it_is_mended(
+def test_lines_with_a_type_conflict_are_written_after_it_is_fixed(
     home: Home, store: Store, meter: Meter, mark: str, running: bool
 ) -> None:
-    """A database in which power is text: everything else goes in, power is shown, and sent again."""
+    """In this database power is text: everything else is written, power is shown, and sent again."""
     if os.environ.get("HAN_TEST_INFLUX_URL"):
         pytest.skip("a measurement is removed as InfluxDB 1.8 has it")
     client = store.client()
@@ -73,7 +73,7 @@ def test_what_a_wrong_type_kept_out_comes_in_when_it_is_mended(
     assert shown.stdout.count(f"meter_id=M-{mark}") == 3
     assert shown.stdout.index("value=102") < shown.stdout.index("value=100"), "newest first"
     assert "han-exporter rejected" in home.han("check", influx=store, source=meter.path).stdout
-    mend(store)
+    fix(store)
     if not running:
         run.stop()
     done = home.han("rejected", "--retry", "--all")
@@ -128,7 +128,7 @@ def test_similar_messages_are_shown_together_and_no_control_characters(home: Hom
     assert listed(home)[0]["line"] == f"long{'g' * 5000}"
 
 
-def test_what_was_damaged_is_sent_only_when_it_is_meant(home: Home) -> None:
+def test_damaged_lines_are_sent_only_by_their_ids(home: Home) -> None:
     refused(home, ("a value=1 1", DAMAGED_ROW), ("a value=2 2", "words"))
     done = home.han("rejected", "--retry", "--all")
     assert done.stdout.startswith("1 line ")
@@ -137,7 +137,7 @@ def test_what_was_damaged_is_sent_only_when_it_is_meant(home: Home) -> None:
     assert home.han("rejected", "--retry", "1").stdout.startswith("1 line ")
 
 
-def test_sums_wait_for_what_waits(home: Home) -> None:
+def test_sums_wait_until_no_line_waits(home: Home) -> None:
     refused(home, ("day_energy,meter_id=A value=1,hours=1 3600000", "words"), (BAD, "words"))
     outbox = Outbox(home.outbox)
     outbox.append(rows(["a value=1 1"]))
@@ -205,11 +205,11 @@ def test_a_damaged_outbox_is_reported_and_nothing_is_printed(home: Home, damage:
     outbox.close()
     whole = home.outbox.read_bytes()
     home.outbox.write_bytes({"cut off": whole[: len(whole) * 2 // 3], "noise": os.urandom(9000), "empty": b""}[damage])
-    told = f"The outbox {home.outbox} is {'empty' if damage == 'empty' else 'damaged'}"
+    expected = f"The outbox {home.outbox} is {'empty' if damage == 'empty' else 'damaged'}"
     for arguments in ([], ["--json"], ["--drop", "--all"], ["--retry", "1"]):
         done = home.han("rejected", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
-        assert told in done.stderr and "`han-exporter run` " in done.stderr
+        assert expected in done.stderr and "`han-exporter run` " in done.stderr
         assert "does this user have permission" not in done.stderr
     run = home.run(source="sim:kamstrup")
     if damage != "empty":

@@ -1,4 +1,4 @@
-"""First set-up, against the few calls of InfluxDB 2.8's API that it uses, answered as a real 2.8.0 answers them."""
+"""First set-up, with a fake of the InfluxDB 2.8 API that answers as a real 2.8.0 does."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _handle  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 def serve(port: int = 0) -> Server:
@@ -168,7 +168,7 @@ def plan_for(url: str, folder: Path) -> Plan:
 
 
 def quietly(message: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 def secrets_in(folder: Path) -> dict[str, str]:
@@ -176,13 +176,13 @@ def secrets_in(folder: Path) -> dict[str, str]:
 
 
 def test_a_fresh_server_is_prepared_and_a_second_run_changes_nothing(server: Server, tmp_path: Path) -> None:
-    plan, said = plan_for(url_of(server), tmp_path), list[str]()
-    assert prepare(plan, said.append) == 6
+    plan, messages = plan_for(url_of(server), tmp_path), list[str]()
+    assert prepare(plan, messages.append) == 6
     made = secrets_in(tmp_path)
     assert set(made) == {"operator/token", "operator/password", "write/token", "read/token", "read/password"}
     assert all(len(secret) >= 40 and secret.strip() == secret for secret in made.values())
     assert len(set(made.values())) == 5
-    assert not any(secret in " ".join(said) for secret in made.values())
+    assert not any(secret in " ".join(messages) for secret in made.values())
     influx = server.influx
     rights = {one["token"]: one["permissions"] for one in influx.tokens.values()}
     bucket = influx.buckets["han"]
@@ -194,8 +194,8 @@ def test_a_fresh_server_is_prepared_and_a_second_run_changes_nothing(server: Ser
     modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in made}
     assert modes == dict.fromkeys(made, 0o400) | {"read/token": 0o440}
 
-    assert prepare(plan, said.append) == 0
-    assert len(said) == 6
+    assert prepare(plan, messages.append) == 0
+    assert len(messages) == 6
     assert secrets_in(tmp_path) == made
     assert len(influx.tokens) == 3
 
@@ -205,7 +205,7 @@ class Killed(BaseException):
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Die at the given step: before a request, after its answer, before a secret's rename, after it."""
+    """Be killed at the given step: before a request, after its answer, before a secret's rename, after it."""
     passed = 0
 
     def look() -> None:
@@ -260,18 +260,18 @@ def test_a_run_killed_at_any_step_is_completed_by_the_next(tmp_path: Path) -> No
         server.server_close()
         if survived:
             break
-    assert step > 25  # that many ways to die were tried
+    assert step > 25  # it was killed at so many steps
 
 
 def test_lost_or_dead_tokens_are_made_again(server: Server, tmp_path: Path) -> None:
-    plan, said = plan_for(url_of(server), tmp_path), list[str]()
+    plan, messages = plan_for(url_of(server), tmp_path), list[str]()
     prepare(plan, quietly)
     made = secrets_in(tmp_path)
     (tmp_path / "read" / "token").unlink()
     write = next(key for key, one in server.influx.tokens.items() if one["token"] == made["write/token"])
     del server.influx.tokens[write]
-    assert prepare(plan, said.append) == 2
-    assert "did not work" in said[0]
+    assert prepare(plan, messages.append) == 2
+    assert "did not work" in messages[0]
     assert len(server.influx.tokens) == 3
     assert secrets_in(tmp_path)["operator/token"] == made["operator/token"]
     assert prepare(plan, quietly) == 0
@@ -300,7 +300,7 @@ def test_a_server_set_up_by_someone_else_is_left_alone(server: Server, tmp_path:
         prepare(replace(theirs, org="away"), quietly)
 
 
-def test_owner_and_mode_are_given_and_mended(server: Server, tmp_path: Path) -> None:
+def test_owner_and_mode_are_set_and_corrected(server: Server, tmp_path: Path) -> None:
     plan = plan_for(url_of(server), tmp_path)
     me = Owner(os.getuid(), os.getgid())
     file = SecretFile(tmp_path / "write" / "token", me, 0o440)
@@ -308,9 +308,9 @@ def test_owner_and_mode_are_given_and_mended(server: Server, tmp_path: Path) -> 
     found = file.path.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (me.uid, me.gid, 0o440)
     file.path.chmod(0o644)
-    said: list[str] = []
-    assert prepare(replace(plan, write_token=file), said.append) == 1
-    assert "owner and mode" in said[0]
+    messages: list[str] = []
+    assert prepare(replace(plan, write_token=file), messages.append) == 1
+    assert "owner and mode" in messages[0]
     assert file.path.stat().st_mode & 0o777 == 0o440
 
 
@@ -363,7 +363,7 @@ def test_wrong_options_are_named_with_what_is_allowed(option: str, value: str, k
     assert kind in re.sub(r"\s+", " ", result.output)
 
 
-def test_what_is_no_influxdb_2_is_named(tmp_path: Path) -> None:
+def test_another_server_than_influxdb_2_is_named(tmp_path: Path) -> None:
     class Other(FakeInflux2):
         def answer(self, *_: Any) -> Reply:
             return 404, None

@@ -1,4 +1,4 @@
-"""Whatever a meter calls itself: the id made safe is what a real InfluxDB gives back, and one line stays one line."""
+"""Any id of a meter: InfluxDB returns the id that was made safe, and one line stays one line."""
 
 from __future__ import annotations
 

@@ -70,18 +70,18 @@ def found(influx: Influx, question: str) -> list[tuple[object, ...]]:
 
 
 def change(influx: Influx, statement: str) -> None:
-    """Mend something in its database."""
+    """Change something in its database."""
     Http(influx.url, influx.token).request("POST", "/query", query={"q": statement, "db": influx.bucket})
 
 
 def among(bad: str, name: str) -> list[str]:
-    """A bad line in the midst of good ones."""
+    """A bad line among good ones."""
     good = [f"{name} value={n} {NOW + n}" for n in range(40)]
     return [*good[:23], bad, *good[23:]]
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "expected"),
     [
         (f'NAME value="text" {NOW}', "field type conflict"),
         (f"NAME value=1 {NOW} beyond", "unable to parse"),
@@ -90,7 +90,7 @@ def among(bad: str, name: str) -> list[str]:
     ],
 )
 def test_one_bad_line_is_refused_with_the_message(
-    limited: Influx, outbox: Outbox, name: str, bad: str, said: str
+    limited: Influx, outbox: Outbox, name: str, bad: str, expected: str
 ) -> None:
     line = bad.replace("NAME", name)
     outbox.append(rows([f"{name} value=1 {NOW - 1}"]))
@@ -98,12 +98,12 @@ def test_one_bad_line_is_refused_with_the_message(
     outbox.append(rows(among(line, name)))
     writer = sent(outbox, limited.client())
     assert list(refused(outbox)) == [line]
-    assert said in refused(outbox)[line]
+    assert expected in refused(outbox)[line]
     assert count(limited, name) == 41
     assert writer.status().state is WriterState.OK
 
 
-def test_a_type_conflict_goes_in_when_it_is_mended(
+def test_after_a_type_conflict_is_fixed_the_lines_are_written(
     limited: Influx, outbox: Outbox, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody wrote a text where numbers belong; when that is removed, the readings are sent again."""
@@ -121,7 +121,7 @@ def test_a_type_conflict_goes_in_when_it_is_mended(
     assert outbox.status().rejected_lines == 0
 
 
-def test_what_is_out_of_retention_goes_in_when_more_is_kept(limited: Influx, outbox: Outbox, name: str) -> None:
+def test_after_the_retention_is_longer_the_lines_are_written(limited: Influx, outbox: Outbox, name: str) -> None:
     short = limited.client(bucket=f"{limited.bucket}/short")
     old = [f"{name} value={n} {NOW - 2 * 3_600_000 + n}" for n in range(7)]
     outbox.append(rows([*old, f"{name} value=7 {NOW}"]))
@@ -138,7 +138,7 @@ def test_what_is_out_of_retention_goes_in_when_more_is_kept(limited: Influx, out
         limited.admin(f"ALTER RETENTION POLICY short ON {limited.bucket} DURATION 1h")
 
 
-def test_over_a_limit_goes_in_when_there_is_room(limited: Influx, outbox: Outbox, name: str) -> None:
+def test_after_a_limit_is_raised_the_lines_are_written(limited: Influx, outbox: Outbox, name: str) -> None:
     outbox.append(rows([f"{name},house=h{n} value={n} {NOW}" for n in range(LIMIT)]))
     sent(outbox, limited.client())
     more = [f"{name},house=more{n} value={n} {NOW}" for n in range(3)]
@@ -154,7 +154,7 @@ def test_over_a_limit_goes_in_when_there_is_room(limited: Influx, outbox: Outbox
     assert outbox.status().rejected_lines == 0
 
 
-def test_what_is_not_mended_comes_back(limited: Influx, outbox: Outbox, name: str) -> None:
+def test_what_is_not_fixed_is_refused_again(limited: Influx, outbox: Outbox, name: str) -> None:
     outbox.append(rows(among("nonsense", name)))
     sent(outbox, limited.client())
     (before,) = outbox.refused()
@@ -166,7 +166,7 @@ def test_what_is_not_mended_comes_back(limited: Influx, outbox: Outbox, name: st
     assert after.id != before.id
 
 
-def test_an_old_sum_does_not_come_back_over_a_newer_one(limited: Influx, outbox: Outbox) -> None:
+def test_an_old_sum_does_not_replace_a_newer_one(limited: Influx, outbox: Outbox) -> None:
     day, house = 1_790_000_000_000 // 3_600_000 * 3_600_000, f"house{NOW}"
 
     def total(hours: int) -> str:
@@ -181,13 +181,13 @@ def test_an_old_sum_does_not_come_back_over_a_newer_one(limited: Influx, outbox:
     outbox.append(rows([total(3)]))
     assert rejected.retry(outbox, ALL) == rejected.Retried(0, 2), "a newer one may wait"
     sent(outbox, client)
-    assert outbox.status().rejected_lines == 0, "it was overtaken"
+    assert outbox.status().rejected_lines == 0, "a newer version was taken"
     assert rejected.retry(outbox, ALL) == rejected.Retried(0, 0)
     sent(outbox, client)
     assert found(limited, "SELECT value, hours FROM day_energy") == [(day, 3.0, 3.0)]
 
 
-# Servers that say no, or yes, to everything
+# Servers that refuse everything, or accept it
 
 
 class Says(BaseHTTPRequestHandler):
@@ -224,25 +224,25 @@ PROXY = b"<html><head><title>400 Bad Request</title></head><body>unable to parse
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "said"),
+    ("status", "body", "kind", "expected"),
     [
-        (200, b"<html>It works!</html>", "text/html", "answers 200 as no InfluxDB does"),
-        (200, b'{"ok": true}', "application/json", "answers 200 as no InfluxDB does"),
-        (201, b"", "text/plain", "answers 201 as no InfluxDB does"),
-        (400, PROXY, "text/html", "answers 400 as no InfluxDB does"),
+        (200, b"<html>It works!</html>", "text/html", "answers 200 "),
+        (200, b'{"ok": true}', "application/json", "answers 200 "),
+        (201, b"", "text/plain", "answers 201 "),
+        (400, PROXY, "text/html", "answers 400 "),
         (400, b'{"error": "unable to parse \'x\': missing fields"}', "application/json", "refuses every line"),
-        (400, b'{"message": "no"}', "application/json", "mend the HAN_INFLUX_"),
+        (400, b'{"message": "no"}', "application/json", "HAN_INFLUX_"),
         (422, b'{"message": "partial write: field type conflict"}', "application/json", "refuses every line"),
-        (405, b"<html>Not Allowed</html>", "text/html", "answers 405 as no InfluxDB does"),
+        (405, b"<html>Not Allowed</html>", "text/html", "answers 405 "),
     ],
 )
-def test_a_server_that_answers_all_alike_drains_nothing(
+def test_a_server_with_one_answer_for_everything_empties_nothing(
     outbox: Outbox,
     name: str,
     status: int,
     body: bytes,
     kind: str,
-    said: str,
+    expected: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -254,15 +254,15 @@ def test_a_server_that_answers_all_alike_drains_nothing(
     assert outbox.status().depth_lines == 100
     assert outbox.status().rejected_lines == 0
     assert writer.status().state is WriterState.MISCONFIGURED
-    assert said in caplog.text
+    assert expected in caplog.text
     assert "100 lines" in caplog.text
     assert "secret" not in caplog.text
 
 
-def test_a_204_is_believed_and_wondered_at_when_it_does_not_say_who_it_is_from(
+def test_a_204_that_does_not_name_influxdb_is_accepted_with_a_warning(
     outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A proxy may take the name away; InfluxDB 3 may not say it."""
+    """A proxy may remove the name, and InfluxDB 3 may not send it."""
     with web_server(204, b"", "text/html") as url:
         outbox.append(rows(["a value=1 1"]))
         sent(outbox, Client(url, bucket="han"))

@@ -1,4 +1,4 @@
-"""The outbox's promise where it is made: when append has returned, a power cut at any later moment loses nothing."""
+"""The guarantee of the outbox: after append has returned, a power cut at any later moment loses nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Story:
     begun: list[int] = field(default_factory=list)
     """How many operations had been done when each append began."""
     gone: set[int] = field(default_factory=set)
-    """Appends whose lines InfluxDB has taken: they may be there or not."""
+    """Appends whose lines were sent: they may be there or not."""
 
 
 def lines_of(number: int, count: int) -> list[str]:
@@ -42,7 +42,7 @@ def number_of(line: str) -> int:
 
 
 def live(path: Path, recorder: Recorder, story: Story, dice: random.Random) -> None:
-    """Some hours of an outbox: small and large appends, batches that leave it, refused lines, a restart."""
+    """Some hours of an outbox: small and large appends, batches that are deleted, refused lines, a restart."""
     outbox = Outbox(path)
     for number in range(1, 61):
         count = dice.choice([1, 12, 12, 12, 40, 2500])
@@ -101,7 +101,7 @@ def found_in(path: Path) -> tuple[dict[int, int], int]:
 
 
 EVERY = int(os.environ.get("HAN_TEST_EVERY_CUT_IN", "40"))
-"""1 tries every cut, each with nothing, some and all of what was not synced: some minutes."""
+"""1 tries every cut, each with none, some and all of what was not synced; that takes some minutes."""
 
 
 @pytest.mark.timeout(3600)

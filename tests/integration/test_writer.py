@@ -147,7 +147,7 @@ def test_bad_lines_are_refused_and_the_rest_is_written(influx: Influx, outbox: O
     assert outbox.status().rejected_lines == 5
 
 
-def test_a_wrong_database_drains_nothing_and_mends_itself(influx: Influx, outbox: Outbox, name: str) -> None:
+def test_a_wrong_database_empties_nothing_and_works_once_it_exists(influx: Influx, outbox: Outbox, name: str) -> None:
     writer = Writer(outbox, influx.client(bucket="not_there"), pause=lambda _: 0.05)
     outbox.append(rows([f"{name} value={n} {NOW + n}" for n in range(10)]))
     with running(writer, outbox):
@@ -173,7 +173,7 @@ def test_a_wrong_token_is_named(influx: Influx, outbox: Outbox) -> None:
     assert client.can_write() == result
 
 
-def test_asking_whether_it_may_write_leaves_nothing(influx: Influx) -> None:
+def test_asking_whether_it_may_write_writes_nothing(influx: Influx) -> None:
     client = influx.client()
     before = client.query("SHOW MEASUREMENTS")
     assert client.can_write().verdict is Verdict.TAKEN
@@ -254,7 +254,7 @@ def http(status: str, body: bytes = b"", *headers: str, length: int | None = Non
         (http("400 Bad Request", b'{"error":"partial wri', length=99), Verdict.RETRY, "connection broke"),
         (b"\x15\x03\x01\x00\x02\x02\x16", Verdict.RETRY, "connection broke"),
         (http("429 Too Many", b"", "Retry-After: 7"), Verdict.RETRY, "429"),
-        (http("200 OK", b"<html>login</html>"), Verdict.MISCONFIGURED, "as no InfluxDB does"),
+        (http("200 OK", b"<html>login</html>"), Verdict.MISCONFIGURED, "answers 200"),
         (http("302 Found", b"", "Location: http://elsewhere/"), Verdict.MISCONFIGURED, "redirects"),
         (http("400 Bad", b"\xff\xfe\x00"), Verdict.MISCONFIGURED, "HAN_INFLUX_URL"),
         (http("400 Bad", b"Client sent an HTTP request to an HTTPS server."), Verdict.MISCONFIGURED, "http or https"),
@@ -270,7 +270,7 @@ def test_whatever_is_answered_is_a_result(answer: bytes, verdict: Verdict, kind:
     assert result.retry_after == (7.0 if kind == "429" else None)
 
 
-def test_a_server_that_says_nothing_is_left_in_time() -> None:
+def test_a_server_that_does_not_answer_is_left_in_time() -> None:
     with answering(b"", hold=True) as url:
         client = Client(url, bucket="han", timeout=30)
         began = time.monotonic()

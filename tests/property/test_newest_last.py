@@ -1,4 +1,4 @@
-"""Of a point that is replaced as time goes on, the newest version is the last to arrive, whatever goes out first."""
+"""The newest version of a point is the last to arrive, whatever is sent first."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def sums(version: int, day: int) -> str:
     return f"day_energy,meter_id=m value={version}.0 {1_700_172_000_000 + day * 86_400_000}"
 
 
-# Lines appended in between, or a batch that goes out.
+# How many lines are appended, or that a batch is sent.
 steps = st.lists(st.one_of(st.integers(1, 4), st.just(SENT)), max_size=60)
 
 
 @settings(max_examples=200, deadline=None)
-@example([*[1] * 12, SENT, SENT, 1])  # what was sent first lies in the midst of the next newest batch
+@example([*[1] * 12, SENT, SENT, 1])  # what was sent first is in the middle of the next newest batch
 @given(steps)
 def test_the_newest_sum_is_the_last_to_arrive(plan: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:

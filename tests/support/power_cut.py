@@ -29,7 +29,7 @@ _Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 
 
 class _Vfs(Structure):
-    """sqlite3_vfs, as far as it is looked at; the rest is copied."""
+    """sqlite3_vfs, as far as it is used here; the rest is copied."""
 
     _fields_ = (
         ("version", c_int),
@@ -104,7 +104,7 @@ class Recorder:
         self._lib.sqlite3_vfs_register(self._system, 1)
 
     def folder_synced(self) -> None:
-        """Note that someone has synced the folder: what was deleted before stays deleted."""
+        """Note that the folder was synced: what was deleted before stays deleted."""
         self.ops.append(Op("folder", ""))
 
     def _layer(self) -> _Vfs:
@@ -137,7 +137,7 @@ class Recorder:
         return ctypes.cast(callback, c_void_p).value
 
     def _patch(self, file: int) -> None:
-        """Give an open file (its first word points to its methods) methods that note what they do."""
+        """Give an open file (its first word points to its methods) methods that record what they do."""
         slot = ctypes.cast(file, POINTER(c_void_p))
         original = slot.contents.value
         assert original is not None
@@ -169,7 +169,7 @@ class Recorder:
 
 @dataclass(slots=True)
 class _File:
-    """A file as it is surely on the disk (None: not there), and what was done to it since it was last synced."""
+    """A file as it certainly is on the disk (None: it does not exist), and what was done since the last sync."""
 
     synced: bytearray | None = None
     pending: list[Op] = field(default_factory=list)
@@ -205,7 +205,7 @@ def _applied(content: bytearray | None, ops: list[Op]) -> bytearray | None:
 
 
 def _some(ops: list[Op], dice: random.Random) -> list[Op]:
-    """What of these the disk may have done: any of them, and of a write any of its sectors."""
+    """Return what the disk may have done of these: any of them, and of a write any of its sectors."""
     done = []
     for op in ops:
         chance = dice.random()
@@ -250,7 +250,7 @@ def images(ops: list[Op], dice: random.Random, every: int = 1) -> Iterator[tuple
 
 
 def _rename(files: dict[str, T], names: list[Op]) -> None:
-    """Let the files have their new names: those of them that are there."""
+    """Give the files their new names, if they exist."""
     for op in names:
         if op.path in files:
             files[op.to] = files.pop(op.path)

@@ -1,4 +1,4 @@
-"""A disk of a few megabytes, that can be filled."""
+"""A disk of a few megabytes that can be filled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 @contextmanager
 def small_disk(size: int = 16 << 20) -> Iterator[Path]:
-    """A folder with a file system of its own in it; skips the test where this user may not mount one."""
+    """Yield a folder with a file system of its own; skip the test if this user may not mount one."""
     with tempfile.TemporaryDirectory() as name:
         command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "none", name]
         try:
@@ -38,6 +38,6 @@ def fill(disk: Path, *, leave: int = 0) -> Path:
 
 
 def room(disk: Path) -> int:
-    """Octets that are free."""
+    """Return the free bytes."""
     found = os.statvfs(disk)
     return found.f_bavail * found.f_frsize

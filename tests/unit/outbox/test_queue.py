@@ -595,17 +595,17 @@ while True:
 def test_kill_9_leaves_whole_transactions_only(path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    said = -1
+    printed = -1
     for text in process.stdout:
-        said = int(text)
-        if said == 40:
+        printed = int(text)
+        if printed == 40:
             process.send_signal(signal.SIGKILL)
             break
-    said = int((process.stdout.read().split() or [str(said)])[-1])
+    printed = int((process.stdout.read().split() or [str(printed)])[-1])
     process.wait()
     process.stdout.close()
     outbox = Outbox(path)
     kept = int(outbox.get_state("number") or -1)
-    assert kept in (said, said + 1)
+    assert kept in (printed, printed + 1)
     expected = [f"{name} value={number} {number}" for number in range(kept + 1) for name in "ab"]
     assert list(taken(outbox).lines) == expected

@@ -67,8 +67,8 @@ def interrupted(path: Path, at: Place | int) -> set[Place]:
         os.write(writing, repr(sorted(seen)).encode())
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as said:
-        text = said.read()
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if text else 9)
     return set(ast.literal_eval(text)) if text else set()
 

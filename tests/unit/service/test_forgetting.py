@@ -41,7 +41,7 @@ def lines_of(meter_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("meter_id", ODD)
-def test_a_line_is_its_meters_and_nobody_elses(meter_id: str) -> None:
+def test_a_line_belongs_to_one_meter(meter_id: str) -> None:
     mine = point.is_of(meter_id)
     for other in ODD:
         for line in lines_of(other):
@@ -56,7 +56,7 @@ def test_a_line_is_its_meters_and_nobody_elses(meter_id: str) -> None:
 
 
 @pytest.mark.parametrize("meter_id", ODD)
-def test_an_entry_of_the_state_is_its_meters_and_nobody_elses(meter_id: str) -> None:
+def test_an_entry_of_the_state_belongs_to_one_meter(meter_id: str) -> None:
     state: dict[str, str] = {}
     for one in ODD:
         state |= {f"last_id:port {one}": one, f"clock:{one}": "[]", f"line:{one}": "2400 8N1"}
@@ -74,8 +74,8 @@ def test_an_entry_of_the_state_is_its_meters_and_nobody_elses(meter_id: str) -> 
     assert meters_of(state) == set(ODD)
 
 
-def test_every_entry_that_a_meter_leaves_is_known_as_its_own() -> None:
-    """Whoever adds a kind of entry has to say here whose it is."""
+def test_every_entry_is_recognised_as_that_of_its_meter() -> None:
+    """A new kind of entry must be added to state_keys, too."""
     exporter = Exporter()
     for number in range(5):
         one = Meter("kaifa").hourly(NOON + number * HOUR)
@@ -103,9 +103,9 @@ def ages(meter_id: str, start: int, end: int) -> list[str]:
     return [own_points.reading_age_line(meter_id, 1.0, number) for number in range(start, end)]
 
 
-def test_lines_are_taken_out_of_rows_that_others_share(outbox: Outbox) -> None:
+def test_lines_are_removed_from_rows_with_other_lines(outbox: Outbox) -> None:
     left = []
-    for number in range(200):  # more rows than are looked at in one go
+    for number in range(200):  # more rows than one transaction reads
         mixed = ages("A", 3 * number, 3 * number + 2) + ages("AB", number, number + 1)
         outbox.append(rows([mixed, mixed[:2], mixed[2:]][number % 3]))
         left += mixed[2:] if number % 3 != 1 else []
@@ -128,7 +128,7 @@ def test_refused_lines_and_the_state_are_removed_too(outbox: Outbox) -> None:
     assert outbox.states("") == {"clock:B": "[]"}
 
 
-def test_of_a_million_lines_it_is_soon_done(outbox: Outbox) -> None:
+def test_many_lines_are_removed_quickly(outbox: Outbox) -> None:
     outbox.append(rows(ages("B", 0, 200_000)))
     outbox.append(rows(ages("A", 0, 50_000)))
     assert forget(outbox, "A").lines == 50_000
@@ -164,14 +164,14 @@ def test_a_batch_that_is_being_sent_brings_nothing_back(outbox: Outbox) -> None:
     influx.on_post = on_post
     one_pass(writer)
     forgetting.join(10)
-    ((told, posts),) = found
-    assert (told.lines, told.settled) == (2, True)
+    ((removed, posts),) = found
+    assert (removed.lines, removed.settled) == (2, True)
     assert waiting(outbox) == []
     assert not any(",meter_id=A" in line for post in influx.posts[posts:] for line in post)
     assert writer._witness is None or ",meter_id=B" in writer._witness
 
 
-def test_a_batch_that_does_not_end_is_not_waited_for_for_ever(outbox: Outbox) -> None:
+def test_waiting_for_a_batch_ends(outbox: Outbox) -> None:
     influx, stuck, over = FakeInflux(), threading.Event(), threading.Event()
 
     def on_post() -> None:
@@ -221,7 +221,7 @@ def forgetting(exporter: Exporter, meter_id: str) -> None:
 @pytest.mark.parametrize("maker", ["kamstrup", "aidon", "kaifa"])
 @pytest.mark.parametrize("at", [3, 20, 24])
 def test_no_month_is_made_again_from_memory(maker: str, at: int) -> None:
-    """After it a meter begins anew, as one that was never heard; the other one on the source does not notice."""
+    """Afterwards a meter begins like a new one, and nothing changes for the other one on the source."""
     meter, other = Meter(maker), Meter(maker, seed=2, meter_id=OTHER)
     both = [one.hourly(NOON + number * HOUR, lag) for number in range(40) for one, lag in ((meter, 12), (other, 40))]
     exporter, anew = Exporter(), Exporter()
@@ -241,15 +241,15 @@ def test_no_month_is_made_again_from_memory(maker: str, at: int) -> None:
     assert exporter.state.keys() == anew.state.keys()
 
 
-def test_nothing_is_said_of_a_forgotten_meter_that_is_silent() -> None:
+def test_a_forgotten_meter_that_is_silent_has_no_points() -> None:
     exporter = Exporter()
     for one in (Meter("kamstrup"), Meter("kamstrup", meter_id=OTHER)):
         sent = one.hourly(NOON)
         exporter.hear(sent.octets, sent.received, keep=True)
-    told: Callable[[], set[str]] = lambda: {  # noqa: E731
+    mentioned: Callable[[], set[str]] = lambda: {  # noqa: E731
         one for one in (METER, OTHER) for line in exporter.pipeline.now(ms(NOON) + 20_000) if point.is_of(one)(line)
     }
-    assert told() == {METER, OTHER}
+    assert mentioned() == {METER, OTHER}
     forgetting(exporter, METER)
-    assert told() <= {OTHER}
+    assert mentioned() <= {OTHER}
     assert all(meter_of(key, text) != METER for key, text in exporter.pipeline.feed(()).state.items())

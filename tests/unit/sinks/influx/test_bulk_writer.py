@@ -33,17 +33,17 @@ class Server:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def make(said: list[str]) -> Iterator[Callable[[Callable[[list[str]], WriteResult]], tuple[BulkWriter, Server]]]:
+def make(messages: list[str]) -> Iterator[Callable[[Callable[[list[str]], WriteResult]], tuple[BulkWriter, Server]]]:
     made: list[BulkWriter] = []
 
     def of(answer: Callable[[list[str]], WriteResult]) -> tuple[BulkWriter, Server]:
         server = Server(answer)
-        made.append(BulkWriter(cast("Client", server), said.append))
+        made.append(BulkWriter(cast("Client", server), messages.append))
         return made[-1], server
 
     yield of
@@ -90,7 +90,7 @@ def test_it_gives_up_once_when_the_server_refuses(make: Any) -> None:
     assert server.posted == [["a"]]
 
 
-def test_a_minute_is_counted_over_all_batches(make: Any, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_minute_is_counted_over_all_batches(make: Any, messages: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
     def away(_lines: list[str]) -> WriteResult:
@@ -103,7 +103,7 @@ def test_a_minute_is_counted_over_all_batches(make: Any, said: list[str], monkey
     with pytest.raises(GaveUp, match="away"):
         writer.post(["a"])
     assert len(server.posted) == 4  # the minute begins with the first failure
-    assert said == ["away; trying again"] * 3
+    assert messages == ["away; trying again"] * 3
 
 
 def test_closing_ends_the_waiting(make: Any) -> None:

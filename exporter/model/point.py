@@ -20,7 +20,6 @@ __all__ = [
     "Row",
     "escaped",
     "is_of",
-    "is_replaced",
     "line",
     "measured_series",
     "meter_tag",
@@ -82,11 +81,6 @@ def replaced_key(line: str) -> str:
     series, _, rest = line.partition(" value=")
     stamp = rest.rpartition(" ")[2]
     return f"{series} {stamp}" if stamp.isdecimal() and int(stamp) % HOUR_MS == 0 else ""
-
-
-def is_replaced(line: str) -> bool:
-    """Whether a line is a version of a point, which a later version replaces."""
-    return bool(replaced_key(line))
 
 
 def meter_tag(meter_id: str) -> str:

@@ -60,10 +60,10 @@ def test_many_thousand_lines_go_back_and_keep_their_order(tmp_path: Path) -> Non
 
 def test_which_points_have_versions() -> None:
     zone = ZoneInfo("Europe/Oslo")
-    assert point.is_replaced(points.final_hour_line("A", "import", 1.0, 3_600_000, zone))
-    assert not point.is_replaced(points.running_hour_line("A", "import", "so_far", 1.0, 3_600_001))
-    assert not point.is_replaced("active_power,meter_id=day_energy\\ 3600000 value=1 3600000")
-    assert not point.is_replaced("day_energy")
+    assert point.replaced_key(points.final_hour_line("A", "import", 1.0, 3_600_000, zone))
+    assert not point.replaced_key(points.running_hour_line("A", "import", "so_far", 1.0, 3_600_001))
+    assert not point.replaced_key("active_power,meter_id=day_energy\\ 3600000 value=1 3600000")
+    assert not point.replaced_key("day_energy")
 
 
 def test_a_newer_version_that_was_taken_removes_the_older_ones(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""A household and the octets its meter would send: for `sim:` and for tests.
+"""A household and the bytes its meter would send: for `sim:` and for tests.
 
-sample.py what a list says · household.py and loads.py what there is to measure · kamstrup.py, aidon.py, kaifa.py and
-encoder.py values to octets · meter.py which frame when · serve.py octets at the pace of a wire.
+household.py and loads.py have what a meter measures, sample.py what a list says. kamstrup.py, aidon.py, kaifa.py and
+encoder.py make bytes of it. meter.py says which frame is sent when, serve.py writes bytes at the pace of a wire.
 """

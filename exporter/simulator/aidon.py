@@ -1,6 +1,6 @@
 """Aidon 65xx: lists 1, 2 and 3 (Aidon HAN v1.1A, and captures), its Swedish list, and Landis+Gyr E350 in that form.
 
-An array of structures {OBIS code, value} and {OBIS code, value, {scaler, unit}}. No clock is in the header.
+An array of structures {OBIS code, value} and {OBIS code, value, {scaler, unit}}. The header has no clock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _W, _VAR, _WH, _VARH, _A, _V = 0x1B, 0x1D, 0x1E, 0x20, 0x21, 0x23
 
 
 class Form(NamedTuple):
-    """What differs between the makers that speak this form: list version id, decimals of a current."""
+    """What differs between the makers that use this form: list version id, and decimals of a current."""
 
     list_id: bytes
     ampere_decimals: int
@@ -40,32 +40,32 @@ class Form(NamedTuple):
 
 AIDON: Final = Form(b"AIDON_V0001", 1)
 E350: Final = Form(b"EMBRIQ_V1_1", 2)
-"""Landis+Gyr E350 of Norwegian nets; it pads its meter id with NULs to 16 octets."""
+"""Landis+Gyr E350 in Norway. It fills its meter id with NULs up to 16 bytes."""
 
 
 def clock(moment: datetime, zone: ZoneInfo) -> MeterClock:
-    """Give the clock of list 3: the full hour in local standard time, deviation 0, Sunday 0 (captures)."""
+    """The clock of list 3: the full hour in local standard time, deviation 0, Sunday 0 (captures)."""
     hour = standard_time(moment, zone).replace(minute=0, second=0)
     return local_clock(hour, deviation=0, sunday=0)
 
 
 def list1(sample: Sample) -> bytes:
-    """Give the frame of the 2.5 s list: P+ alone."""
+    """The frame of the 2.5 s list: only P+."""
     return _frame([_scaled(1, 7, Tag.UINT32, sample.power.active_import, 0, _W)])
 
 
 def list2(meter: Identity, sample: Sample, form: Form = AIDON) -> bytes:
-    """Give the frame of the 10 s list; a current or voltage that is None is left out.
+    """The frame of the 10 s list; a current or voltage that is None is left out.
 
-    Raises ValueError when a value does not fit.
+    Raises ValueError if a value does not fit.
     """
     return _frame(_list2(meter, sample, form))
 
 
 def list3(meter: Identity, sample: Sample, clock: MeterClock, form: Form = AIDON) -> bytes:
-    """Give the frame of the hourly list: list 2, clock, registers in full 10 Wh.
+    """The frame of the hourly list: list 2, clock, registers in full 10 Wh.
 
-    Raises ValueError when a value does not fit or the sample has no registers.
+    Raises ValueError if a value does not fit or the sample has no registers.
     """
     elements = _list2(meter, sample, form)
     elements.append(_plain((0, 0, 1, 0, 0, 255), stamp(clock)))
@@ -74,9 +74,9 @@ def list3(meter: Identity, sample: Sample, clock: MeterClock, form: Form = AIDON
 
 
 def swedish(sample: Sample, clock: MeterClock) -> bytes:
-    """Give the frame of the Swedish 27-element list: no meter id, power of each phase, registers in Wh.
+    """The frame of the Swedish list of 27 elements: no meter id, power of each phase, registers in Wh.
 
-    Raises ValueError when a value does not fit, or phase powers or registers are missing.
+    Raises ValueError if a value does not fit, or phase powers or registers are missing.
     """
     if sample.phase_power is None:
         raise ValueError("the Swedish list needs the power of each phase")

@@ -1,7 +1,7 @@
-"""Values -> octets, the way back of exporter/protocol: A-XDR, Data-Notification, LLC and HDLC.
+"""Values -> bytes, the reverse of exporter/protocol: A-XDR, Data-Notification, LLC and HDLC.
 
-Sources as there: IEC 61334-6 and IEC 62056-62 for the values, IEC 62056-46 for the frame, the makers' interface
-descriptions for what they use of both.
+The sources are the same: IEC 61334-6 and IEC 62056-62 for the values, IEC 62056-46 for the frame, and the makers'
+interface descriptions for what they use of these.
 """
 
 from __future__ import annotations
@@ -54,36 +54,36 @@ _STRINGS: Final = frozenset({Tag.OCTET_STRING, Tag.VISIBLE_STRING, Tag.UTF8_STRI
 
 
 class Addresses(NamedTuple):
-    """What stands between length and HCS: destination and source as sent, and the control octet."""
+    """What is between length and HCS: destination and source as sent, and the control byte."""
 
     destination: bytes
     source: bytes
     control: int
 
 
-def text(tag: Tag, octets: bytes) -> Value:
-    """Give a string of the kind `tag`."""
-    return Value(tag, octets)
+def text(tag: Tag, data: bytes) -> Value:
+    """A string of the kind `tag`."""
+    return Value(tag, data)
 
 
 def number(tag: Tag, value: float, per_unit: float = 1) -> Value:
-    """Give an integer of the kind `tag`: `value` in steps of 1/`per_unit`, rounded to the nearest."""
+    """An integer of the kind `tag`: `value` in steps of 1/`per_unit`, rounded to the nearest."""
     return Value(tag, round(value * per_unit))
 
 
 def stamp(clock: MeterClock) -> Value:
-    """Give the clock of a list: an octet-string of 12 octets."""
+    """The clock of a list: an octet-string of 12 bytes."""
     return Value(Tag.OCTET_STRING, date_time(clock))
 
 
 def standard_time(moment: datetime, zone: ZoneInfo) -> datetime:
-    """Give the local time without daylight saving, as a naive datetime."""
+    """The local time without daylight saving, as a naive datetime."""
     local = moment.astimezone(zone)
     return local.replace(tzinfo=None) - (local.dst() or timedelta())
 
 
 def local_clock(local: datetime, *, deviation: int | None, sunday: int = 7) -> MeterClock:
-    """Write local wall time as a meter's clock. `sunday` is what it sends as that day's number: 7, or 0 (Aidon)."""
+    """A local time as a meter's clock. `sunday` is the number that the meter sends for that day: 7, or 0 (Aidon)."""
     weekday = local.isoweekday()
     return MeterClock(
         year=local.year,
@@ -100,7 +100,7 @@ def local_clock(local: datetime, *, deviation: int | None, sunday: int = 7) -> M
 
 
 def date_time(clock: MeterClock) -> bytes:
-    """Give the 12 octets of a COSEM date-time. Raises ValueError when a field does not fit."""
+    """The 12 bytes of a COSEM date-time. Raises ValueError if a field does not fit."""
     fields = (clock.month, clock.day, clock.weekday, clock.hour, clock.minute, clock.second, clock.hundredths)
     try:
         return _DATE_TIME.pack(
@@ -114,10 +114,10 @@ def date_time(clock: MeterClock) -> bytes:
 
 
 def encode_value(value: Value) -> bytes:
-    """Give the octets of one A-XDR value, tag first.
+    """The bytes of one A-XDR value, tag first.
 
-    Raises ValueError when the content does not fit its tag: a number too large for it, a string where a number
-    belongs.
+    Raises ValueError if the content does not fit the tag, for example a number that is too large, or a string in place
+    of a number.
     """
     tag, content = value.tag, value.content
     try:
@@ -136,29 +136,29 @@ def _content(tag: Tag, content: object) -> bytes:
     if isinstance(content, MeterClock) and tag is Tag.DATE_TIME:
         return date_time(content)
     if not isinstance(content, bytes):
-        raise TypeError(f"not what a {tag.name} holds")
+        raise TypeError(f"not the content of a {tag.name}")
     if tag in _STRINGS:
         return _length(len(content)) + content
     if tag is Tag.BIT_STRING:
         return _length(8 * len(content)) + content
     size = {Tag.DATE: 5, Tag.TIME: 4}.get(tag)
     if size != len(content):
-        raise TypeError(f"not what a {tag.name} holds")
+        raise TypeError(f"not the content of a {tag.name}")
     return content
 
 
 def _length(count: int) -> bytes:
     if count < 0x80:
         return bytes((count,))
-    octets = count.to_bytes((count.bit_length() + 7) // 8, "big")
-    return bytes((0x80 | len(octets),)) + octets
+    data = count.to_bytes((count.bit_length() + 7) // 8, "big")
+    return bytes((0x80 | len(data),)) + data
 
 
 def information(notification: Notification, *, tagged_clock: bool = False) -> bytes:
-    """Give the information field: LLC and Data-Notification.
+    """The information field: LLC and Data-Notification.
 
-    `tagged_clock` writes the header's date-time as Kaifa and Kamstrup before document 3.0 do: 09 0C and 12 octets,
-    not 0C and 12 octets. Raises ValueError when something does not fit.
+    With `tagged_clock` the date-time of the header is 09 0C and 12 bytes, as Kaifa and Kamstrup before document 3.0
+    send it, instead of 0C and 12 bytes. Raises ValueError if something does not fit.
     """
     clock = b"\x00"
     if notification.date_time is not None:
@@ -168,14 +168,14 @@ def information(notification: Notification, *, tagged_clock: bool = False) -> by
 
 
 def frame(addresses: Addresses, information: bytes) -> bytes:
-    """Put an information field into an HDLC frame of format type 3, both flags included.
+    """An HDLC frame of format type 3 with this information field and both flags.
 
-    Raises ValueError when it is longer than one frame can be.
+    Raises ValueError if it is longer than a frame can be.
     """
     header = addresses.destination + addresses.source + bytes((addresses.control,))
     length = 2 + len(header) + 2 + len(information) + 2
     if length > _MAX_LENGTH:
-        raise ValueError(f"a frame has at most {_MAX_LENGTH} octets between its flags, not {length}")
+        raise ValueError(f"a frame has at most {_MAX_LENGTH} bytes between its flags, not {length}")
     header = (_FORMAT | length).to_bytes(2, "big") + header
     body = header + crc(header).to_bytes(2, "little") + information
     flag = bytes((FLAG,))

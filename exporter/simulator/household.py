@@ -1,19 +1,19 @@
-"""A household behind a meter, as a pure function of seed and time.
+"""A household with a meter, as a pure function of seed and time.
 
-Nothing is remembered from one call to the next but what could be worked out again, so a restarted simulator, a
-backfill and a live one agree. The load is constant over slots of 10 s that begin at full 10 s of UTC, in whole W and
-var, so the registers are its exact integral:
+Between calls only what can be calculated again is kept, so a restarted simulator, a backfill and a live run agree. The
+load is constant over slots of 10 s that begin at full 10 s of UTC, in whole W and var, so the registers are its exact
+integral:
 
-    load of a slot = loads of its minute (loads.py) + a wobble whose six slots of a minute add up to 0
-    register at t  = the register at EPOCH + whole days since + whole minutes of the day + what is left
+    load of a slot = loads of its minute (loads.py) + a variation, which adds up to 0 over the six slots of a minute
+    register at t  = the register at EPOCH + whole days since + whole minutes of the day + the rest
 
-Days are local days, for people keep local time. The sum over days is kept as far as it was needed, and an ordinary
-day's energy is a short sum (loads.Day.energy), so the first call costs a tenth of a second for the years since EPOCH
-(a second or two with solar panels, where import and export have to be told apart minute by minute).
+Days are local days, since people live by local time. The sum over days is kept as far as it was needed, and the energy
+of an ordinary day is a short sum (loads.Day.energy). So the first call takes a tenth of a second for the years since
+EPOCH, or a second or two with solar panels, where import and export must be distinguished minute by minute.
 
-An overload (`Household.overloaded`) is the one thing that is not of seed and time alone: it is laid over a household
-for the life of that object. Whoever makes the household anew has it without the overload, and with registers that
-never counted it: after a restart they are lower than the last ones sent, by its 1.3 kWh.
+Only an overload (`Household.overloaded`) does not depend on seed and time alone: it is added to a household for the
+life of that object. A new object has no overload, and its registers do not include it: after a restart they are lower
+than the last ones sent, by 1.3 kWh.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ OVERLOAD: Final = 16_000
 """W, some 70 A on a phase of 230 V: more than the largest main fuse of a house (63 A) carries."""
 OVERLOAD_SECONDS: Final = 300
 
-_WIRES: Final = (0, 2, 2)  # where the load of L1, L2, L3 stands on an IT net: L1-L2, L2-L3, L2-L3
+_WIRES: Final = (0, 2, 2)  # the wires of the load of L1, L2, L3 on an IT net: L1-L2, L2-L3, L2-L3
 _WRAP: Final = 1_000_000_000  # Wh: a register of six digits of kWh
-_WOBBLE: Final = 60  # W at most, for each phase
-_NIGHT: Final = 180  # minutes; a change between standard and summer time is over by then
+_LARGEST_VARIATION: Final = 60  # W, for each phase
+_NIGHT: Final = 180  # minutes; a clock change has happened by then
 
 Energies: TypeAlias = tuple[int, int, int, int]
 """A+ A- in Ws, R+ R- in vars."""
@@ -62,7 +62,7 @@ _NOTHING: Final[Energies] = (0, 0, 0, 0)
 
 
 class _Day:
-    """The load of one local day, minute by minute, as the stretches over which it is constant."""
+    """The load of one local day, as the stretches of whole minutes over which it is constant."""
 
     def __init__(self, seed: int, day: date, zone: ZoneInfo, house: loads.House) -> None:
         self.start = _midnight(day, zone)
@@ -80,7 +80,7 @@ class _Day:
         missing = loads.DAY - minutes  # 60 on the spring day, -60 on the autumn day
         changes: dict[int, list[int]] = {0: [0] * 6, minutes: [0] * 6}
         for span in plan.spans():
-            # On a day of 23 or 25 hours people still keep wall time: one hour of the night is missing or longer.
+            # On a day of 23 or 25 hours people live by the clock too: one hour of the night is missing or longer.
             start, end = (at - missing if at >= _NIGHT else min(at, _NIGHT - missing) for at in (span.start, span.end))
             if start < end <= minutes:
                 at = 2 * span.phase
@@ -107,10 +107,10 @@ class _Day:
     def load(self, second: int) -> tuple[Phases, Phases]:
         """W and var of L1, L2, L3 in the slot of this second since 1970."""
         stretch = bisect_right(self._starts, second - self.start) - 1
-        return self._wobbling(self._watts[stretch], second), self._vars[stretch]
+        return self._varied(self._watts[stretch], second), self._vars[stretch]
 
     def energies(self, second: int) -> Energies:
-        """Energies from the day's beginning up to this second since 1970."""
+        """Energies from the start of the day up to this second since 1970."""
         into = second - self.start
         stretch = bisect_right(self._starts, into) - 1
         watts, reactive = self._watts[stretch], sum(self._vars[stretch])
@@ -118,33 +118,33 @@ class _Day:
         constant = minute - self._starts[stretch]
         sums = _plus(self._before[stretch], _directions(sum(watts), reactive), constant)
         for slot in range(minute, into, SLOT):
-            power = sum(self._wobbling(watts, self.start + slot))
+            power = sum(self._varied(watts, self.start + slot))
             sums = _plus(sums, _directions(power, reactive), min(SLOT, into - slot))
         return sums
 
-    def _wobbling(self, watts: Phases, second: int) -> Phases:
-        """Add what wobbles: 0 over each minute, and never so much that the sum changes its sign.
+    def _varied(self, watts: Phases, second: int) -> Phases:
+        """Add the variation: its sum over each minute is 0, and it is never so large that the sum changes its sign.
 
-        (With the sign kept, import and export both keep their integral over the minute.)
+        (As long as the sign is the same, import and export have the same integral over the minute.)
         """
-        w1, w2, w3 = (min(abs(watt) // 16, _WOBBLE) for watt in watts)
+        w1, w2, w3 = (min(abs(watt) // 16, _LARGEST_VARIATION) for watt in watts)
         if w1 + w2 + w3 > abs(sum(watts)):
             return watts
         minute, slot = divmod(second, 60)
         slot //= SLOT
         seed = self._seed
         return (
-            watts[0] + _wobble(seed, 10, minute, slot, w1),
-            watts[1] + _wobble(seed, 20, minute, slot, w2),
-            watts[2] + _wobble(seed, 30, minute, slot, w3),
+            watts[0] + _variation(seed, 10, minute, slot, w1),
+            watts[1] + _variation(seed, 20, minute, slot, w2),
+            watts[2] + _variation(seed, 30, minute, slot, w3),
         )
 
 
-# Which of a minute's three random numbers a slot takes, and with which sign: each comes once with either.
+# Which of the three random numbers of a minute a slot uses, and with which sign; each is used once with each sign.
 _PATTERN: Final = ((0, 1), (1, 1), (0, -1), (2, 1), (1, -1), (2, -1))
 
 
-def _wobble(seed: int, stream: int, minute: int, slot: int, most: int) -> int:
+def _variation(seed: int, stream: int, minute: int, slot: int, most: int) -> int:
     if not most:
         return 0
     which, sign = _PATTERN[slot]
@@ -161,7 +161,7 @@ class _Overload:
     end: int
 
     def on(self, watts: Phases, second: int) -> Phases:
-        """The loads with it."""
+        """The loads with the overload."""
         if not self.start <= second < self.end:
             return watts
         w1, w2, w3 = (watt + self.watt * (phase == self.phase) for phase, watt in enumerate(watts))
@@ -175,8 +175,8 @@ def _midnight(day: date, zone: ZoneInfo) -> int:
 class Household:
     """Power, current, voltage and registers at any time.
 
-    `phases` is 1 or 3, `net` "TN" (400/230 V: phase voltages) or "IT" (230 V, three wires: L1, L2, L3 name the line
-    currents, and the voltages L1-L2, L1-L3, L2-L3). `solar` puts panels on the roof.
+    `phases` is 1 or 3, `net` "TN" (400/230 V: phase voltages) or "IT" (230 V, three wires: L1, L2, L3 are the currents
+    of the wires, and the voltages L1-L2, L1-L3, L2-L3). With `solar` there are panels on the roof.
     """
 
     def __init__(self, seed: int, phases: int, net: str, zone: ZoneInfo, *, solar: bool = False) -> None:
@@ -192,23 +192,23 @@ class Household:
         self._whole_overload: Energies | None = None  # its energy, once it is over
 
     def overloaded(self, phase: int, moment: datetime) -> Household:
-        """Give the same household with `OVERLOAD` more on a phase (0 to 2) for `OVERLOAD_SECONDS`.
+        """The same household with `OVERLOAD` more on a phase (0 to 2) for `OVERLOAD_SECONDS`.
 
         It begins with the first slot after `moment`, so that what was sent until then stays true. On a 3-wire IT net,
-        where loads stand between two wires, it is between L1 and L2 for L1, and between L2 and L3 for L2 and L3: I2
-        is not measured there, but the other wire's current is. With solar panels it is larger by what these can give
-        a phase.
+        where loads are between two wires, it is between L1 and L2 for L1, and between L2 and L3 for L2 and L3: I2 is
+        not measured there, but the current of the other wire is. With solar panels it is larger by the power that they
+        can give on one phase.
         """
         start = ceil(moment.timestamp() / SLOT) * SLOT
         wires = _WIRES[phase] if (self._phases, self._net) == (3, "IT") else phase
-        other = copy(self)  # what was worked out of the days holds for both
+        other = copy(self)  # the days that were calculated are the same for both
         watt = OVERLOAD + self._house.solar // 3
         other._overload = _Overload(wires, watt, start, start + OVERLOAD_SECONDS)
         other._whole_overload = None
         return other
 
     def sample(self, moment: datetime, registers_at: datetime | None = None) -> Sample:
-        """Give what a meter measures at `moment` (UTC), with the registers of `registers_at` if that is given."""
+        """What a meter measures at `moment` (UTC), with the registers of `registers_at` if that is given."""
         second = int(moment.timestamp())
         watts, reactive = self._load(second)
         registers = None if registers_at is None else self.registers(registers_at)
@@ -226,12 +226,12 @@ class Household:
         return Sample(power, (one[1], two[1], three[1]), volts, phase_power, registers)
 
     def registers(self, moment: datetime) -> Flows:
-        """Give the registers at `moment` (UTC, full seconds) in whole Wh and varh; they begin again at 10^9."""
+        """The registers at `moment` (UTC, full seconds) in whole Wh and varh; at 10^9 they begin again at 0."""
         sums = _plus(self._base, self.energies(moment))
         return Flows(*(energy // 3600 % _WRAP for energy in sums))
 
     def energies(self, moment: datetime) -> Energies:
-        """Give the exact integral of the power from EPOCH to `moment` (full seconds) in Ws and vars.
+        """The exact integral of the power from EPOCH to `moment` (full seconds) in Ws and vars.
 
         It is negative before EPOCH.
         """
@@ -244,7 +244,7 @@ class Household:
         return watts if self._overload is None else self._overload.on(watts, second), reactive
 
     def _added(self, second: int) -> Energies:
-        """Give what the overload makes of the energies up to this second."""
+        """What the overload adds to the energies up to this second."""
         over = self._overload
         if over is None or second <= over.start:
             return _NOTHING
@@ -261,11 +261,11 @@ class Household:
         return sums
 
     def _phase(self, second: int, phase: int, watt: int, var: int) -> tuple[float, float]:
-        """V and A of one phase: the net's voltage wanders over hours and gives way under load."""
+        """V and A of one phase: the voltage of the net changes over hours, and falls under load."""
         apparent = hypot(watt, var)
-        wander = loads.between_knots(self._seed, 40 + phase, second, 5400)
+        slow_change = loads.between_knots(self._seed, 40 + phase, second, 5400)
         flicker = loads.noise(self._seed, 50 + phase, second // SLOT)
-        volt = round(231.5 + 4.0 * wander + 0.5 * flicker - apparent * 0.0006, 1)
+        volt = round(231.5 + 4.0 * slow_change + 0.5 * flicker - apparent * 0.0006, 1)
         return volt, round(apparent / volt, 3)
 
     def _day(self, second: int) -> _Day:
@@ -273,7 +273,7 @@ class Household:
             if day.start <= second < day.end:
                 return day
         when = self._date(second)
-        while len(self._days) >= 3:  # the running one, the one whose registers are asked, and a spare
+        while len(self._days) >= 3:  # the present day, that of the registers, and one more
             del self._days[next(iter(self._days))]
         self._days[when] = day = self._new_day(when)
         return day
@@ -291,7 +291,7 @@ class Household:
         return loads.of_day(self._seed, day, self._house).energy()
 
     def _at(self, day: date) -> Energies:
-        """Give the energies from EPOCH to the midnight at which `day` begins."""
+        """The energies from EPOCH to the midnight at which `day` begins."""
         days = (day - EPOCH).days
         while len(self._since) <= days:
             following = EPOCH + timedelta(days=len(self._since) - 1)
@@ -303,9 +303,9 @@ class Household:
 
 
 def _line_currents(watts: Phases, reactive: Phases, volts: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Give the currents of the three wires of an IT net, whose loads stand between L1-L2, L1-L3 and L2-L3.
+    """The currents of the three wires of an IT net, with loads between L1-L2, L1-L3 and L2-L3.
 
-    The voltages between the wires stand 120 degrees apart, so the currents add as vectors.
+    The voltages between the wires are 120 degrees apart, so the currents add as vectors.
     """
     l12, l13, l23 = (
         (complex(w, -v) / rect(volt, 0)) * rect(1, angle)

@@ -1,6 +1,6 @@
 """Kaifa MA105 and MA304: lists 1, 2 and 3 by position (KFM_001, and captures), and MA304H4PSE's OBIS pairs.
 
-A structure of bare values whose meaning is their place. The clock is in every header, written 09 0C.
+A structure of plain values, whose meaning is given by their position. Every header has the clock, as 09 0C.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ _PER_VOLT: Final = 10
 
 
 def clock(moment: datetime, zone: ZoneInfo) -> MeterClock:
-    """Give the meter's clock: civil time, deviation not specified, no daylight saving bit (captures of summer)."""
+    """The meter's clock: civil time, deviation not specified, no daylight saving bit (captures of summer)."""
     return local_clock(moment.astimezone(zone), deviation=None)
 
 
 def list1(sample: Sample, clock: MeterClock) -> bytes:
-    """Give the frame of the 2 s list: P+ alone."""
+    """The frame of the 2 s list: only P+."""
     return _frame(clock, [number(Tag.UINT32, sample.power.active_import)])
 
 
 def list2(meter: Identity, sample: Sample, clock: MeterClock) -> bytes:
-    """Give the frame of the 10 s list.
+    """The frame of the 10 s list.
 
-    A sample without L3 makes the short list of a 1-phase meter; else a current or voltage that is None is sent as
-    0, which is how MA304H3E says "not measured". Raises ValueError when a value does not fit.
+    A sample without L3 gives the short list of a 1-phase meter. In any other a current or voltage that is None is sent
+    as 0, which is how MA304H3E says "not measured". Raises ValueError if a value does not fit.
     """
     return _frame(clock, _list2(meter, sample))
 
 
 def list3(meter: Identity, sample: Sample, clock: MeterClock) -> bytes:
-    """Give the frame of the hourly list: list 2, clock, registers in Wh.
+    """The frame of the hourly list: list 2, clock, registers in Wh.
 
-    Raises ValueError when a value does not fit or the sample has no registers.
+    Raises ValueError if a value does not fit or the sample has no registers.
     """
     return _frame(clock, [*_list2(meter, sample), stamp(clock), *_energies(sample)])
 
 
 def pairs(meter: Identity, sample: Sample, clock: MeterClock) -> bytes:
-    """Give the frame of MA304H4PSE (Sweden): list 2, or list 3 if the sample has registers, as OBIS and value pairs.
+    """The frame of MA304H4PSE (Sweden): list 2, or list 3 if the sample has registers, as OBIS and value pairs.
 
-    The list id stands at 1-0:0.2.129, meter id and type where Aidon has them; no scalers. What is None is left out.
-    Raises ValueError when a value does not fit.
+    The list id has the code 1-0:0.2.129, meter id and type have the codes of Aidon. There are no scalers. What is None
+    is left out. Raises ValueError if a value does not fit.
     """
     elements = [
         *_pair((1, 0, 0, 2, 129), text(Tag.OCTET_STRING, LIST_ID)),

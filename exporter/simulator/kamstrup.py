@@ -1,6 +1,6 @@
 """Kamstrup OMNIPOWER: the 10 s list and the hourly list (Kamstrup HAN-NVE rev. 3.1, and captures).
 
-A flat structure: the list's version id, then OBIS code and value in turn. The clock is in every header.
+A flat structure: the version id of the list, then OBIS code and value in turn. Every header has the clock.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _ENERGY: Final = _codes((1, 2, 3, 4), 8)
 
 
 def clock(moment: datetime, zone: ZoneInfo) -> MeterClock:
-    """Give the meter's clock: local standard time all year, deviation not specified (domain.md, "Clocks")."""
+    """The meter's clock: local standard time all year, deviation not specified (captures)."""
     return local_clock(standard_time(moment, zone), deviation=None)
 
 
 def list1(
     meter: Identity, sample: Sample, clock: MeterClock, *, tagged_clock: bool = False, nulls: bool = True
 ) -> bytes:
-    """Give the frame of the 10 s list.
+    """The frame of the 10 s list.
 
-    A phase that is None becomes two nulls in place of the pair, or with `nulls` False nothing. Currents are sent in
-    0.01 A, by a type 685… (CT) in 0.001 A. Raises ValueError when a value does not fit.
+    A phase that is None becomes two nulls in place of the pair; with `nulls` False it is left out. Currents are in
+    0.01 A, those of a type 685… (CT) in 0.001 A. Raises ValueError if a value does not fit.
     """
     return _frame(clock, _list1(meter, sample, nulls), tagged_clock)
 
@@ -63,10 +63,10 @@ def list1(
 def hourly(
     meter: Identity, sample: Sample, clock: MeterClock, *, tagged_clock: bool = False, nulls: bool = True
 ) -> bytes:
-    """Give the frame of the hourly list: list 1, clock, registers.
+    """The frame of the hourly list: list 1, clock, registers.
 
-    Registers are sent in full 10 Wh, by a type …09x (Sweden) in Wh. Raises ValueError when a value does not fit or
-    the sample has no registers.
+    Registers are in full 10 Wh, those of a type …09x (Sweden) in Wh. Raises ValueError if a value does not fit or the
+    sample has no registers.
     """
     if sample.registers is None:
         raise ValueError("an hourly list needs registers")

@@ -1,8 +1,8 @@
-"""What a household switches on in one day: appliances, heating, lights, an electric car, the sun.
+"""The loads of a household in one day: appliances, heating, lights, an electric car, the sun.
 
-Everything is drawn from (seed, day), nothing is remembered. Times are minutes of the day's own clock (wall time),
-power is whole W and var, and a load is constant over its minutes. So the energy of an ordinary day is a short sum
-(`Day.energy`), which is what makes registers cheap that go back for years.
+All are drawn at random from (seed, day); nothing is kept. Times are minutes of the local clock, power is in whole W and
+var, and a load is constant over its minutes. So the energy of an ordinary day is a short sum (`Day.energy`), and
+registers over years can be calculated quickly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MASK: Final = (1 << 64) - 1
 
 
 def noise(seed: int, stream: int, n: int) -> float:
-    """Give a number in [0, 1) that depends on its arguments alone (splitmix64's finaliser over them)."""
+    """A number in [0, 1) that depends only on the arguments (the finaliser of splitmix64)."""
     x = (seed * 0xD1342543DE82EF95 + stream * 0xDA942042E4DD58B5 + n * 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -32,7 +32,7 @@ def noise(seed: int, stream: int, n: int) -> float:
 
 
 def between_knots(seed: int, stream: int, at: int, spacing: int) -> float:
-    """Give a line in -1 to 1 through a random knot every `spacing` steps of `at`."""
+    """A value from -1 to 1 at `at`, interpolated linearly between random values every `spacing` steps."""
     knot, rest = divmod(at, spacing)
     before = noise(seed, stream, knot)
     return 2 * (before + (noise(seed, stream, knot + 1) - before) * rest / spacing) - 1
@@ -40,7 +40,7 @@ def between_knots(seed: int, stream: int, at: int, spacing: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """How large things are, in W; `heat_loss` in W for each K that it is colder outside."""
+    """The size of the loads in W; `heat_loss` in W for each K that it is colder outside."""
 
     heat_loss: int
     water_heater: int
@@ -48,7 +48,7 @@ class House:
     hob: int
     standby: int
     solar: int = 0
-    """The most that the panels give; 0 without panels."""
+    """The largest power of the panels; 0 without panels."""
 
 
 VILLA: Final = House(heat_loss=150, water_heater=2000, car=7200, hob=1800, standby=210)
@@ -57,7 +57,7 @@ SOLAR_PEAK: Final = 6000
 
 
 class Load(NamedTuple):
-    """`watt` on `phase` (0 to 2) from minute `start` for `minutes`, in all `times`, one `every` so many minutes."""
+    """`watt` on `phase` (0 to 2) from minute `start` for `minutes`; `times` in all, once `every` so many minutes."""
 
     start: int
     minutes: int
@@ -68,7 +68,7 @@ class Load(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """`unit` times the `shares` of the 48 half-hours, on `phase`; W, or var."""
+    """`unit` times each of the `shares`, one for each of the 48 half-hours, on `phase`; in W or var."""
 
     phase: int
     unit: int
@@ -95,7 +95,7 @@ class Day:
     sun: list[Load] = field(default_factory=list)
 
     def spans(self) -> Iterator[Span]:
-        """Every stretch of constant load, in no order."""
+        """Every stretch of constant load, in any order."""
         for load in (*self.loads, *self.sun):
             for start in range(load.start, load.start + load.times * load.every, load.every):
                 yield Span(start, start + load.minutes, load.phase, load.watt, 0)
@@ -106,7 +106,7 @@ class Day:
                     yield Span(n * _HALF_HOUR, (n + 1) * _HALF_HOUR, phase, watt, var)
 
     def energy(self) -> tuple[int, int, int, int]:
-        """Give A+ A- in Ws and R+ R- in vars of a day of 24 hours without sun, where power has one direction."""
+        """A+ A- in Ws and R+ R- in vars of a day of 24 hours without sun, when power has only one direction."""
         watt_minutes = sum([load.watt * load.minutes * load.times for load in self.loads])
         watt_minutes += sum([unit * sum(shares) for _, unit, shares in self.watts]) * _HALF_HOUR
         inductive = capacitive = 0
@@ -117,7 +117,7 @@ class Day:
 
 
 def of_day(seed: int, day: date, house: House) -> Day:
-    """Give all loads of one day."""
+    """All loads of one day."""
     draws = Random(seed * 10_000_000 + day.toordinal())
     weekend = day.weekday() >= 5
     plan = Day()
@@ -134,13 +134,13 @@ def of_day(seed: int, day: date, house: House) -> Day:
 
 
 def temperature(seed: int, day: date) -> float:
-    """Give a day's outdoor temperature in degrees C: the year of the Oslo region, and the weather."""
+    """The outdoor temperature of a day in degrees C: the course of a year near Oslo, and the weather."""
     year = cos(2 * pi * (day.timetuple().tm_yday - 25) / 365.25)
     return 6.5 - 11.0 * year + 6.0 * between_knots(seed, 1, day.toordinal(), 4)
 
 
 def _cold(draws: Random) -> Iterable[Load]:
-    """A refrigerator and a freezer, which cycle."""
+    """A refrigerator and a freezer, which switch on and off."""
     yield Load(int(31 * draws.random()), 17, L1, 105, DAY // 48, 48)
     yield Load(int(44 * draws.random()), 28, L3, 85, DAY // 72, 72)
 
@@ -152,7 +152,7 @@ def _kitchen(draws: Random, weekend: bool, house: House) -> Iterable[Load]:
     yield Load(start + 5, 1 + int(10 * draws.random()), L3, 1050)
     yield Load(start + 8, 4, L2, 900)
     start = int((1005 if weekend else 960) + 75 * draws.random())
-    for _ in range(4):  # the hob's steps
+    for _ in range(4):  # the steps of the hob
         minutes = 4 + int(11 * draws.random())
         yield Load(start, minutes, L2, int(house.hob * (0.5 + 0.7 * draws.random())))
         start += minutes
@@ -167,7 +167,7 @@ def _kitchen(draws: Random, weekend: bool, house: House) -> Iterable[Load]:
 
 
 def _water(draws: Random, weekend: bool, house: House) -> Iterable[Load]:
-    """The water heater: after the showers of morning and evening, and for its own losses at night and noon."""
+    """The water heater: after showers in the morning and the evening, and for its heat loss at night and noon."""
     morning = 520 if weekend else 395
     for start, spread, shortest, longest in (
         (150, 60, 10, 18),
@@ -189,14 +189,14 @@ def _laundry(draws: Random, weekend: bool) -> Iterable[Load]:
 
 
 def _car(draws: Random, weekend: bool, house: House) -> Iterable[Load]:
-    """The electric car, on one phase, in some nights after midnight; the last minutes with less."""
+    """The electric car, on one phase, in some nights after midnight; with less power in the last minutes."""
     chance, start, minutes = draws.random(), int(5 + 110 * draws.random()), int(80 + 190 * draws.random())
     if chance < (0.25 if weekend else 0.5):
         yield Load(start, minutes, L2, house.car)
         yield Load(start + minutes, 12, L2, house.car // 2)
 
 
-# How much of the lights, screens and small things is on, by half-hours from midnight.
+# How much of the lights, screens and small devices is on, for each half-hour from midnight.
 _LIGHTS: Final = (
     *(20, 12, 8, 8, 8, 8, 8, 8, 8, 8, 10, 20, 40, 60, 55, 40, 28, 25, 25, 24, 25, 26, 28, 31),
     *(28, 25, 24, 25, 28, 32, 45, 62, 70, 77, 75, 80, 85, 88, 95, 104, 100, 95, 91, 80, 72, 55, 40, 28),
@@ -214,13 +214,13 @@ def _uneven(shares: tuple[int, ...], variant: int) -> tuple[int, ...]:
     return tuple(round(share * (0.82 + 0.36 * noise(variant, 3, n))) for n, share in enumerate(shares))
 
 
-# The heating is set back from 23 h, comes on at 5 h and has more to do when it is colder outside.
+# The heating is turned down at 23:00 and up at 5:00, and needs more power when it is colder outside.
 _SET_BACK: Final = (*(13,) * 10, *(24, 26, 25), *(21,) * 7, *(17,) * 12, *(19,) * 8, *(20,) * 6, *(14,) * 2)
 _HEATING: Final = tuple(_uneven(_SET_BACK, variant) for variant in range(8))
 
 
 def _heating(plan: Day, draws: Random, outside: float, house: House) -> None:
-    """The heat pump, panel heaters beside it when that is not enough, warm bathroom floors, standby."""
+    """The heat pump, panel heaters too if it is not enough, heated bathroom floors, standby."""
     shares = _HEATING[int(len(_HEATING) * draws.random())]
     wanted = max(0.0, 17.5 - outside) * house.heat_loss
     efficiency = min(4.2, max(1.8, 2.9 + 0.07 * outside))
@@ -236,7 +236,7 @@ def _heating(plan: Day, draws: Random, outside: float, house: House) -> None:
         plan.loads.append(Load(0, DAY, phase, house.standby * share // 10))
 
 
-# Capacitive while only electronics are on, inductive while motors run.
+# Capacitive while only electronics are on, inductive while motors are running.
 _VARS: Final = (
     *(-9, -9, -10, -11, -11, -11, -10, -10, -9, -8, -5, 3, 6, 8, 5, 3, -4, -6, -7, -8, -7, -6, -4, -3),
     *(4, 2, -3, -5, -4, -3, 2, 5, 8, 10, 12, 10, 7, 4, 3, 2, -3, -4, -5, -7, -8, -8, -9, -9),

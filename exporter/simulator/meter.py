@@ -1,4 +1,4 @@
-"""A simulated meter: a household, and the frames that each maker's meter would send of it, when it would send them."""
+"""A simulated meter: a household, and the frames that a meter of each maker would send, at their times."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ OSLO: Final = ZoneInfo("Europe/Oslo")
 NETS: Final = ("TN", "IT")
 PHASES: Final = (1, 3)
 
-_HOUR: Final = 3_600_000  # ms, as all times of the schedule
+_HOUR: Final = 3_600_000  # ms, as all times of the schedule are
 _TEN_SECONDS: Final = 10_000
-_LONGEST: Final = timedelta(seconds=2.5)  # between the beginning of a frame and its closing flag
-_OCTET_SECONDS: Final = 10 / 2400
+_LONGEST: Final = timedelta(seconds=2.5)  # from the start of a frame to its closing flag
+_BYTE_SECONDS: Final = 10 / 2400
 
 
 class List(Enum):
-    """Which list a moment calls for."""
+    """The list that is sent at a moment."""
 
     FAST = "every 2 or 2.5 s"
     TEN_SECONDS = "every 10 s"
@@ -33,17 +33,18 @@ class List(Enum):
 
 
 class Frame(NamedTuple):
-    """Octets of a frame, and when its closing flag has come over a wire of 2400 baud (UTC)."""
+    """The bytes of a frame, and when its closing flag comes on a wire with 2400 baud (UTC)."""
 
     complete: datetime
-    octets: bytes
+    data: bytes
 
 
 class Maker(NamedTuple):
-    """What tells one maker's meter from another's.
+    """What differs between the meters of the makers.
 
-    `tick` is the time between two frames at the fastest and `hourly` how long after the full hour the hourly list
-    goes out, in ms (domain.md, "The three lists"); `types` the meter type for 1 phase, 3 phases TN, 3 phases IT.
+    `tick` is the shortest time between two frames, and `hourly` the time from the full hour to the hourly list, both in
+    ms (the makers' interface descriptions; docs/protocol.md). `types` has the meter types for 1 phase, 3 phases TN and
+    3 phases IT.
     """
 
     title: str
@@ -98,8 +99,8 @@ MAKERS: Final = {
 class SimulatedMeter:
     """Frames of one meter, a pure function of its arguments and the time.
 
-    `kind` is a key of MAKERS, `phases` 1 or 3, `net` "TN" or "IT", `zone` the local time of household and clock. On
-    a 3-wire IT net I2 is not measured, by MA304H3E neither is U2. Raises ValueError for anything else.
+    `kind` is a key of MAKERS, `phases` 1 or 3, `net` "TN" or "IT", `zone` the time zone of household and clock. On a
+    3-wire IT net I2 is not measured, and MA304H3E does not measure U2 either. Raises ValueError for any other argument.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class SimulatedMeter:
         self._three_wire = phases == 3 and net == "IT"
 
     def overloaded(self, phase: int, moment: datetime) -> SimulatedMeter:
-        """Give the same meter on the household with an overload of a phase (0 to 2): `Household.overloaded`."""
+        """The same meter with an overload of a phase (0 to 2): see `Household.overloaded`."""
         other = copy(self)
         other._household = self._household.overloaded(phase, moment)
         return other
@@ -132,23 +133,24 @@ class SimulatedMeter:
     def frames(
         self, start: datetime, end: datetime | None = None, lists: frozenset[List] = frozenset(List)
     ) -> Iterator[Frame]:
-        """Give the frames whose closing flag comes after `start` and not after `end` (UTC; None: for ever), in order.
+        """The frames whose closing flag comes after `start` and not after `end` (UTC; None: without end), in order.
 
-        So the frames of (a, b) and (b, c) are those of (a, c). `lists` leaves the others out.
+        So the frames of (a, b) and (b, c) are those of (a, c). Only lists in `lists` are included.
         """
         for due, tick in self._ticks(_milliseconds(start - _LONGEST), lists):
             moment = datetime.fromtimestamp(tick // 1000, UTC) + timedelta(milliseconds=tick % 1000)
             if end is not None and moment > end:
                 return
-            octets = self._octets(due, moment)
-            complete = moment + timedelta(seconds=_OCTET_SECONDS * len(octets))
+            data = self._frame(due, moment)
+            complete = moment + timedelta(seconds=_BYTE_SECONDS * len(data))
             if complete > start and (end is None or complete <= end):
-                yield Frame(complete, octets)
+                yield Frame(complete, data)
 
     def backfill(self, now: datetime) -> Iterator[Frame]:
-        """Give what came before `now` in order, for ever: whoever takes it stops where he wants to go live.
+        """The frames before `now` in order, and those after it without end: the caller stops when it wants to go live.
 
-        The hourly lists since the local beginning of last month, and of the two days before `now` the 10 s lists too.
+        They are the hourly lists since the start of the last local month, and the 10 s lists since two days before
+        `now`.
         """
         detailed = now - timedelta(days=2)
         yield from self.frames(self._last_month(now), detailed, frozenset({List.HOURLY}))
@@ -176,7 +178,7 @@ class SimulatedMeter:
             return List.TEN_SECONDS
         return List.FAST if self.maker.fast else None
 
-    def _octets(self, due: List, moment: datetime) -> bytes:
+    def _frame(self, due: List, moment: datetime) -> bytes:
         hour = moment.replace(minute=0, second=0, microsecond=0) if due is List.HOURLY else None
         sample = self._household.sample(moment, registers_at=hour)
         if self._three_wire:

@@ -1,4 +1,4 @@
-"""What a meter measures at one moment: what the household gives and the encoders take."""
+"""What a meter measures at one moment: the output of the household and the input of the encoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 class Flows(NamedTuple):
     """Four directions of one quantity, in the order of the OBIS C groups 1 to 4.
 
-    W and var of a power, Wh and varh of the registers (Ws and vars where that is said).
+    Powers are in W and var, registers in Wh and varh (or in Ws and vars where a docstring says so).
     """
 
     active_import: float
@@ -19,15 +19,15 @@ class Flows(NamedTuple):
 
 
 PerPhase: TypeAlias = tuple[float | None, float | None, float | None]
-"""Of L1, L2 and L3; None where the meter has no such phase or does not measure it."""
+"""The value of L1, L2 and L3; None if the meter does not have the phase or does not measure it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The values of one list: W and var, A, V, Wh and varh.
 
-    `phase_power` is the power of L1, L2, L3 (only Swedish meters send it), `registers` the energies (only the hourly
-    lists carry them); None where there is none.
+    `phase_power` is the power of L1, L2, L3 (only Swedish meters send it), `registers` are the energies (only hourly
+    lists have them); both are None if they are not sent.
     """
 
     power: Flows
@@ -38,7 +38,7 @@ class Sample:
 
 
 class Identity(NamedTuple):
-    """Meter id and meter type, as the octets that are sent."""
+    """Meter id and meter type as they are sent."""
 
     id: bytes
     type: bytes

@@ -51,7 +51,7 @@ def _block() -> Sequence[bytes]:
     """The frames of some whole days, as the simulated meter sends them."""
     meter = SimulatedMeter("kamstrup", meter_id=frames.identity("kamstrup").id.decode())
     first = _START - timedelta(hours=1)  # its clock is local standard time
-    made = [frame.octets for frame in islice(meter.frames(first), BLOCK_FRAMES)]
+    made = [frame.data for frame in islice(meter.frames(first), BLOCK_FRAMES)]
     assert made[0][_HEADER_CLOCK : _HEADER_CLOCK + 2] == (2024).to_bytes(2, "big")
     return made
 

@@ -128,8 +128,8 @@ def _serial(stack: ExitStack) -> str:
     def send() -> None:
         began = time.monotonic()
         for number, listed_now in enumerate(listed):
-            for place, at in enumerate(range(0, len(listed_now.octets), _AT_ONCE)):
-                os.write(ours, listed_now.octets[at : at + _AT_ONCE])
+            for place, at in enumerate(range(0, len(listed_now.data), _AT_ONCE)):
+                os.write(ours, listed_now.data[at : at + _AT_ONCE])
                 if over.wait(max(0.0, began + 10 * number + _LATENCY_S * place - time.monotonic())):
                     return
             if over.wait(max(0.0, began + 10 * (number + 1) - time.monotonic())):

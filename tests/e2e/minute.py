@@ -149,7 +149,7 @@ class Minute:
         frames = list(SimulatedMeter(maker, meter_id=sent.meter_id).frames(start, end))
         if maker == "kamstrup":  # a Swedish one: registers and clock every 10 s
             frames = list(_swedish(sent.meter_id, [frame.complete for frame in frames]))
-        port.send(frames[0].octets[len(frames[0].octets) // 2 :])  # we come in the middle of one
+        port.send(frames[0].data[len(frames[0].data) // 2 :])  # we come in the middle of one
         for complete, octets in frames:
             begin = complete - timedelta(seconds=len(octets) / BAUD_2400)
             if self._stop.wait(max(0, (begin - datetime.now(UTC)).total_seconds())):

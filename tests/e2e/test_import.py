@@ -116,7 +116,7 @@ def test_an_autumn_night_of_three_meters_by_import_and_by_run(
         meter = SimulatedMeter(maker, meter_id=f"NIGHT-{maker}-{mark}")
         # Of the fast lists only those around the hours: they make the time, and show nothing more.
         frames = [
-            frame for frame in meter.frames(start, end) if len(frame.octets) > 60 or frame.complete.minute in (0, 59)
+            frame for frame in meter.frames(start, end) if len(frame.data) > 60 or frame.complete.minute in (0, 59)
         ]
         files.append(write_stamped(home.folder / f"{maker}.hex", frames))
         used: set[int] = set()

@@ -51,7 +51,7 @@ def heard(house: House) -> tuple[tuple[int, Sample], ...]:
     found = []
     for frame in house.lists(NOW):
         if frame.complete > NOW - timedelta(days=7):
-            began_at = frame.complete - timedelta(seconds=WIRE_S * len(frame.octets))
+            began_at = frame.complete - timedelta(seconds=WIRE_S * len(frame.data))
             found.append((to_ms(frame.complete), house.household.sample(began_at + timedelta(milliseconds=1))))
     return tuple(found)
 

@@ -135,7 +135,7 @@ class _Exporter:
 
     def hear(self, frame: Frame) -> list[str]:
         self.now = frame.complete
-        fed = self.pipeline.feed((Chunk(frame.octets, frame.complete),), more=True)
+        fed = self.pipeline.feed((Chunk(frame.data, frame.complete),), more=True)
         assert not fed.outcomes, fed.outcomes
         return _lines(fed)
 

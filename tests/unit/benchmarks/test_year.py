@@ -33,11 +33,11 @@ def of_octets(hours: float) -> tuple[list[str], list[str]]:
     lines: list[str] = []
     running: list[str] = []
     for frame in SimulatedMeter("kamstrup").frames(START - timedelta(seconds=5), START + timedelta(hours=hours)):
-        hourly = len(frame.octets) == LIST_OCTETS[True]
-        sent = round(frame.complete.timestamp() * 1000 - len(frame.octets) * 10 / 2.4)
+        hourly = len(frame.data) == LIST_OCTETS[True]
+        sent = round(frame.complete.timestamp() * 1000 - len(frame.data) * 10 / 2.4)
         received = readings.received(sent, hourly=hourly)
         now[0] = to_ms(received) / 1000
-        fed = pipeline.feed((Chunk(frame.octets, received),))
+        fed = pipeline.feed((Chunk(frame.data, received),))
         assert not fed.outcomes
         lines += [line for row in fed.rows for line in row.body.decode().split("\n")]
         now[0] = to_ms(received) / 1000 + 2.0004
@@ -47,7 +47,7 @@ def of_octets(hours: float) -> tuple[list[str], list[str]]:
 
 def test_frames_are_as_long_as_the_benchmark_takes_them_to_be() -> None:
     frames = SimulatedMeter("kamstrup").frames(START, START + timedelta(hours=1))
-    assert {len(frame.octets) for frame in frames} == set(LIST_OCTETS.values())
+    assert {len(frame.data) for frame in frames} == set(LIST_OCTETS.values())
 
 
 def test_its_readings_and_running_hours_are_those_of_the_simulated_meters_octets() -> None:

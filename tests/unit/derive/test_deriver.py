@@ -34,10 +34,10 @@ def some_days(maker: str, random: Random) -> list[Sent]:
             *meter.frames(start, start + 15 * SECOND),
             *meter.frames(start + 1700 * SECOND, start + 1712 * SECOND),
         ]
-        sent += [Sent(frame.complete, frame.octets, None) for frame in frames]
-        hourly = max(frames, key=lambda frame: len(frame.octets))
+        sent += [Sent(frame.complete, frame.data, None) for frame in frames]
+        hourly = max(frames, key=lambda frame: len(frame.data))
         if maker == "aidon" and random.random() < 0.2:
-            sent.append(Sent(start + HOUR + 8 * SECOND, hourly.octets, None))
+            sent.append(Sent(start + HOUR + 8 * SECOND, hourly.data, None))
     return sorted(sent, key=lambda one: one.received)
 
 

@@ -79,7 +79,7 @@ class Running:
 
 def frames(maker: str, start: datetime, end: datetime, *, solar: bool = False) -> Iterator[tuple[datetime, bytes]]:
     for frame in SimulatedMeter(maker, seed=21, meter_id=METER, solar=solar).frames(start, end):
-        yield frame.complete, frame.octets
+        yield frame.complete, frame.data
 
 
 def truth(at: datetime, *, solar: bool = False) -> tuple[float, float]:

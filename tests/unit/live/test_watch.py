@@ -420,7 +420,7 @@ class FakeSource:
 def frames(kind: str, seconds: int, **how: str) -> Iterable[Chunk]:
     start = datetime(2026, 11, 22, 16, 0, 13, tzinfo=UTC)
     end = datetime.fromtimestamp(start.timestamp() + seconds, UTC)
-    return (Chunk(f.octets, f.complete) for f in SimulatedMeter(kind, **how).frames(start, end))  # type: ignore[arg-type]
+    return (Chunk(f.data, f.complete) for f in SimulatedMeter(kind, **how).frames(start, end))  # type: ignore[arg-type]
 
 
 def test_bytes_become_readings_without_waiting_for_a_meter_id() -> None:

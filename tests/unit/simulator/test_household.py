@@ -1,4 +1,4 @@
-"""The simulated household: exact, a pure function, and plausible."""
+"""The simulated household: exact, a pure function, and realistic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def new_household(phases: int = 3, net: str = "TN", solar: bool = False, seed: i
     return Household(seed, phases, net, OSLO, solar=solar)
 
 
-household = cache(new_household)  # what one test asked must not matter to another
+household = cache(new_household)  # what one test calls must not matter to another
 
 
 def samples(house: Household, start: datetime, end: datetime, step: int = SLOT) -> list[Sample]:
@@ -79,7 +79,7 @@ def test_energy_between_slots_is_that_of_the_part() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_midnight_of_a_year_joins_its_days(kind: tuple[int, str, bool]) -> None:
+def test_the_energies_of_days_join_at_every_midnight(kind: tuple[int, str, bool]) -> None:
     house = household(*kind)
     for n in range(366):
         midnight = (datetime(2025, 2, 1, tzinfo=OSLO) + timedelta(days=n)).astimezone(UTC)
@@ -97,7 +97,7 @@ def test_registers_never_fall() -> None:
     assert all(a < b for a, b in zip(hours[0], hours[-1], strict=True))
 
 
-def test_restart_and_order_of_asking_change_nothing() -> None:
+def test_a_restart_and_the_order_of_calls_change_nothing() -> None:
     moments = [utc("2026-11-22T17:00") + timedelta(hours=7 * n, seconds=13 * n) for n in range(60)]
     house = new_household()
     forwards = [house.sample(at, at) for at in moments]
@@ -124,7 +124,7 @@ def test_months_are_those_of_a_norwegian_home(phases: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("phases", [1, 3])
-def test_nights_are_calmer_than_dinner(phases: int) -> None:
+def test_less_is_used_at_night_than_at_dinner(phases: int) -> None:
     house = household(phases)
     days = [datetime(2026, 5, 1, tzinfo=OSLO) + timedelta(days=n) for n in range(60)]
     night = median(kwh(house, d + timedelta(hours=4), d + timedelta(hours=5)) for d in days)
@@ -170,24 +170,24 @@ def test_currents_agree_with_power_and_voltage(phases: int, net: str) -> None:
             assert abs(volt * ampere - apparent) < 0.2
 
 
-def test_currents_of_a_three_wire_net_add_up_to_nothing() -> None:
+def test_currents_of_a_three_wire_net_add_up_to_zero() -> None:
     for sample in samples(household(3, "IT"), utc("2026-01-10T00:00"), utc("2026-01-12T00:00"), 610):
         currents = [ampere for ampere in sample.currents if ampere is not None]
         assert len(currents) == 3
-        assert max(currents) <= sum(currents) - max(currents) + 0.003  # three vectors that close
+        assert max(currents) <= sum(currents) - max(currents) + 0.003  # three vectors whose sum is 0
         volts = [volt for volt in sample.voltages if volt is not None]
         apparent = hypot(sample.power[0], sample.power[2] - sample.power[3])
         assert apparent < max(volts) * sum(currents)
 
 
 @pytest.mark.parametrize("net", ["TN", "IT"])
-def test_voltages_and_fuses_are_kept(net: str) -> None:
+def test_voltages_and_currents_are_within_their_limits(net: str) -> None:
     for sample in samples(household(3, net), utc("2026-01-01T00:00"), utc("2026-12-31T00:00"), 2770):
         assert all(207 < (volt or 0) < 253 for volt in sample.voltages)
         assert all(0 <= (ampere or 0) < 63 for ampere in sample.currents)
 
 
-def test_one_phase_has_no_other() -> None:
+def test_a_one_phase_meter_has_only_one_phase() -> None:
     sample = household(1).sample(utc("2026-11-22T17:00"))
     assert sample.currents[1:] == sample.voltages[1:] == (None, None)
 
@@ -208,7 +208,7 @@ def test_solar_exports_by_day_and_saves_import() -> None:
     assert without.registers(end).active_export == 0
 
 
-def test_the_days_of_the_clock_change_keep_their_hours() -> None:
+def test_the_days_of_a_clock_change_have_23_and_25_hours() -> None:
     house = household()
     for day, hours in ((datetime(2026, 3, 29, tzinfo=OSLO), 23), (datetime(2026, 10, 25, tzinfo=OSLO), 25)):
         start, end = day.astimezone(UTC), (day + timedelta(days=1)).astimezone(UTC)
@@ -227,7 +227,7 @@ OVERLOADS = [(kind, phase) for kind in KINDS for phase in range(kind[0])]
 
 @pytest.mark.parametrize(("kind", "phase"), OVERLOADS)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_overload_is_seen_in_all_that_is_measured(kind: tuple[int, str, bool], phase: int, seed: int) -> None:
+def test_an_overload_is_in_all_that_is_measured(kind: tuple[int, str, bool], phase: int, seed: int) -> None:
     calm = household(*kind, seed=seed)
     house = calm.overloaded(phase, utc(BEGIN))
     begin = utc("2026-06-14T11:00:10")
@@ -241,7 +241,7 @@ def test_an_overload_is_seen_in_all_that_is_measured(kind: tuple[int, str, bool]
         current, volt, before = with_it.currents[measured[wires]], with_it.voltages[wires], without.voltages[wires]
         assert current is not None and volt is not None and before is not None
         assert FUSE * 1.04 < current < 100
-        assert 5 < before - volt < 15, "the voltage gives way"
+        assert 5 < before - volt < 15, "the voltage falls"
         assert volt > 207
         if with_it.phase_power is not None and without.phase_power is not None:
             pairs = zip(with_it.phase_power, without.phase_power, strict=True)
@@ -255,7 +255,7 @@ def test_an_overload_is_seen_in_all_that_is_measured(kind: tuple[int, str, bool]
 
 @pytest.mark.parametrize(("kind", "phase"), OVERLOADS)
 def test_registers_are_the_integral_of_a_power_with_an_overload(kind: tuple[int, str, bool], phase: int) -> None:
-    """Also where the panels gave more than the house took, and the overload turned export into import."""
+    """Also if the panels give more than the house uses, and the overload turns export into import."""
     house = household(*kind).overloaded(phase, utc(BEGIN))
     start, end = utc("2026-06-14T10:58"), utc("2026-06-14T11:08")
     before, after = house.energies(start), house.energies(end)
@@ -265,7 +265,7 @@ def test_registers_are_the_integral_of_a_power_with_an_overload(kind: tuple[int,
     assert {b - a for a, b in pairwise(parts)} == {house.sample(middle).power.active_import}
 
 
-def test_after_an_overload_the_registers_count_on_from_it() -> None:
+def test_after_an_overload_the_registers_still_include_it() -> None:
     calm = household()
     house = calm.overloaded(1, utc(BEGIN))
     more = OVERLOAD * OVERLOAD_SECONDS
@@ -275,7 +275,7 @@ def test_after_an_overload_the_registers_count_on_from_it() -> None:
     assert house.registers(utc("2026-06-14T12:00")).active_import - 1300 > calm.registers(utc("2026-06-14T12:00"))[0]
 
 
-def test_an_overload_leaves_the_household_as_it_was() -> None:
+def test_an_overload_does_not_change_the_household_that_it_is_made_from() -> None:
     calm, same = new_household(), new_household()
     over = calm.overloaded(0, utc(BEGIN))
     over.energies(utc("2026-06-14T12:00"))

@@ -22,24 +22,24 @@ HOUR = datetime(2026, 11, 22, 17, 0, tzinfo=UTC)
 MAKERS = ["kamstrup", "aidon", "kaifa"]
 
 
-def reading(octets: bytes) -> Reading:
-    (frame,) = Deframer().feed(octets)
+def reading(data: bytes) -> Reading:
+    (frame,) = Deframer().feed(data)
     assert isinstance(frame, Frame)
     return interpret(decode(frame.content))
 
 
-def values(octets: bytes) -> dict[str, float]:
-    return {str(m.obis).partition(":")[2]: m.value for m in reading(octets).measurements}
+def values(data: bytes) -> dict[str, float]:
+    return {str(m.obis).partition(":")[2]: m.value for m in reading(data).measurements}
 
 
-def began(complete: datetime, octets: bytes) -> float:
-    """Second of the hour at which the first octet of the frame was on the wire."""
-    return round((complete - HOUR).total_seconds() - len(octets) * 10 / 2400, 3)
+def began(complete: datetime, data: bytes) -> float:
+    """Second of the hour at which the first byte of the frame is sent."""
+    return round((complete - HOUR).total_seconds() - len(data) * 10 / 2400, 3)
 
 
 def hourly(meter: SimulatedMeter, hour: datetime) -> Reading:
     (frame,) = meter.frames(hour, hour + timedelta(minutes=1), frozenset({List.HOURLY}))
-    return reading(frame.octets)
+    return reading(frame.data)
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def hourly(meter: SimulatedMeter, hour: datetime) -> Reading:
 )
 def test_lists_come_at_their_seconds(kind: str, fast: list[float], ten: list[float], hour: float) -> None:
     found: dict[str, list[float]] = {"fast": [], "ten": [], "hourly": []}
-    for complete, octets in SimulatedMeter(kind).frames(HOUR, HOUR + timedelta(seconds=24.9)):
-        names = values(octets)
+    for complete, data in SimulatedMeter(kind).frames(HOUR, HOUR + timedelta(seconds=24.9)):
+        names = values(data)
         which = "hourly" if "1.8.0" in names else "ten" if "31.7.0" in names else "fast"
-        found[which].append(began(complete, octets))
+        found[which].append(began(complete, data))
     assert found == {"fast": fast, "ten": ten, "hourly": [hour]}
 
 
@@ -65,7 +65,7 @@ def test_frames_of_two_spans_are_those_of_both(kind: str) -> None:
     whole = list(meter.frames(HOUR, end))
     assert whole == sorted(whole)
     for n in (1, 17, 33, 59):
-        cut = whole[n % len(whole)].complete  # on a frame's very end, and between
+        cut = whole[n % len(whole)].complete  # at the end of a frame, and between two
         for at in (cut, cut + timedelta(milliseconds=1)):
             assert [*meter.frames(HOUR, at), *meter.frames(at, end)] == whole
 
@@ -73,8 +73,8 @@ def test_frames_of_two_spans_are_those_of_both(kind: str) -> None:
 @pytest.mark.parametrize("kind", MAKERS)
 def test_no_frame_begins_before_the_last_has_ended(kind: str) -> None:
     end = HOUR
-    for complete, octets in SimulatedMeter(kind).frames(HOUR, HOUR + timedelta(minutes=2)):
-        assert complete - timedelta(seconds=len(octets) * 10 / 2400) >= end
+    for complete, data in SimulatedMeter(kind).frames(HOUR, HOUR + timedelta(minutes=2)):
+        assert complete - timedelta(seconds=len(data) * 10 / 2400) >= end
         end = complete
 
 
@@ -119,7 +119,7 @@ def test_clocks_by_each_makers_habit(
         assert (found.minute, found.second, found.deviation, found.status) == (0, seconds, deviation, 0)
 
 
-def test_sunday_is_0_on_aidon_and_7_elsewhere() -> None:
+def test_sunday_is_0_for_aidon_and_7_for_the_others() -> None:
     assert [clock(kind, HOUR).weekday for kind in MAKERS] == [7, 0, 7]
     assert [clock(kind, HOUR + timedelta(days=1)).weekday for kind in MAKERS] == [1, 1, 1]
 
@@ -140,8 +140,8 @@ def test_what_each_meter_measures(kind: str, types: list[str], absent_on_it: set
     ):
         meter = SimulatedMeter(kind, phases, net, seed=7)
         ten = next(meter.frames(HOUR, None, frozenset({List.TEN_SECONDS})))
-        found = reading(ten.octets)
-        assert set(values(ten.octets)) == expected
+        found = reading(ten.data)
+        assert set(values(ten.data)) == expected
         assert (found.meter.id, found.meter.type) == (f"SIMULATED-{kind.upper()}-7", meter_type)
         assert len(hourly(meter, HOUR).measurements) == len(expected) + 4
 
@@ -186,9 +186,9 @@ class Waiting(threading.Event):
         return self.now > self.give_up_after
 
 
-def test_feed_keeps_the_pace_of_the_wire() -> None:
+def test_feed_has_the_pace_of_the_wire() -> None:
     stop = Waiting()
-    frames = [frame.octets for frame in SimulatedMeter("aidon").frames(HOUR, HOUR + timedelta(seconds=20))]
+    frames = [frame.data for frame in SimulatedMeter("aidon").frames(HOUR, HOUR + timedelta(seconds=20))]
     reader, writer = os.pipe()
     try:
         assert feed(writer, frames, 240, stop, lambda: stop.now) == sum(map(len, frames))
@@ -199,7 +199,7 @@ def test_feed_keeps_the_pace_of_the_wire() -> None:
         os.close(writer)
 
 
-def test_feed_stops_when_told_to() -> None:
+def test_feed_stops_when_stop_is_set() -> None:
     stop = Waiting(give_up_after=1.0)
     reader, writer = os.pipe()
     try:

@@ -83,7 +83,7 @@ def _decode(stream: BinaryIO, form: str, naming: Naming, source: str, tally: Tal
             if bar is not None:
                 bar.at(parser.fed)
     tally.close(parser, pipeline)
-    if form != "lp":  # what has no time, or no name, is shown all the same
+    if form != "lp":  # readings without a time are shown as well
         tally.without_time = 0
 
 

@@ -54,7 +54,7 @@ def capacity(finals: Mapping[int, float], month: int, zone: Zone) -> Capacity | 
 def with_running(finals: Mapping[int, float], hour: int, projected_wh: float, zone: Zone) -> float:
     """The mean, Wh, that `capacity` of this month would give if the running hour came to `projected_wh`.
 
-    An hour that is final already stands as it is.
+    An hour that is final already keeps its value.
     """
     found = capacity({hour: projected_wh, **finals}, hour, zone)
     assert found is not None, "the running hour is in its own month"

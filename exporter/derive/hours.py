@@ -1,8 +1,8 @@
-"""The hour registers of all time, and the energy of the hours between them.
+"""The registers of every full hour, and the energy of the hours between them.
 
-What is known of a meter's month is two texts in the state, one that only `run` writes and one that only `import`
-writes: both read both, and neither can undo what the other added meanwhile. So an outage leaves holes and not one huge
-hour, and a month can be computed anew at any time.
+Each month of a meter is two texts in the state: one that only `run` writes, and one that only `import` writes. Both
+commands read both texts, so neither can undo what the other added. An outage leaves missing hours and not one huge
+hour, and a month can be calculated again at any time.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 _DAY_MS: Final = 24 * HOUR_MS
 _CONVENTIONAL_FUSING: Final = 1.6
-"""So many times its rated current, a gG fuse blows for certain (IEC 60269-1, conventional fusing current)."""
+"""At this multiple of its rated current a gG fuse blows for certain (IEC 60269-1, conventional fusing current)."""
 _VOLTS: Final = 253.0
 _PHASES: Final = 3
 _DOUBTFUL: Final = "?"
-"""Before the hour of a register that was not believed: it starts no hour, but the next may go on from it."""
+"""Mark of a register that was not believed: no hour starts with it, but the next register may continue from it."""
 
 Get = Callable[[str], str | None]
 
@@ -37,7 +37,7 @@ def most_wh(main_fuse_a: float, hours: float = 1.0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """An hour register that came before: ms, Wh, whether it was believed."""
+    """An earlier hour register: ms, Wh, whether it was believed."""
 
     hour: int
     value: float
@@ -47,8 +47,8 @@ class _Seen:
 class HourBook:
     """Hour registers by meter and direction ("import", "export"), in Wh, as `get` finds them in the state.
 
-    What is entered is found at once; `new_state` gives what has to be kept, and lets go of what was read. `imported`
-    tells that `import` enters, not `run`.
+    `new_state` gives what must be kept; `kept` says that it was, and drops what was read from the state. `imported`
+    says that `import` enters the registers, not `run`.
     """
 
     def __init__(self, get: Get, *, imported: bool = False) -> None:
@@ -59,28 +59,28 @@ class HourBook:
         self._seen: dict[tuple[str, str], list[_Seen]] = {}
 
     def new_state(self) -> dict[str, str]:
-        """What has to be kept and was not yet: key -> text, a JSON object of registers. `kept` says that it was."""
+        """What must be kept and is not yet: key -> text, a JSON object of registers."""
         return {
             f"{self._own}:{month}": json.dumps(self._months[month][0], separators=(",", ":"))
             for month in sorted(self._changed)
         }
 
     def kept(self) -> None:
-        """What `new_state` gave is in the state: let go of what was read, since another process enters hours too."""
+        """What `new_state` gave is in the state: read months again, since another process enters hours too."""
         self._changed.clear()
         self._months.clear()
 
     def forget(self, meter_id: str) -> None:
-        """Let go of what was read or entered of a meter."""
+        """Remove what was read or entered for a meter."""
         self._months = {key: month for key, month in self._months.items() if key.rsplit(":", 2)[0] != meter_id}
         self._changed &= self._months.keys()
         self._seen = {who: seen for who, seen in self._seen.items() if who[0] != meter_id}
 
     def enter(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> dict[int, float]:
-        """Enter the register at a full hour (ms); the hours that have a final energy by it: start -> Wh.
+        """Enter the register at a full hour (ms); return the hours that are final with it: start -> Wh.
 
-        A register that falls, or jumps by more than the fuse could carry, starts no hour: it is said and entered as
-        doubtful. One that goes on from such a one is believed (the register was set back, or exchanged).
+        A register that falls, or jumps by more than the fuse could carry, is logged and entered as doubtful: no hour is
+        calculated with it. One that continues from a doubtful one is believed: the meter was reset or replaced.
         """
         good = self._believable(meter_id, direction, hour, value, main_fuse_a)
         key, name = _key(meter_id, direction, hour), _name(hour)
@@ -131,13 +131,14 @@ class HourBook:
 
     def _believable(self, meter_id: str, direction: str, hour: int, value: float, main_fuse_a: float) -> bool:
         who = meter_id, direction
-        if who not in self._seen:  # after a restart it goes on where it was
+        if who not in self._seen:  # after a restart: continue from the state
             self._seen[who] = self._kept_before(meter_id, direction, hour)
         seen = self._seen[who]
         good = not seen or any(_goes_on(one, hour, value, main_fuse_a) for one in seen)
         if not good:
             log.warning(
-                "register %s of meter %s went from %.0f to %.0f Wh at %s: it is written as sent and starts no hour",
+                "register %s of meter %s went from %.0f to %.0f Wh at %s: it is written as sent, and no hour is "
+                "calculated with it",
                 direction,
                 meter_id,
                 seen[0].value,
@@ -152,7 +153,7 @@ class HourBook:
 
 def _goes_on(before: _Seen, hour: int, value: float, main_fuse_a: float) -> bool:
     hours = (hour - before.hour) / HOUR_MS
-    if hours < 0:  # a capture out of order: nothing can be said
+    if hours < 0:  # a capture out of order: nothing can be compared
         return True
     return 0 <= value - before.value <= most_wh(main_fuse_a, max(hours, 1.0))
 

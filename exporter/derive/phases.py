@@ -44,7 +44,7 @@ def fuse_load(amperes: float, main_fuse_a: float) -> float:
 
 
 class Phases:
-    """Which of a list's values tell of the phases, and what they tell; `values` are the list's, in its order.
+    """Which of a list's values are about the phases, and what follows from them; `values` are the list's, in its order.
 
     `quantities` says what each value is; None is a value that is not known.
     """
@@ -79,7 +79,7 @@ class Phases:
         self._nets = [(active[phase], reactive[phase]) for phase in self.factored]
 
     def figures(self, values: Sequence[float], main_fuse_a: float) -> list[float | None]:
-        """All that they tell, None for what means nothing now.
+        """All figures, None for one that means nothing now.
 
         In order: `current_unbalance` and the voltages' `unbalance`, where they have them; `fuse_load` of each phase;
         `power_factors`.

@@ -33,7 +33,7 @@ def lines(placed: Placed) -> Iterator[str]:
 def templates(measurements: Iterable[Measurement], meter_id: str) -> Iterator[tuple[str, str]]:
     """What `lines` puts around a meter's id and value: before the id, and between the two.
 
-    `meter_id` is one that stands nowhere else in a line. The id between is as `escaped` gives it.
+    `meter_id` must be a text that occurs nowhere else in a line. The id between is as `escaped` gives it.
     """
     return (_template(measured_series(meter_id, one.obis, one.unit)[0], meter_id) for one in measurements)
 
@@ -49,12 +49,12 @@ def clock_offset_template(meter_id: str) -> tuple[str, str]:
 
 
 def _template(series: str, meter_id: str) -> tuple[str, str]:
-    before, _, behind = series.partition(meter_id)
-    return before, f"{behind} value="
+    before, _, after = series.partition(meter_id)
+    return before, f"{after} value="
 
 
 def meter_line(meter_id: str, timezone: str, day: int) -> str:
-    """That a meter was heard on a local day, whose start is `day`, and in which time zone its days are counted.
+    """That a meter sent something on a local day that starts at `day` (ms), and the time zone of its days.
 
     Tag `real` or `simulated` holds the id once more, so that a list of meters can have the real ones first.
     """

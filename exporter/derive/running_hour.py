@@ -30,7 +30,7 @@ def projected(so_far_wh: float, power_w: float, ms_left: int, unknown_ms: int = 
 
 
 class _Anchor(NamedTuple):
-    """A register, what had been used in the hour when it was taken, and how much of that was not heard."""
+    """A register, the energy of the hour until it was taken (Wh), and how long in that nothing was received (ms)."""
 
     register: float
     energy: float
@@ -81,7 +81,7 @@ class HourSoFar:
 
     @property
     def known(self) -> bool:
-        """False until a power was heard."""
+        """False until a power was received."""
         return self.hour is not None and self._power is not None
 
     @property
@@ -113,7 +113,7 @@ class HourSoFar:
             self._from_full_hour(register)
         elif self._anchor is None or register < self._anchor.register:
             self._anchor = _Anchor(register, self.energy, self.unheard)
-        else:  # two registers tell more than power times time
+        else:  # two registers are more exact than power times time
             self.energy = self._anchor.energy + register - self._anchor.register
             self.unheard = self._anchor.unheard
 
@@ -132,6 +132,6 @@ class HourSoFar:
     def _add(self, start: int, end: int, held_until: int) -> None:
         """Use the power before from `start` to `end`, as far as it is believed to have lasted."""
         assert self._power is not None
-        heard = max(min(end, held_until) - start, 0)
-        self.energy += self._power * heard / HOUR_MS
-        self.unheard += end - start - heard
+        known = max(min(end, held_until) - start, 0)
+        self.energy += self._power * known / HOUR_MS
+        self.unheard += end - start - known

@@ -81,7 +81,7 @@ def steady_offsets(clock: MeterClock, habit: ClockHabit, zone: Zone, span: timed
     """The offsets of every rule from a clock on for `span` (a day at most), if each stays the same all the time.
 
     None for no date, for years that are far from now, and where the civil clock changes, or shows some time twice or
-    never. No zone has changed twice within a day since 2000, so the two ends tell.
+    never. No zone has changed twice within a day since 2000, so looking at both ends is enough.
     """
     first = local_time(clock)
     if first is None or not _EARLIEST_YEAR <= first.year < LATEST.year:

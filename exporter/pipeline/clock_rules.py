@@ -145,19 +145,19 @@ class ClockRules:
         """
         if not one.registers or one.shown is None:
             return False
-        return self._shown.get(meter_id) == one.shown or self._heard_before(one, self._of(meter_id)) is not None
+        return self._shown.get(meter_id) == one.shown or self._earlier(one, self._of(meter_id)) is not None
 
     @staticmethod
-    def _heard_before(one: Arrival, meter: _MeterClock) -> _HourList | None:
-        for heard in meter.lists:
-            if heard.shown == one.shown and heard.registers == one.registers:
+    def _earlier(one: Arrival, meter: _MeterClock) -> _HourList | None:
+        for earlier in meter.lists:
+            if earlier.shown == one.shown and earlier.registers == one.registers:
                 received = one.received_ms
                 if received is None:
-                    return heard
+                    return earlier
                 utc = one.utc(meter.rule, received)
                 right = utc is not None and abs(utc - received) <= _TOLERANCE_MS
-                later = abs(received - heard.time) > HOUR_MS // 2
-                return None if right and later else heard
+                later = abs(received - earlier.time) > HOUR_MS // 2
+                return None if right and later else earlier
         return None
 
     def is_unsure(self, one: Arrival, meter_id: str) -> bool:
@@ -216,11 +216,11 @@ class ClockRules:
         meter = self._of(meter_id)
         into_hour = one.shown % HOUR_MS
         late = unsure or (meter.sends is Sends.STEADILY and into_hour >= _FIRST_MS)
-        if late or into_hour >= _MINUTE_MS:  # late: the hour's own was not heard, and this one came too late for it
+        if late or into_hour >= _MINUTE_MS:  # late: the hour's own list was missed
             return time, False
-        heard = self._heard_before(one, meter)
-        if heard is not None:
-            return heard.time, False  # the same time as that one
+        earlier = self._earlier(one, meter)
+        if earlier is not None:
+            return earlier.time, False  # a repeat has the time of the first
         hour, meter = self._hour_of(one, meter_id, meter, time)
         starts = hour is not None and hour != meter.hour
         given = hour if starts and hour is not None else time

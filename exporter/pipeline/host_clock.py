@@ -108,9 +108,7 @@ class HostTime:
     def _say(self, received: int) -> None:
         if not self.trusted:
             return
-        instead = (
-            "the meter's clock is used" if self._meter else "it is used all the same, since no meter sends a better"
-        )
+        instead = "the meter's clock is used" if self._meter else "it is still used, since no meter sends a better time"
         log.warning(
             "the clock of this computer is wrong (it shows %s UTC): %s; set up NTP, or add a real-time clock",
             from_ms(received).strftime("%Y-%m-%d %H:%M"),

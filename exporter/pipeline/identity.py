@@ -1,4 +1,4 @@
-"""Which meter a list is from when it does not say: the last id heard on the stream."""
+"""Which meter a list is from when it does not say: the last one that named itself on the stream."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Named = tuple[Arrival, str]
 
 
 class Identity:
-    """The meter of each list of one stream. `fallback` is the id of lists that nobody names, `last` the last id."""
+    """The meter of each list of one stream. `fallback` is used where no list names a meter, `last` is the last id."""
 
     def __init__(self, stream: str, fallback: str, last: str | None) -> None:
         self._stream = stream
         self.fallback = fallback
         self.last = last
-        self._heard: dict[str, None] = {}  # ids, the one last heard at the end
+        self._known: dict[str, None] = {}  # ids, the newest at the end
         self._alternating_until: int | None = None
         self.waiting: list[Arrival] = []
         self._waiting_from: int | None = None  # the time of the first of them that has one
@@ -44,8 +44,8 @@ class Identity:
         if self.waiting:
             return None
         if own is not None:
-            if own != self.last or own not in self._heard:
-                self._hear(own, at or 0)
+            if own != self.last or own not in self._known:
+                self._note(own, at or 0)
             return own
         if self._alternating_until is not None:
             return None
@@ -56,8 +56,8 @@ class Identity:
         expired = self._expired(one.time) if self.waiting else []
         own = one.own
         if own is not None:
-            if own != self.last or own not in self._heard:
-                self._hear(own, one.time or 0)
+            if own != self.last or own not in self._known:
+                self._note(own, one.time or 0)
             waiting = self._take_waiting() if self.waiting else []
             return [*expired, *((waited, own) for waited in waiting), (one, own)]
         if self.last is not None:
@@ -82,7 +82,7 @@ class Identity:
         """Lists without a name are no longer this meter's."""
         if self.last == meter_id:
             self.last = self._kept = None
-        self._heard.pop(meter_id, None)
+        self._known.pop(meter_id, None)
 
     def new_state(self) -> dict[str, str]:
         """The last id, when it changed since this was last asked."""
@@ -91,16 +91,16 @@ class Identity:
         self._kept = self.last
         return {f"last_id:{self._stream}": self.last}
 
-    def _hear(self, own: str, at: int) -> None:
+    def _note(self, own: str, at: int) -> None:
         """A list that names its meter came; `at` is its time, ms."""
-        heard = self._heard
-        if own in heard:
+        known = self._known
+        if own in known:
             if self.last not in (None, own):
                 self._alternate(own, at)
-            del heard[own]
-        elif len(heard) >= _REMEMBERED_IDS:  # a stream of ever new ids is no reason to grow
-            del heard[next(iter(heard))]
-        heard[own] = None
+            del known[own]
+        elif len(known) >= _REMEMBERED_IDS:  # bounded: a stream may send ever new ids
+            del known[next(iter(known))]
+        known[own] = None
         self.last = own
 
     def _alternate(self, own: str, at: int) -> None:
@@ -119,7 +119,7 @@ class Identity:
         if at <= self._alternating_until:
             return True
         self._alternating_until = None
-        self._heard = {self.last: None} if self.last else {}
+        self._known = {self.last: None} if self.last else {}
         return False
 
     def _expired(self, now: int | None) -> list[Named]:

@@ -458,18 +458,18 @@ class Pipeline:
         elif time is not None and one.register_time is not None:
             values = [*map(getitem, ready.values, numbers)]
             offset = one.clock_offset
-            said = Values(meter_id, time, one.register_time, one.is_hour, offset, ready.layout, values)
+            derived = Values(meter_id, time, one.register_time, one.is_hour, offset, ready.layout, values)
             figures = ready.figures.texts(numbers, values, self._derivations.fuse(meter_id))
             texts = [*map(getitem, ready.texts, numbers)]
             if figures is None:
                 self._lines.append(ready.plain.fill(there, texts, stamp, registers))
-                self._add(self._derivations.of(said))
+                self._add(self._derivations.of(derived))
                 return
             if offset is None:
                 self._lines.append(ready.derived.fill(there, texts + figures, stamp, registers))
             else:
                 self._lines.append(ready.timed.fill(there, [*texts, repr(offset), *figures], stamp, registers))
-            more = self._derivations.beside_figures(said)
+            more = self._derivations.beside_figures(derived)
             if more:
                 self._add(more)
 

@@ -90,7 +90,7 @@ class Placer:
         return placed
 
     def clock_of(self, one: Arrival) -> int | None:
-        """The clock of a list in UTC by the rule in force for its meter, or for the last one heard.
+        """The clock of a list in UTC by the rule in force for its meter, or for the last one that named itself.
 
         None without one, and for a list that is a repeat: its clock is the old one.
         """

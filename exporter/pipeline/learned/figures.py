@@ -1,4 +1,4 @@
-"""The texts of what a list's numbers tell of the phases, remembered where the same numbers come again."""
+"""The texts of the figures of the phases, remembered where the same numbers come again."""
 
 from __future__ import annotations
 

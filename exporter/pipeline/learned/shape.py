@@ -1,9 +1,9 @@
-"""A shape: which octets of a frame may vary, and what its lines are when they do.
+"""A shape: which bytes of a frame may vary, and what its lines are when they do.
 
-The slow way (protocol, meters, points) is the definition. A shape is learned from one frame that went that way: its
-numbers, its clock, the meter's id and the invoke-id may be other ones; every other octet, flags, lengths, tags, OBIS
-codes, scalers, list id and meter type among them, must be the same. So what the slow way would do with another frame
-of the shape depends on those few values alone, and on each number by itself.
+A shape is learned from one frame that went the slow way (protocol, meters, points), which is the definition. Numbers,
+clock, meter id and invoke-id may differ; every other byte must be the same: flags, lengths, tags, OBIS codes, scalers,
+list id and meter type. So the lines of another frame of the shape depend on those values alone, and on each number by
+itself.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _FLOATS: Final = frozenset({Tag.FLOAT32, Tag.FLOAT64})
 """A float that is not finite is no measurement: which values a list has would depend on what they are."""
 _INVOKE_ID: Final = Span(4, 8)
 _FCS_AND_FLAG: Final = 3
-_CODE_OCTETS: Final = 6
-"""An id of so many octets might be taken for an OBIS code."""
+_CODE_SIZE: Final = 6
+"""An id of so many bytes might be taken for an OBIS code."""
 
 
 class Unlearnable(Exception):  # noqa: N818 - nothing is wrong with such a frame
-    """What a frame of this sort says depends on more than its numbers, one by one."""
+    """The lines of such a frame depend on more than its numbers one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One number of a frame: octets `at` of the frame on, as struct's `form`, and the entry it stands in."""
+    """One number of a frame: where it begins, its format for struct, and the entry that it belongs to."""
 
     at: int
     form: str
@@ -59,11 +59,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What frames of one layout have in common; `size` is in octets, both flags included.
+    """What frames of one layout have in common; `size` is in bytes, both flags included.
 
     `slots` are the measurements in their order, `not_zero` those of them that are 0 in no frame of the shape. `id_at`
-    and `clock_at` are where the meter's id and the clock stand, None where the meter does not say. `own_clock` tells
-    that the clock is the list's own.
+    and `clock_at` are the places of the meter's id and of the clock, None where they are not sent. `own_clock` says
+    that the clock is part of the list.
     """
 
     size: int
@@ -86,7 +86,7 @@ class Shape:
         return struct.Struct(f"{form}{self.size - at}x")
 
     def mask_of(self, place: int) -> int:
-        """The octets of a slot, in a frame as one number."""
+        """The bits of a slot, in a frame taken as one number."""
         slot = self.slots[place]
         size = struct.calcsize(f">{slot.form}")
         return ((1 << 8 * size) - 1) << 8 * (self.size - slot.at - size)
@@ -158,7 +158,7 @@ def _slots(spans: Spans, listing: Listing, reading: Reading, start: int) -> tupl
 
 
 def _unmeasured(listing: Listing) -> list[Entry]:
-    """The zeros of a 3-wire meter that the reading leaves out; their octets stay as they are in the shape."""
+    """The zeros of a 3-wire meter that the reading leaves out; their bytes are fixed in the shape."""
     if not listing.three_wire:
         return []
     volts = [entry for entry in listing.entries if entry.code[2:5] == U2]
@@ -182,20 +182,20 @@ def _id_span(spans: Spans, listing: Listing) -> Span | None:
     value = listing.named_by
     if value is None:
         return None
-    octets = bytes_of(value)
-    if octets is None:
+    sent = bytes_of(value)
+    if sent is None:
         raise Unlearnable("an id that is a number")
-    if len(octets) == _CODE_OCTETS:
+    if len(sent) == _CODE_SIZE:
         raise Unlearnable("an id that may be an OBIS code")
     return spans.of(value)
 
 
 def _clock_spans(spans: Spans, listing: Listing, reading: Reading) -> tuple[Span | None, list[Span]]:
-    """Where the clock stands that counts, and the date-times that may vary."""
+    """The place of the clock that counts, and the date-times that may vary."""
     header = [] if spans.date_time is None else [spans.date_time]
     if reading.list_clock:
         if listing.clock is None:
-            raise Unlearnable("a clock that is not where it is said to be")
+            raise Unlearnable("a clock that was not found in the list")
         own = spans.of(listing.clock)
         return own, [own, *header]  # with a clock of the list's own, the header's is not looked at
     if listing.clock is not None:

@@ -154,7 +154,7 @@ class Ready:
 
 
 class Table:
-    """At most 64 shapes, found by a frame's octets; the one that was used longest ago goes first."""
+    """At most 64 shapes, found by a frame's bytes; the one that was used longest ago is dropped first."""
 
     def __init__(self, zone: Zone) -> None:
         self._zone = zone
@@ -165,51 +165,51 @@ class Table:
         self._clocks: dict[ClockHabit, Clocks] = {}
         self._ids = Ids()
 
-    def find(self, octets: bytes, at: int = 0) -> Ready | None:
+    def find(self, data: bytes, at: int = 0) -> Ready | None:
         """The shape of the frame that begins at `at`, flag and all; None where none is known.
 
-        A list whose L2 is 0 is of another shape than one whose L2 is not, where that tells a 3-wire meter.
+        A list whose L2 is 0 is of another shape than one whose L2 is not, where that marks a 3-wire meter.
         """
-        if at + _HEAD > len(octets):
+        if at + _HEAD > len(data):
             return None
-        known = self._by_size.get(_size(octets, at))
+        known = self._by_size.get(_size(data, at))
         if not known:
             return None
-        number = int.from_bytes(octets[at : at + known[0].size], "big")
+        number = int.from_bytes(data[at : at + known[0].size], "big")
         for ready in known:
             if number & ready.mask == ready.fixed and all(number & those for those in ready.not_zeros):
                 self._used[id(ready)] = self._used.pop(id(ready))
                 return ready
         return None
 
-    def may_begin(self, octets: bytes, at: int) -> bool:
-        """Whether the octets from `at` on, to the last, are fewer than a known shape has, and begin alike.
+    def may_begin(self, data: bytes, at: int) -> bool:
+        """Whether the bytes from `at` to the end may be the beginning of a frame of a known shape.
 
         Not where another frame may stand in them: that one may be whole already, and was received now.
         """
-        left = len(octets) - at
-        if octets[at] != FLAG or _START.search(octets, at + 1) is not None:
+        left = len(data) - at
+        if data[at] != FLAG or _START.search(data, at + 1) is not None:
             return False
-        return left < _HEAD or any(left < ready.size for ready in self._by_size.get(_size(octets, at), ()))
+        return left < _HEAD or any(left < ready.size for ready in self._by_size.get(_size(data, at), ()))
 
-    def learn(self, heard: Decoded) -> None:
-        """Know the shape of a frame, if it has one."""
-        if not isinstance(heard.message, Frame):
+    def learn(self, decoded: Decoded) -> None:
+        """Add the shape of a frame, if it has one."""
+        if not isinstance(decoded.message, Frame):
             return
         try:
-            self._add(learn(heard.message, heard.reading))
+            self._add(learn(decoded.message, decoded.reading))
         except Unlearnable as reason:
-            log.debug("no shape for %s of %d octets: %s", heard.reading.list_id, heard.message.size, reason)
+            log.debug("no shape for %s of %d bytes: %s", decoded.reading.list_id, decoded.message.size, reason)
 
-    def missed(self, heard: Decoded) -> None:
-        """A frame went the slow way. Of a kind that comes again, its shape is learned: at the 2nd, 4th, 8th... miss."""
-        reading = heard.reading
-        kind = (heard.message.size, reading.list_id, reading.meter.type, len(reading.measurements))
+    def missed(self, decoded: Decoded) -> None:
+        """A frame went the slow way. The shape of a kind that comes again is learned: at the 2nd, 4th, 8th... miss."""
+        reading = decoded.reading
+        kind = (decoded.message.size, reading.list_id, reading.meter.type, len(reading.measurements))
         if len(self._missed) >= _KINDS:
             self._missed.clear()
         count = self._missed[kind] = self._missed.get(kind, 0) + 1
         if count >= 2 and not count & (count - 1):
-            self.learn(heard)
+            self.learn(decoded)
 
     def _add(self, shape: Shape) -> None:
         same = self._by_size.setdefault(shape.size, [])
@@ -232,6 +232,6 @@ class Table:
                 ready.forget()
 
 
-def _size(octets: bytes, at: int) -> int:
-    """Octets of the frame that begins at `at`, both flags included, by its length field."""
-    return ((octets[at + 1] & 0x07) << 8 | octets[at + 2]) + 2
+def _size(data: bytes, at: int) -> int:
+    """Bytes of the frame that begins at `at`, both flags included, by its length field."""
+    return ((data[at + 1] & 0x07) << 8 | data[at + 2]) + 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import time
 from collections.abc import Callable
@@ -31,6 +30,8 @@ _ASK_KERNEL_EVERY_S: Final = 10.0
 
 def synchronised() -> bool | None:
     """Whether the kernel says that the clock is synchronised (adjtimex(2)); None where it cannot be asked."""
+    import ctypes  # loaded with the first question: most commands never ask
+
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         state: int = libc.adjtimex(ctypes.create_string_buffer(_TIMEX_SIZE))

@@ -166,6 +166,7 @@ class Pipeline:
         # The stream of bytes.
         self._framer = open_framer()
         self._table = Table(settings.zone) if quick and not self._shows else None
+        self._last_ready: Ready | None = None
         self._rest = b""  # the beginning of a frame of a known shape, whose end is not here yet
         self._passed = 0  # bytes that the framer does not know of yet
         self._chunk = Chunk(b"", None)
@@ -299,7 +300,7 @@ class Pipeline:
 
     def _known(self, data: bytes, at: int, table: Table) -> int:
         """Take frames of known shapes, one after the other, and return where the first other byte is."""
-        ready = table.find(data, at)
+        ready = self._last_ready or table.find(data, at)  # the next frame is nearly always of the last one's shape
         begun, size, crc, number_of = at, len(data), crc16.ibm_sdlc, int.from_bytes
         while ready is not None:
             end = at + ready.size
@@ -311,8 +312,13 @@ class Pipeline:
             if crc(inner) != _RIGHT or (_FLAG in inner and _START.search(inner)):
                 break
             if not self._take_known(ready, frame, size - end):
-                break
+                other = table.find(data, at) if ready.not_zeros else None
+                if other is None or other is ready:
+                    break
+                ready = other
+                continue
             at = end
+        self._last_ready = ready
         self._passed += at - begun
         return at
 

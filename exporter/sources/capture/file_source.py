@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
@@ -176,7 +175,7 @@ class FileSource:
                 yield self._dated(chunk, old)
 
     def _dated(self, chunk: Chunk, old: bool) -> Chunk:
-        return chunk if old or chunk.received is not None else replace(chunk, received=self._now())
+        return chunk if old or chunk.received is not None else chunk._replace(received=self._now())
 
     def _is_replaced(self, file: IO[bytes]) -> bool:
         try:

@@ -31,7 +31,7 @@ from exporter.sources.capture.forms import (
 )
 from exporter.sources.contract import Chunk, SourceError
 
-__all__ = ["BLOCK", "CaptureParser", "CaptureReader", "CaptureWriter", "Problem", "quick_line", "read_capture"]
+__all__ = ["BLOCK", "CaptureParser", "CaptureReader", "CaptureWriter", "Problem", "read_capture"]
 
 BLOCK: Final = 64 * 1024
 """Bytes read at a time."""
@@ -170,9 +170,9 @@ class CaptureParser:
         chunks: list[Chunk] = []
         before = self._line
         for number, line in enumerate(lines, before + 1):
-            quick = quick_line(line)
+            quick = _quick_chunk(line)
             if quick is not None:
-                chunks.append(Chunk(*quick))
+                chunks.append(quick)
                 continue
             self._line = number
             chunks += self._join_lines(line.lstrip("\ufeff"))
@@ -241,8 +241,8 @@ class CaptureParser:
             self.problems.append(Problem(line, message, used))
 
 
-def quick_line(line: str) -> tuple[bytes, datetime] | None:
-    """Bytes and time stamp of a line as CaptureWriter writes it; None for any other line.
+def _quick_chunk(line: str) -> Chunk | None:
+    """The chunk of a line as CaptureWriter writes it; None for any other line.
 
     Only `2026-11-22T17:00:10.123Z 7EA0…` has a T, and a Z with a blank, at these places. If `fromisoformat` and
     `fromhex` accept it too, the slow way gives the same result.
@@ -251,7 +251,7 @@ def quick_line(line: str) -> tuple[bytes, datetime] | None:
         return None
     try:
         data = bytes.fromhex(line[25:])
-        return (data, datetime.fromisoformat(line[:24])) if data else None
+        return Chunk(data, datetime.fromisoformat(line[:24])) if data else None
     except ValueError:
         return None
 

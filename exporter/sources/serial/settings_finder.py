@@ -10,7 +10,7 @@ The rules:
 - A turn ends in a pause of the wire, so that no list is cut. It is long enough to hear one whole list of any meter.
 - Time in which nothing comes does not count: silence says nothing about parity.
 
-Sans-I/O: its input is what came and when, its output are the settings to use.
+Sans-I/O: its input is what came and when, its output is the settings to use.
 """
 
 from __future__ import annotations

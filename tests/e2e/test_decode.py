@@ -115,7 +115,7 @@ def test_text_is_for_people(home: Home) -> None:
     assert done.returncode == 0
     assert done.stderr.strip().endswith("a.bin: 1 frame")
     assert done.stdout == (
-        "octet 0: 262 octets, Kamstrup_V0001, Kamstrup 6861111BN299901040, meter 5706567100012345, "
+        "byte 0: 262 bytes, Kamstrup_V0001, Kamstrup 6861111BN299901040, meter 5706567100012345, "
         "clock 2023-01-14T07:00:35Z\n"
         "  1-1:1.7.0      Active power import                   587 W\n"
         "  1-1:2.7.0      Active power export                     0 W\n"
@@ -216,7 +216,7 @@ def test_a_frame_that_checks_and_cannot_be_read_is_named(home: Home, octets: byt
         (P1, "a P1 telegram"),
         (b"Dear Sir,\nhere is my meter.\n", "Dear Sir"),
         (b"# nothing yet\n", "only blanks and comments"),
-        (bytes(range(0x80, 0xF0)) * 20, "no HDLC frame in it (2240 octets of something else)"),
+        (bytes(range(0x80, 0xF0)) * 20, "no HDLC frame in it (2240 bytes of something else)"),
     ],
     ids=["empty", "png", "p1", "text", "comments", "binary"],
 )
@@ -247,7 +247,7 @@ def test_a_damaged_line_costs_that_line_and_is_told(home: Home) -> None:
     assert [one["clock"] for one in objects(done.stdout)] == ["2023-01-14T07:00:20Z", "2023-01-14T07:00:35Z"]
     assert done.returncode == 1
     assert done.stderr.startswith("line 2: ")
-    assert "2 frames, 1 damaged lines" in done.stderr
+    assert "2 frames, 1 damaged line" in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_crash(home: Home) -> None:
@@ -256,7 +256,7 @@ def test_a_reader_that_goes_away_is_no_crash(home: Home) -> None:
         [str(HAN), "decode", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=home.environment()
     ) as process:
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline().startswith(b"octet 0: 188 octets")
+        assert process.stdout.readline().startswith(b"byte 0: 188 bytes")
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(10) == 1

@@ -229,7 +229,7 @@ def test_an_influxdb_that_is_killed_in_the_middle_has_every_point_in_the_end(hom
         found = client.query('SELECT count("value") FROM "active_power"')
         return int(found[0].rows[0][1]) if found else 0
 
-    run = Run([str(HAN), "import", "--jobs", "2", str(capture.path)], home.environment(influx), home.folder)
+    run = Run([str(HAN), "import", str(capture.path)], home.environment(influx), home.folder)
     until(powers, what="the first points")
     influx.stop(kill=True)
     run.expect("trying again")

@@ -14,7 +14,7 @@ import click
 from exporter.cli._common import config_option, exit_on_wrong_settings, settings_options, settings_or_exit
 from exporter.config import LazySettings
 from exporter.counted import counted
-from exporter.pipeline.link import Link, LinkState
+from exporter.pipeline.link import NO_BYTES, Level, Link, LinkState
 from exporter.service.metrics import faults
 from exporter.service.status_socket import NotRunning, ask
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from exporter.config import Settings
     from exporter.sources.contract import Source, SourceError
 
+_NOT_WRONG: Final = frozenset(state.label for state in LinkState if state.level is not Level.WRONG)
 _LISTEN_S: Final = 15.0
 """A Kamstrup meter sends its list every 10 s, the others more often."""
 
@@ -101,7 +102,7 @@ def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) ->
     for link in status["sources"]:
         frames = counted(link["frames"], "frame")
         message = f"{link['words']}; {frames}, the last {link['frame_age_s']:.0f} s ago"
-        if link["state"] in ("ok", "waiting", "ended"):
+        if link["state"] in _NOT_WRONG:
             verdicts.ok(link["name"], message)
         elif patient:
             verdicts.note(link["name"], message)
@@ -166,7 +167,7 @@ def _sources(settings: Settings, seconds: float, verdicts: Verdicts) -> None:
         except SourceError as error:
             verdicts.wrong(url, str(error))
         else:
-            _received(url, source, link, seconds, setting, verdicts)
+            _received(url, link, seconds, setting, verdicts)
 
 
 def _opened(settings: Settings) -> list[tuple[str, Source | SourceError]]:
@@ -185,25 +186,20 @@ def _opened(settings: Settings) -> list[tuple[str, Source | SourceError]]:
     return found
 
 
-def _received(url: str, source: Source, link: Link, seconds: float, setting: str, verdicts: Verdicts) -> None:
+def _received(url: str, link: Link, seconds: float, setting: str, verdicts: Verdicts) -> None:
     """Report what was received from a source. `setting` is the speed and parity that `run` found earlier."""
-    size, frames = counted(link.counts.octets, "byte"), counted(link.counts.frames, "frame")
+    condition = link.condition(patience=0)
     if link.state is LinkState.OK:
+        size, frames = counted(link.counts.bytes, "byte"), counted(link.counts.messages, "frame")
         found = f" ({setting}, which `run` found)" if setting else ""
-        findings = "".join(f"; {finding}" for finding in link.findings())
+        findings = "".join(f"; {finding}" for finding in link.take_findings())
         verdicts.ok(url, f"{size}, {frames}, all can be decoded{found}{findings}")
-    elif link.state is LinkState.WAITING and not link.counts.octets:
+    elif condition.kind == NO_BYTES:
         verdicts.wrong(
             url, f"open, but nothing was received in {seconds:.0f} s: is the adapter in the HAN port, is it on?"
         )
-    elif link.counts.frames and link.counts.unread == link.counts.frames:
-        verdicts.wrong(url, f"{frames}, and none can be decoded: {link.unread_words}")
-    elif not link.counts.frames and link.counts.octets:
-        probing = f"wrong parity or speed? Run `han-exporter probe {url}`; `run` also searches for them"
-        advice = probing if source.live else "is it a capture?"
-        verdicts.wrong(url, f"{size} and no frame: {advice}")
     else:
-        verdicts.wrong(url, link.words)
+        verdicts.wrong(url, condition.message)
 
 
 def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> None:
@@ -221,6 +217,9 @@ def _listen(source: Source, link: Link, settings: Settings, seconds: float) -> N
             pipeline.feed((chunk,), more=True)
             if link.state is LinkState.OK or stop.is_set():
                 break
+        else:
+            if not stop.is_set():
+                link.ended()
     finally:
         timer.cancel()
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import click
 
 from exporter.cli._common import EXIT_OK, EXIT_REJECTED, config_option, give_up, say, settings_or_exit
-from exporter.live.state import Level, LiveState
+from exporter.live.state import LiveState
 from exporter.live.view import ShownLimits, View
 from exporter.model.reading import Placed
 from exporter.pipeline.host_clock import HostClock
+from exporter.pipeline.link import Level, Link
 from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
 from exporter.sources.contract import Chunk, Happened, Source, SourceError, SourceEvent
 
@@ -32,69 +33,69 @@ if TYPE_CHECKING:
 
     from exporter.config import Settings
 
-__all__ = ["Watching", "limits_of", "watch"]
+__all__ = ["Received", "Watching", "limits_of", "watch"]
 
 _REFRESH: Final = 0.5
+"""Seconds between two states that are shown."""
 _QUICKEST: Final = 0.1
+"""As _REFRESH, when a reading came."""
 _JOIN: Final = 2.0
 _QUEUED: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Came:
-    """A chunk, and when it came (monotonic). `recalled`: the meter sent it before we listened."""
+class Received:
+    """A chunk, and when it was received (monotonic). `recalled` chunks were sent before `watch` was listening."""
 
     chunk: Chunk
     at: float
     recalled: bool = False
 
 
-_Item: TypeAlias = _Came | SourceEvent | None
-"""None: the source ended."""
+_Item: TypeAlias = Received | SourceEvent | None
+"""None: the source ended, or failed."""
 
 
 @dataclass
 class Watching:
-    """One source's bytes into a LiveState."""
+    """One source and what is known of it: the bytes become a Link and a LiveState. `url` is the source as given.
+
+    The view shows what the link says, so that nothing of it is logged.
+    """
 
     source: Source
     settings: Settings
+    url: str = ""
+    link: Link = field(init=False)
     state: LiveState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.state = LiveState(self.source.name, began=time.monotonic())
-        # A list that names no meter is not kept waiting for one that does: here it is shown, not stored.
-        self._pipeline = Pipeline(
-            self.source.name, self.settings, NoState(), HostClock(), purpose=Purpose.SHOW, waits=False
-        )
+        name = self.source.name
+        self.link = Link(name, self.url or name, quiet=True)
+        self.state = LiveState(self.link)
+        # A list without a meter id does not wait for one with it: it is shown now, and not stored.
+        self._pipeline = Pipeline(name, self.settings, NoState(), HostClock(), purpose=Purpose.SHOW, waits=False)
 
     def take(self, item: _Item) -> list[Placed]:
-        """Take what came; give the readings that came with it."""
+        """Take the next item, and return its readings."""
         if item is None:
-            self.state.ended = True
-            return self._end(time.monotonic())
+            self._pipeline.interrupted()
+            self.link.ended()
+            return []
         if isinstance(item, SourceEvent):
-            self.state.happen(item)
-            return self._end(time.monotonic()) if item.what is Happened.LOST else []
-        if not item.recalled:
-            self.state.hear(len(item.chunk.data), item.at)
+            if item.what is Happened.LOST:
+                self._pipeline.interrupted()
+            self.link.happened(item)
+            return []
+        self._pipeline.count_in(None if item.recalled else self.link)
         fed = self._pipeline.feed((item.chunk,), more=True)
-        if not item.recalled:
-            for outcome in fed.outcomes:
-                self.state.count(outcome, item.at)
-        self.state.left_out = self._pipeline.left_out
         for placed in fed.placed:
             self.state.take(placed, item.at, item.recalled)
         return fed.placed
 
-    def _end(self, at: float) -> list[Placed]:
-        for outcome in self._pipeline.interrupted().outcomes:
-            self.state.count(outcome, at)
-        return []
-
 
 class _Reader:
-    """Reads the source in a thread of its own; what came is in `items`, an error is raised by `raise_error`."""
+    """Reads the source in a thread, and puts everything into `items`. `raise_error` raises what ended it."""
 
     def __init__(self, source: Source, recall: bool) -> None:
         self.stop = threading.Event()
@@ -105,21 +106,21 @@ class _Reader:
         self._thread.start()
 
     def raise_error(self) -> None:
-        """Raise what the source raised, if it ended by that. Only after the end of `items`."""
+        """Raise the exception that ended the source, if any. Call it only after the end of `items`."""
         if self._done.done():
             self._done.result()
 
     def end(self) -> None:
-        """Let the source stop, which it does within a second."""
+        """Stop the source; that takes a second at most."""
         self.stop.set()
         self._thread.join(_JOIN)
 
     def _run(self) -> None:
         try:
-            for came in _recalled(self._source) if self._recall else ():
-                self._put(came)
+            for received in _recalled(self._source) if self._recall else ():
+                self._put(received)
             for chunk in self._source.chunks(self.stop, self._put):
-                self._put(_Came(chunk, time.monotonic()))
+                self._put(Received(chunk, time.monotonic()))
                 if self.stop.is_set():
                     break
             self._done.set_result(None)
@@ -137,25 +138,27 @@ class _Reader:
             return
 
 
-def _recalled(source: Source) -> Iterator[_Came]:
-    """What a simulated meter sent since the full hour, ten minutes at least: it can be asked, others cannot."""
+def _recalled(source: Source) -> Iterator[Received]:
+    """What a simulated meter sent since the full hour, and at least for ten minutes. No other source can tell that."""
     from exporter.simulator.meter import List
     from exporter.sources.sim import SimSource
 
     if not isinstance(source, SimSource) or source.backfill:
         return
-    began = datetime.now(UTC)
-    since = min(began.replace(minute=0, second=0, microsecond=0), began - timedelta(minutes=10))
-    for moment, octets in source.meter.frames(since, None, frozenset({List.HOURLY, List.TEN_SECONDS})):
+    now = datetime.now(UTC)
+    since = min(now.replace(minute=0, second=0, microsecond=0), now - timedelta(minutes=10))
+    for moment, data in source.meter.frames(since, None, frozenset({List.HOURLY, List.TEN_SECONDS})):
         age = (datetime.now(UTC) - moment).total_seconds()
         if age < 0:
             return
-        yield _Came(Chunk(octets, moment), time.monotonic() - age, recalled=True)
+        yield Received(Chunk(data, moment), time.monotonic() - age, recalled=True)
 
 
 @click.command()
 @click.argument("source", required=False)
-@click.option("--plain", is_flag=True, help="One line a reading, without colour; as when the output is no terminal.")
+@click.option(
+    "--plain", is_flag=True, help="One line for each reading, without colours; also used if the output is no terminal."
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
 @click.option("--readings", type=click.IntRange(min=1), help="Stop after so many readings.")
 @config_option
@@ -173,40 +176,42 @@ def watch(
     SOURCE is what HAN_SOURCE takes: a port (/dev/ttyUSB0), socket://HOST:PORT, file:CAPTURE?pace=1, or sim: for a
     simulated meter. Without it the first of HAN_SOURCE is taken.
 
-    When the output is no terminal, or NO_COLOR is set, each reading is one plain line. Nothing is stored.
+    If the output is no terminal, or NO_COLOR is set, each reading is one plain line. Nothing is stored.
 
-    Exit code: 0 when a reading was shown or Ctrl-C ended it, 1 when there was none, 2 when it could not be done.
+    Exit code 0: a reading was shown, or Ctrl-C ended it. 1: there was no reading. 2: the source cannot be read.
     """
     settings = settings_or_exit(config)
     if source is None and not settings.sources:
         give_up("Give a source, for example: han-exporter watch /dev/ttyUSB0, or sim: for a simulated meter")
+    url = source or settings.sources[0]
     try:
         from exporter.sources.open import open_source
 
-        opened = open_source(source or settings.sources[0], zone=settings.zone)
-        interrupted, state = _watch(opened, settings, _Until(seconds, readings), plain)
+        watching = Watching(open_source(url, zone=settings.zone), settings, url)
+        interrupted = _watch(watching, _Until(seconds, readings), plain)
     except SourceError as error:
         give_up(f"Cannot watch: {error}")
-    if not state.readings and not interrupted:
-        say(f"No reading came: {state.condition(time.monotonic()).words}")
-    ctx.exit(EXIT_OK if state.readings or interrupted else EXIT_REJECTED)
+    if watching.link.counts.readings or interrupted:
+        ctx.exit(EXIT_OK)
+    say(f"No reading came: {watching.state.condition(time.monotonic()).message}")
+    ctx.exit(EXIT_REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
 class _Until:
-    """When to end without being told: after seconds, or after readings."""
+    """When to end: after so many seconds, or after so many readings. None: no limit."""
 
     seconds: float | None
     readings: int | None
 
 
-def _watch(source: Source, settings: Settings, until: _Until, plain: bool) -> tuple[bool, LiveState]:
-    """Watch until the end; give whether a signal made it, and the state then."""
-    watching = Watching(source, settings)
+def _watch(watching: Watching, until: _Until, plain: bool) -> bool:
+    """Watch until the end; return whether a signal ended it."""
+    settings = watching.settings
     view = View(settings.zone, lambda meter_id: limits_of(settings, meter_id))
     console = None if plain else _terminal()
     with _signals() as interrupted:
-        reader = _Reader(source, recall=console is not None)
+        reader = _Reader(watching.source, recall=console is not None)
         try:
             show = _Plain(watching, view) if console is None else _Screen(watching, view, console)
             with show:
@@ -214,16 +219,16 @@ def _watch(source: Source, settings: Settings, until: _Until, plain: bool) -> tu
         finally:
             reader.end()
         reader.raise_error()
-    return interrupted.is_set(), watching.state
+    return interrupted.is_set()
 
 
 def _loop(watching: Watching, reader: _Reader, show: _Show, until: _Until, interrupted: threading.Event) -> None:
-    """Take what comes and show it, until the source ends, `until`, or a signal."""
-    state, now = watching.state, time.monotonic()
+    """Take items and show them, until the source ends, `until`, or a signal."""
+    counts, now = watching.link.counts, time.monotonic()
     ends = float("inf") if until.seconds is None else now + until.seconds
     most = float("inf") if until.readings is None else until.readings
-    shown, due = now, now + _QUICKEST  # what the source says at once is shown at once
-    while not interrupted.is_set() and now < ends and state.readings < most:
+    shown, due = now, now + _QUICKEST  # so that an event of the start is shown at once
+    while not interrupted.is_set() and now < ends and counts.readings < most:
         if now >= due:
             show.tick(now)
             shown, due = now, now + _REFRESH
@@ -232,8 +237,8 @@ def _loop(watching: Watching, reader: _Reader, show: _Show, until: _Until, inter
         except queue.Empty:
             now = time.monotonic()
             continue
-        before = state.readings
-        for each, _ in zip(watching.take(item), _counted(before, most), strict=False):
+        before = counts.readings
+        for each, _ in zip(watching.take(item), _up_to(before, most), strict=False):
             show.took(each)
             due = min(due, shown + _QUICKEST)
         if item is None:
@@ -241,21 +246,21 @@ def _loop(watching: Watching, reader: _Reader, show: _Show, until: _Until, inter
         now = time.monotonic()
 
 
-def _counted(start: int, most: float) -> Iterator[int]:
+def _up_to(start: int, most: float) -> Iterator[int]:
     while start < most:
         yield start
         start += 1
 
 
 class _Show(Protocol):
-    """Where a state is shown."""
+    """Shows a state."""
 
     def took(self, placed: Placed) -> None:
-        """A reading came."""
+        """Show a reading."""
         ...
 
     def tick(self, now: float) -> None:
-        """Time to show the state."""
+        """Show the state."""
         ...
 
     def __enter__(self) -> object: ...
@@ -264,11 +269,11 @@ class _Show(Protocol):
 
 
 class _Plain:
-    """Readings as lines on standard output, the state of the source on standard error when it changes."""
+    """Prints each reading on standard output, and each change of the source on standard error."""
 
     def __init__(self, watching: Watching, view: View) -> None:
         self._watching, self._view = watching, view
-        self._told = ""
+        self._shown = ""  # kind of the last condition
         self._was_wrong = False
 
     def took(self, placed: Placed) -> None:
@@ -276,34 +281,35 @@ class _Plain:
 
     def tick(self, now: float) -> None:
         condition = self._watching.state.condition(now)
-        if condition.kind == self._told or not self._watching.source.live:
+        if condition.kind == self._shown or not self._watching.source.live:
             return
-        self._told = condition.kind
+        self._shown = condition.kind
         if condition.level is not Level.WELL or self._was_wrong:
-            say(f"{self._watching.source.name}: {condition.words}")
-        self._was_wrong = condition.level is Level.WRONG
+            say(condition.message)
+        if condition.level is not Level.WAITING:
+            self._was_wrong = condition.level is Level.WRONG
 
     def __enter__(self) -> _Plain:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing was changed, so nothing is to be restored."""
+        """Nothing was changed, so there is nothing to restore."""
 
 
 class _Screen:
-    """The state on the terminal's other screen; what was there comes back at the end, with the last state below."""
+    """Shows the state on the other screen of the terminal. At the end the first one comes back, with the last state."""
 
     def __init__(self, watching: Watching, view: View, console: Console) -> None:
         from rich.live import Live
 
         self._watching, self._view, self._console = watching, view, console
-        # A file that is read at once has nothing to wait for: it is shown where the cursor is, and stays.
+        # A file that is read at full speed is shown once, where the cursor is.
         self._other_screen = watching.source.live
         self._live = Live(console=console, screen=self._other_screen, auto_refresh=False, redirect_stderr=False)
         self._handler = _Noted(watching.state)
 
     def took(self, placed: Placed) -> None:
-        """The next tick shows it."""
+        """Do nothing: the next tick shows it."""
 
     def tick(self, now: float) -> None:
         self._live.update(self._rendered(now), refresh=True)
@@ -327,7 +333,7 @@ class _Screen:
 
 
 class _Noted(logging.Handler):
-    """Warnings become a line of the view: on the terminal they would tear it."""
+    """Makes warnings a line of the view. Printed on the terminal, they would disturb it."""
 
     def __init__(self, state: LiveState) -> None:
         super().__init__(logging.WARNING)
@@ -338,7 +344,7 @@ class _Noted(logging.Handler):
 
 
 def _terminal() -> Console | None:
-    """The terminal, or None where plain lines are wanted: no terminal, a dumb one, no colours, no block characters."""
+    """The terminal. None for plain lines: no terminal, or one without colours or block characters."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
         return None
     if not (sys.stdout.encoding or "").lower().startswith("utf"):
@@ -358,7 +364,7 @@ def limits_of(settings: Settings, meter_id: str) -> ShownLimits:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that whatever ends the view, the terminal is put right."""
+    """An event that SIGINT and SIGTERM set. So the view always ends in the same way, and restores the terminal."""
     interrupted = threading.Event()
     before = {number: signal.signal(number, lambda *_: interrupted.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,4 +1,4 @@
-"""What `watch` knows of a source and its meters. Pure: it is given everything that happens, and has no clock.
+"""What `watch` knows of the meters of a source. Pure: it is given every reading, and reads no clock.
 
 There are two kinds of time here. `time` is that of the readings, in milliseconds since 1970 in UTC. `at` and `now` are
 seconds of the caller's monotonic clock: they say how long ago something was received, also when a capture is played.
@@ -7,48 +7,23 @@ seconds of the caller's monotonic clock: they say how long ago something was rec
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from exporter.counted import counted
-from exporter.derive.running_hour import HourSoFar
 from exporter.model.calendar import HOUR_MS
 from exporter.model.obis import describe
 from exporter.model.reading import Measurement, Placed
-from exporter.pipeline.decoder import Outcome, Undecoded
-from exporter.protocol.framing import Kind, Rejected
-from exporter.sources.contract import Happened, SourceEvent
+from exporter.pipeline import HourSoFar
+from exporter.pipeline.link import NO_BYTES, Condition, Link
 
-__all__ = ["HISTORY_MS", "PHASES", "Condition", "Level", "LiveState", "MeterState", "PhaseValues"]
+__all__ = ["HISTORY_MS", "PHASES", "LiveState", "MeterState", "PhaseValues"]
 
 PHASES: Final = ("L1", "L2", "L3")
 HISTORY_MS: Final = 10 * 60_000
-_AWAITED: Final = "waiting for the first list: Kamstrup meters send one every 10 s, Aidon and Kaifa meters every 2 s"
-_UNREADABLE_AFTER: Final = 15.0
-"""After so many seconds of bytes without a frame something is wrong: every meter sends a list within 10 s."""
-_OVERDUE: Final = 30.0
 _IMPORT: Final = ("active_power", "", "import")
 _EXPORT: Final = ("active_power", "", "export")
 _METERS: Final = 8
 """How many meters are kept, so that memory stays bounded if every list has another id."""
-
-
-class Level(Enum):
-    """How good a condition is."""
-
-    WELL = "well"
-    WAITING = "waiting"
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """How the source is. `kind` stays the same while only the numbers in the message (`words`) change."""
-
-    level: Level
-    kind: str
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,70 +134,17 @@ class MeterState:
 
 @dataclass(slots=True)
 class LiveState:
-    """Everything that is known of one source. `source` is its name, `began` the time when it was opened (monotonic)."""
+    """What the view shows: the source, its meters, and a note that stays below them."""
 
-    source: str
-    began: float = 0.0
-    octets: int = 0
-    frames: int = 0
-    unread: int = 0
-    rejects: int = 0
-    readings: int = 0
-    left_out: int = 0
-    last_reject: str = ""
+    link: Link
     note: str = ""
-    ended: bool = False
     meters: OrderedDict[str, MeterState] = field(default_factory=OrderedDict)
     _recalled: bool = False
-    _first_octet_at: float = 0.0
-    _last_octet_at: float = 0.0
-    _last_frame_at: float = 0.0
-    _octets_since_frame: int = 0
-    _unread_words: str = ""
-    _trouble: SourceEvent | None = None
-    _search: str = ""
-    _found: str = ""
-
-    def hear(self, octets: int, at: float) -> None:
-        """Count received bytes."""
-        if not octets:
-            return
-        if not self.octets:
-            self._first_octet_at = at
-        self.octets += octets
-        self._octets_since_frame += octets
-        self._last_octet_at = at
-        self._trouble = None
-
-    def count(self, outcome: Outcome, at: float) -> None:
-        """Count a frame or a reject."""
-        if isinstance(outcome, Rejected):
-            joined = outcome.offset == 0 and outcome.kind is Kind.NOISE  # listening started in the middle of a frame
-            if outcome.kind is not Kind.FILL and not joined:
-                self.rejects += 1
-                self.last_reject = outcome.reason
-            return
-        self.frames += 1
-        self._last_frame_at = at
-        self._octets_since_frame = 0
-        self._search = ""
-        if isinstance(outcome, Undecoded):
-            self.unread += 1
-            self._unread_words = outcome.reason
-
-    def happen(self, event: SourceEvent) -> None:
-        """Take an event that the source reported."""
-        if event.what is Happened.NO_FRAMES:
-            self._search = event.message
-        elif event.what is Happened.FOUND:
-            self._found = event.message
-        else:
-            self._trouble = None if event.what is Happened.OPENED else event
 
     def take(self, placed: Placed, at: float, recalled: bool = False) -> MeterState:
         """Add the next reading; return its meter, which is now the newest.
 
-        `recalled` readings were sent before `watch` was listening: they are shown but not counted.
+        `recalled` readings were sent before `watch` was listening.
         """
         meter = self.meters.pop(placed.meter_id, None) or self._new_meter(placed)
         meter.named = meter.named or placed.reading.meter.id is not None
@@ -231,7 +153,6 @@ class LiveState:
         while len(self.meters) > _METERS:
             self.meters.popitem(last=False)
         self._recalled = self._recalled or recalled
-        self.readings += not recalled
         return meter
 
     def _new_meter(self, placed: Placed) -> MeterState:
@@ -251,44 +172,7 @@ class LiveState:
 
     def condition(self, now: float) -> Condition:
         """How the source is at this moment."""
-        if self._trouble is not None:
-            return Condition(Level.WRONG, self._trouble.what.value, self._trouble.message)
-        if self.ended and self.readings:
-            return Condition(Level.WELL, "ended", f"{self.source}: read to its end")
-        if self.ended and not self.frames:
-            why = f" (the last reject: {self.last_reject})" if self.rejects else ""
-            return Condition(Level.WRONG, "ended", f"{self.source}: it contains no valid frame{why}")
-        if not self.octets:
-            shown = "these values were sent earlier; waiting for the next list" if self._recalled else _AWAITED
-            return Condition(Level.WAITING, "no octets", shown)
-        if self._search:
-            return Condition(Level.WRONG, self._search, self._search)
-        if not self.frames:
-            return self._without_frame(now)
-        if self.unread == self.frames:
-            return Condition(
-                Level.WRONG, "unread", f"frames are received, but they cannot be decoded: {self._unread_words}"
-            )
-        return self._going_on(now)
-
-    def _without_frame(self, now: float) -> Condition:
-        if now - self._first_octet_at <= _UNREADABLE_AFTER:
-            return Condition(Level.WAITING, "no frame", f"bytes are received; {_AWAITED}")
-        return Condition(
-            Level.WRONG,
-            "never a frame",
-            f"{counted(self.octets, 'byte')}, but no valid frame: wrong parity or speed? If they are not found "
-            "automatically, stop this and run `han-exporter probe` (only one program can read a port)",
-        )
-
-    def _going_on(self, now: float) -> Condition:
-        silent, age = now - self._last_octet_at, now - self._last_frame_at
-        if silent > _OVERDUE:
-            return Condition(Level.WRONG, "silent", f"nothing was received for {silent:.0f} s")
-        if age > _OVERDUE and self._octets_since_frame:
-            why = self.last_reject or "all are incomplete"
-            message = f"bytes are received, but no valid frame for {age:.0f} s ({why})"
-            return Condition(Level.WRONG, "no more frames", message)
-        if self._found:
-            return Condition(Level.WELL, self._found, f"receiving; {self._found}")
-        return Condition(Level.WELL, "receiving", "receiving")
+        condition = self.link.condition(now)
+        if self._recalled and condition.kind == NO_BYTES:
+            return replace(condition, message="these values were sent earlier; waiting for the next list")
+        return condition

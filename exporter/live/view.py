@@ -14,10 +14,11 @@ from zoneinfo import ZoneInfo
 
 from exporter.counted import counted, grouped
 from exporter.live.digits import big_number
-from exporter.live.state import HISTORY_MS, Condition, Level, LiveState, MeterState, PhaseValues
+from exporter.live.state import HISTORY_MS, LiveState, MeterState, PhaseValues
 from exporter.model.calendar import HOUR_MS, from_ms
 from exporter.model.obis import describe
 from exporter.model.reading import Placed
+from exporter.pipeline.link import READING, Condition, Level, LinkState
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -91,17 +92,21 @@ class View:
     ) -> list[Text]:
         from rich.text import Text
 
-        message = Text(" ") + Text(condition.words, _STYLES[condition.level])
+        message = Text(" ") + Text(condition.message, _STYLES[condition.level])
         message.no_wrap = False
         if meter is None:
-            return [_ends(Text(f" {state.source}", "bold"), Text(), width), message]
+            return [_ends(Text(f" {state.link.name}", "bold"), Text(), width), message]
         maker_and_type = " ".join(filter(None, (meter.maker or "unknown maker", meter.type)))
         age = f"{_duration(now - meter.last_at)} ago"
         lines = [
             _ends(Text(f" {meter.id}", "bold"), Text(self._moment(meter.last_time)), width),
-            _ends(Text(f" {maker_and_type}, on {state.source}"), Text("" if state.ended else age), width),
+            _ends(
+                Text(f" {maker_and_type}, on {state.link.name}"),
+                Text("" if state.link.state is LinkState.ENDED else age),
+                width,
+            ),
         ]
-        return lines if condition.kind == "receiving" else [*lines, message]
+        return lines if condition.kind == READING else [*lines, message]
 
     def _power(self, meter: MeterState, tall: bool) -> list[Text]:
         from rich.text import Text
@@ -177,17 +182,18 @@ class View:
         if others:
             others_shown = ", ".join(f"{other.id} {_other(other, now)}" for other in others)
             lines.append(Text(f" Other meters: {others_shown}"))
-        parts = [counted(state.frames, "frame"), counted(state.rejects, "reject")]
-        if state.left_out:
-            parts.append(f"{counted(state.left_out, 'list')} without a meter id ignored")
+        counts = state.link.counts
+        parts = [counted(counts.messages, "frame"), counted(counts.rejected, "reject")]
+        if counts.left_out:
+            parts.append(f"{counted(counts.left_out, 'list')} without a meter id ignored")
         if meter is not None and meter.clock_offset is not None:
             parts.append(f"meter clock {_offset(meter.clock_offset)}")
         lines.append(Text(f" {', '.join(parts)}", "dim"))
         if state.note:
             lines.append(Text(f" {state.note}"))
             lines[-1].no_wrap = False
-        elif state.rejects:
-            lines.append(Text(f" last reject: {state.last_reject}", "dim"))
+        elif counts.rejected:
+            lines.append(Text(f" last reject: {state.link.last_reject}", "dim"))
         return lines
 
     def plain_line(self, placed: Placed) -> str:

@@ -238,6 +238,10 @@ class Pipeline:
         self._rows = without(self._rows, meter_id)
         self._unkept = {key: text for key, text in self._unkept.items() if meter_of(key, text) != meter_id}
 
+    def count_in(self, link: Link | None) -> None:
+        """Count what comes from now on in this link, or in none."""
+        self._link = link
+
     @property
     def clock_trusted(self) -> bool:
         """False while lists take another time than this computer's, or would if any meter sent one."""

@@ -6,14 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from exporter.pipeline.link import Link, LinkState
+from exporter.pipeline.link import Level, Link, LinkState
 
 _LOST_AGAIN_S: Final = 300.0
 """A port that comes and goes is marked so often at most."""
 _LINES_AGAIN_S: Final = 3600.0
-_DOWN: Final = frozenset(
-    {LinkState.MISSING, LinkState.SILENT, LinkState.NO_FRAMES, LinkState.UNREADABLE, LinkState.FAILED}
-)
 
 
 class Mark(NamedTuple):
@@ -35,16 +32,16 @@ class SourceMarks:
 
     def new(self) -> Iterator[Mark]:
         """What is new since this was last asked; ask every second."""
-        yield from (Mark("meter_changed", words) for words in self._link.exchanges())
-        yield from (Mark("line_found", words) for words in self._link.findings())
+        yield from (Mark("meter_changed", words) for words in self._link.take_exchanges())
+        yield from (Mark("line_found", words) for words in self._link.take_findings())
         now, state, readings = self._monotonic(), self._link.state, self._link.counts.readings
         if state is LinkState.OK or readings > self._readings:  # it may have been well between two looks
             if self._well is False:
                 yield Mark("reconnect", f"{self._link.name} is back after {_duration(now - self._lost_at)}")
             self._well, self._readings = True, readings
-        if state in _DOWN and self._well and now - self._lost_at >= _LOST_AGAIN_S:
+        if state.level is Level.WRONG and self._well and now - self._lost_at >= _LOST_AGAIN_S:
             self._well, self._lost_at = False, now
-            yield Mark("reconnect", f"{self._link.name} is lost: {self._link.words}")
+            yield Mark("reconnect", f"{self._link.name} is lost: {self._link.message}")
 
 
 class LineMarks:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from exporter.pipeline.link import Link
+from exporter.pipeline.link import Link, LinkState
 from exporter.protocol.framing import Kind
 
 __all__ = ["BACKLOG_LIMIT_S", "NO_FRAME_LIMIT_S", "ReadingAges", "exporter_fields", "faults", "resident_size"]
@@ -20,8 +20,8 @@ _AGE_TOLD_S: Final = 24 * 3600.0
 """A meter that was not heard for so long is no more."""
 _AHEAD_S: Final = 60.0
 """A clock that is set back by less is being kept right."""
-_NEVER_WELL: Final = frozenset({"failed", "unreadable"})
-"""States, as `snapshot` names them, that do not pass by themselves: no need to wait for NO_FRAME_LIMIT_S."""
+_LASTING: Final = frozenset(state.label for state in LinkState if not state.can_pass)
+"""States that are a fault at once, without waiting for NO_FRAME_LIMIT_S."""
 
 
 class ReadingAges:
@@ -64,10 +64,10 @@ def exporter_fields(
     """Fields of the `exporter` point: sums over the sources, then what outbox and writer add."""
     fields: Counter[str] = Counter()
     for link in links:
-        fields["frames"] += link.counts.frames
-        fields["octets"] += link.counts.octets
+        fields["frames"] += link.counts.messages
+        fields["octets"] += link.counts.bytes
         fields["readings"] += link.counts.readings
-        fields["rejects_unread"] += link.counts.unread
+        fields["rejects_unread"] += link.counts.undecoded
         fields["reconnects"] += link.counts.reconnects
         fields["readings_without_time"] += link.counts.without_time
         fields["readings_left_out"] += link.counts.left_out
@@ -95,7 +95,7 @@ def faults(status: Mapping[str, Any]) -> list[str]:
     """What is not well in a status as the service gives it out, in words; empty when all is."""
     found = []
     for link in status["sources"]:
-        if link["state"] in _NEVER_WELL:
+        if link["state"] in _LASTING:
             found.append(link["words"])
         elif link["state"] != "ended" and link["frame_age_s"] > NO_FRAME_LIMIT_S:
             found.append(f"no frame from {link['name']} for {link['frame_age_s']:.0f} s: {link['words']}")

@@ -69,10 +69,7 @@ class SourceWorker:
             for chunk in self.source.chunks(stop, self._report):
                 self.take(chunk)
             if not stop.is_set():
-                counts = self.link.counts
-                if counts.octets and not counts.frames:
-                    log.warning("%s has ended: no frame in %d bytes; is it a capture?", self.source.name, counts.octets)
-                self.link.ended(f"{self.source.name} has ended")
+                self.link.ended()
         except SourceError as error:
             self.failed = str(error)
             self.link.failed(str(error))

@@ -175,7 +175,7 @@ class Year:
         outbox = ("outbox_depth", "outbox_age", "outbox_bytes", "lines_dropped", "lines_rejected", "clock_untrusted")
         writer = ("points_written", "write_retries", "write_latency")
         link = Link("kamstrup", "sim:kamstrup")
-        link.counts.frames = 1
+        link.counts.messages = 1
         self._fields = exporter_fields([link], dict.fromkeys(outbox, 0.0), dict.fromkeys(writer, 0.0))
 
     def lines(self) -> Iterator[list[str]]:

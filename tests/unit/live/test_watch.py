@@ -15,18 +15,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from exporter.cli.watch import Watching, _Came, limits_of
+from exporter.cli.watch import Received, Watching, limits_of
 from exporter.config import MeterSettings, Settings
 from exporter.derive.running_hour import HourSoFar
 from exporter.live.digits import big_number
-from exporter.live.state import Level, LiveState
+from exporter.live.state import LiveState
 from exporter.live.view import ShownLimits, View, load_style, plain_line, sparkline
 from exporter.model.calendar import HOUR_MS, to_ms
 from exporter.model.obis import ObisCode, describe
 from exporter.model.reading import Measurement, Meter, Placed, Reading
-from exporter.pipeline.decoder import Undecoded
+from exporter.pipeline.link import Level, Link
 from exporter.protocol.framing import Kind, Rejected
-from exporter.protocol.hdlc import Frame
 from exporter.simulator.meter import SimulatedMeter
 from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
 
@@ -34,7 +33,6 @@ OSLO = ZoneInfo("Europe/Oslo")
 HOUR = to_ms(datetime(2026, 11, 22, 16, tzinfo=UTC))  # 17:00 in Oslo
 KAMSTRUP = Meter("5706", "Kamstrup", "6841121BN243101040")
 FORTY = ShownLimits(40, 207, 253)
-FRAME = Frame(0, 100, b"", b"", b"", 0x13, False)
 
 P, EXPORT, Q = "1-1:1.7.0", "1-1:2.7.0", "1-1:3.7.0"
 I1, I2, I3 = "1-1:31.7.0", "1-1:51.7.0", "1-1:71.7.0"
@@ -60,11 +58,26 @@ def placed(
     return Placed(reading, meter.id or fallback, time, register_time or time, clock_offset=offset)
 
 
-def heard(state: LiveState, *readings: Placed, at: float = 100.0) -> LiveState:
+class Time:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def live(name: str = "ttyUSB0") -> LiveState:
+    return LiveState(Link(name, name, Time(), quiet=True))
+
+
+def received(state: LiveState, *readings: Placed, at: float = 100.0) -> LiveState:
+    """The state after frames with these readings."""
     for reading in readings:
-        state.hear(228, at)
-        state.count(Undecoded(FRAME, ""), at)
-        state.unread -= 1  # it was read
+        state.link.hear(228)
+        state.link.decoded()
+        state.link.read(reading.meter_id)
         state.take(reading, at)
     return state
 
@@ -78,77 +91,32 @@ def screen(
     return out.getvalue().splitlines()
 
 
-def text(state: LiveState, **how: int) -> str:
+def text(state: LiveState, **how: float) -> str:
     return "\n".join(screen(state, **how))  # type: ignore[arg-type]
 
 
 # --- the condition of the source
 
 
-def test_before_the_first_byte_it_says_what_it_is_waiting_for() -> None:
-    condition = LiveState("ttyUSB0").condition(3.0)
-    assert condition.level is Level.WAITING
-    assert "10 s" in condition.words
-    assert any("10 s" in line for line in screen(LiveState("ttyUSB0")))
+def test_before_the_first_byte_it_shows_what_it_is_waiting_for() -> None:
+    assert live().condition(3.0).level is Level.WAITING
+    assert any("10 s" in line for line in screen(live()))
 
 
-def test_bytes_without_a_frame_are_wrong_only_after_a_while() -> None:
-    state = LiveState("ttyUSB0")
-    state.hear(100, 50.0)
-    assert state.condition(64.0).level is Level.WAITING
-    condition = state.condition(66.0)
-    assert condition.level is Level.WRONG
-    assert "han-exporter probe" in condition.words
-
-
-def test_frames_that_cannot_be_decoded_are_reported_with_the_reason() -> None:
-    state = LiveState("ttyUSB0")
-    state.hear(100, 50.0)
-    state.count(Undecoded(FRAME, "it is encrypted"), 50.0)
-    assert state.condition(50.0).words.endswith("it is encrypted")
-
-
-def test_a_message_of_the_source_is_shown_until_bytes_are_received() -> None:
-    state = heard(LiveState("ttyUSB0"), placed(THREE))
-    state.happen(SourceEvent(Happened.LOST, "/dev/ttyUSB0 is gone: unplugged?"))
-    assert state.condition(101.0).words == "/dev/ttyUSB0 is gone: unplugged?"
+def test_a_message_of_the_source_is_shown_until_it_works_again() -> None:
+    state = received(live(), placed(THREE))
+    state.link.happened(SourceEvent(Happened.LOST, "/dev/ttyUSB0 is gone: unplugged?"))
     assert "unplugged?" in text(state)
-    state.hear(1, 102.0)
-    assert (state.condition(102.0).level, state.condition(102.0).kind) == (Level.WELL, "receiving")
+    state.link.happened(SourceEvent(Happened.OPENED, "open"))
+    state.link.decoded()
+    assert "unplugged?" not in text(state)
+    assert "reading" not in text(state), "a source that works needs no words"
 
 
-def test_silence_and_a_lack_of_valid_frames_are_noticed() -> None:
-    state = heard(LiveState("ttyUSB0"), placed(THREE), at=100.0)
-    assert state.condition(125.0).level is Level.WELL
-    silent = state.condition(131.0)
-    assert (silent.kind, silent.level) == ("silent", Level.WRONG)
-    assert "31 s" in silent.words
-    state.hear(500, 135.0)
-    state.count(Rejected(228, 228, Kind.FCS, "FCS 3A1B, calculated 7C22"), 135.0)
-    damaged = state.condition(135.0)
-    assert (damaged.kind, damaged.level) == ("no more frames", Level.WRONG)
-    assert "35 s" in damaged.words
-    assert "FCS 3A1B, calculated 7C22" in damaged.words
-
-
-def test_the_rest_of_a_frame_at_the_start_and_fill_are_not_rejects() -> None:
-    state = LiveState("x")
-    state.count(Rejected(0, 30, Kind.NOISE, "no frame"), 1.0)
-    state.count(Rejected(300, 3, Kind.FILL, "flags"), 1.0)
-    assert state.rejects == 0
-    state.count(Rejected(400, 30, Kind.NOISE, "no frame"), 1.0)
-    assert state.rejects == 1
-
-
-def test_a_file_without_a_frame_is_reported_at_its_end() -> None:
-    state = LiveState("x.hex")
-    state.hear(200, 1.0)
-    state.count(Rejected(0, 200, Kind.FCS, "FCS 3A1B, calculated 0000"), 1.0)
-    state.ended = True
-    condition = state.condition(1.0)
-    assert (condition.kind, condition.level) == ("ended", Level.WRONG)
-    assert "x.hex" in condition.words
-    assert "FCS 3A1B, calculated 0000" in condition.words
+def test_what_shows_only_with_time_is_shown() -> None:
+    state = received(live(), placed(THREE), at=100.0)
+    assert "nothing was received" not in text(state, now=125.0)
+    assert "31 s" in text(state, now=131.0)
 
 
 # --- meters
@@ -156,34 +124,34 @@ def test_a_file_without_a_frame_is_reported_at_its_end() -> None:
 
 def test_lists_without_a_meter_id_belong_to_the_meter_that_is_named_next() -> None:
     nameless = Meter(None, "Kaifa")
-    state = heard(LiveState("x"), placed({P: 600.0}, HOUR + 2000, meter=nameless))
+    state = received(live("x"), placed({P: 600.0}, HOUR + 2000, meter=nameless))
     assert list(state.meters) == ["unknown-x"]
-    heard(state, placed({P: 583.0, I1: 2.6}, HOUR + 4000, meter=Meter("6970", "Kaifa", "MA304")))
+    received(state, placed({P: 583.0, I1: 2.6}, HOUR + 4000, meter=Meter("6970", "Kaifa", "MA304")))
     assert list(state.meters) == ["6970"]
     assert state.newest is not None
     assert [power for _, power in state.newest.history] == [600.0, 583.0]
 
 
 def test_the_newest_meter_is_shown_and_the_others_are_listed() -> None:
-    state = heard(LiveState("x"), placed(THREE, meter=Meter("A")), placed({P: 5.0}, meter=Meter("B")))
+    state = received(live("x"), placed(THREE, meter=Meter("A")), placed({P: 5.0}, meter=Meter("B")))
     shown = text(state)
     assert shown.splitlines()[0].startswith(" B ")
     assert "A (4 126 W, 3 s ago)" in shown
-    heard(state, *(placed(THREE, meter=Meter(f"M{n}")) for n in range(100)))
+    received(state, *(placed(THREE, meter=Meter(f"M{n}")) for n in range(100)))
     assert len(state.meters) <= 8
 
 
 def test_a_fast_list_with_only_import_ends_the_export_of_the_list_before() -> None:
-    state = heard(LiveState("x"), placed({P: 0.0, EXPORT: 500.0}), placed({P: 300.0}, HOUR + 12_000))
+    state = received(live("x"), placed({P: 0.0, EXPORT: 500.0}), placed({P: 300.0}, HOUR + 12_000))
     assert state.newest is not None
     assert state.newest.net("active_power") == 300.0
 
 
 def test_only_phases_that_are_measured_are_shown() -> None:
-    one = heard(LiveState("x"), placed({P: 583.0, I1: 2.6, U1: 231.0}))
+    one = received(live("x"), placed({P: 583.0, I1: 2.6, U1: 231.0}))
     assert one.newest is not None
     assert [phase.phase for phase in one.newest.phases] == ["L1"]
-    it = heard(LiveState("x"), placed({P: 583.0, I1: 2.6, I3: 1.0, U1: 231.0, U2: 230.0, U3: 231.0}))
+    it = received(live("x"), placed({P: 583.0, I1: 2.6, I3: 1.0, U1: 231.0, U2: 230.0, U3: 231.0}))
     rows = [line for line in screen(it) if line.lstrip().startswith("L")]
     assert ["A" in row.split() for row in rows[:3]] == [True, False, True]
     assert "current not measured" in rows[1]
@@ -191,7 +159,7 @@ def test_only_phases_that_are_measured_are_shown() -> None:
 
 
 def test_no_power_at_all_is_reported_and_never_shown_as_0() -> None:
-    shown = text(heard(LiveState("x"), placed({U1: 230.0})))
+    shown = text(received(live("x"), placed({U1: 230.0})))
     assert "no active power" in shown
     assert "0 W" not in shown.replace("230 W", "")
 
@@ -235,8 +203,8 @@ def test_a_gap_is_not_filled_with_an_old_power_but_shown() -> None:
     hour = hour_of((0, 3600.0), (600, 3600.0), (610, 0.0))
     assert hour.energy == pytest.approx(60 + 10)
     assert hour.unheard == 540_000
-    state = LiveState("x")
-    heard(state, *(placed({P: 3600.0}, HOUR + s * 1000) for s in (0, 600, 610)))
+    state = live("x")
+    received(state, *(placed({P: 3600.0}, HOUR + s * 1000) for s in (0, 600, 610)))
     assert "0.070 kWh so far, 9 min missing" in text(state)
 
 
@@ -288,8 +256,9 @@ def test_whatever_the_order_of_times_the_hour_stays_within_bounds(
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 24), (40, 12), (120, 50), (20, 5)])
 def test_no_line_is_wider_than_the_terminal_and_24_lines_are_enough(width: int, height: int) -> None:
     times = range(HOUR, HOUR + 700_000, 10_000)
-    state = heard(LiveState("ttyUSB0"), *(placed(THREE, time, offset=-75.0) for time in times))
-    state.rejects, state.last_reject = 2, "FCS 3A1B, calculated 7C22 " * 4
+    state = received(live(), *(placed(THREE, time, offset=-75.0) for time in times))
+    for _ in range(2):
+        state.link.rejected(Rejected(400, 30, Kind.FCS, "FCS 3A1B, calculated 7C22 " * 4))
     lines = screen(state, max(width, 40), height)
     assert all(len(line) <= max(width, 40) for line in lines)
     assert len(lines) <= 24
@@ -297,7 +266,7 @@ def test_no_line_is_wider_than_the_terminal_and_24_lines_are_enough(width: int, 
 
 
 def test_the_screen_shows_what_a_user_wants_to_know() -> None:
-    state = heard(LiveState("ttyUSB0"), placed(THREE, offset=-75.0))
+    state = received(live(), placed(THREE, offset=-75.0))
     shown = text(state)
     for shown_text in (
         "5706",
@@ -317,7 +286,7 @@ def test_the_screen_shows_what_a_user_wants_to_know() -> None:
 
 
 def test_export_is_shown_as_export() -> None:
-    state = heard(LiveState("x"), placed({P: 0.0, EXPORT: 1234.0}), placed({P: 0.0, EXPORT: 1234.0}, HOUR + 20_000))
+    state = received(live("x"), placed({P: 0.0, EXPORT: 1234.0}), placed({P: 0.0, EXPORT: 1234.0}, HOUR + 20_000))
     shown = text(state)
     assert "W export" in shown
     assert all(row in shown for row in big_number("1 234"))
@@ -326,7 +295,7 @@ def test_export_is_shown_as_export() -> None:
 
 
 def test_a_fuse_that_is_not_set_is_shown_as_assumed() -> None:
-    state = heard(LiveState("x"), placed(THREE))
+    state = received(live("x"), placed(THREE))
     assert any(
         "assumed: set HAN_MAIN_FUSE_A" in line for line in screen(state, limits=replace(FORTY, fuse_is_set=False))
     )
@@ -340,7 +309,7 @@ def test_the_fuse_is_the_meter_s_own_else_the_setting_else_the_default() -> None
 
 
 def voltages_in_red(settings: Settings, meter_id: str) -> set[str]:
-    state = heard(LiveState("x"), placed({U1: 214.0, U2: 230.0, U3: 246.0}, meter=Meter(meter_id)))
+    state = received(live("x"), placed({U1: 214.0, U2: 230.0, U3: 246.0}, meter=Meter(meter_id)))
     shown = View(OSLO, lambda one: limits_of(settings, one)).render(state, 80, 24, 103.0)
     lines = [line for line in shown.renderables if isinstance(line, Text)]
     red = [line.plain[span.start : span.end] for line in lines for span in line.spans if "red" in str(span.style)]
@@ -358,15 +327,13 @@ def test_a_voltage_is_red_outside_the_limits_of_the_settings() -> None:
 def test_a_load_is_green_yellow_or_red_and_marked_above_the_fuse() -> None:
     assert [load_style(percent) for percent in (79.9, 80, 89.9, 90, 130)] == ["green", "yellow", "yellow", "red", "red"]
     rows = [
-        line
-        for line in screen(heard(LiveState("x"), placed(THREE)), limits=replace(FORTY, main_fuse_a=9))
-        if "%" in line
+        line for line in screen(received(live("x"), placed(THREE)), limits=replace(FORTY, main_fuse_a=9)) if "%" in line
     ]
     assert ["!" in row for row in rows] == [True, False, True]
 
 
 def test_nothing_that_a_meter_sends_is_interpreted_as_markup() -> None:
-    state = heard(LiveState("x"), placed(THREE, meter=Meter("[red]x[/]", "K", "[bold]")))
+    state = received(live("x"), placed(THREE, meter=Meter("[red]x[/]", "K", "[bold]")))
     assert "[red]x[/]" in text(state)
 
 
@@ -377,7 +344,7 @@ def test_sparkline() -> None:
 
 
 def test_the_last_minutes_show_a_gap_where_nothing_was_received() -> None:
-    state = heard(LiveState("x"), *(placed({P: 100.0}, HOUR + s * 1000) for s in (0, 10, 100, 110)))
+    state = received(live("x"), *(placed({P: 100.0}, HOUR + s * 1000) for s in (0, 10, 100, 110)))
     bars = screen(state, height=12)[-2]
     assert bars.strip() == "███       ██"  # one slot is filled, because lists do not arrive exactly on time
 
@@ -425,27 +392,32 @@ def frames(kind: str, seconds: int, **how: str) -> Iterable[Chunk]:
 
 def test_bytes_become_readings_without_waiting_for_a_meter_id() -> None:
     watching = Watching(FakeSource(), Settings())
-    names = [p.meter_id for chunk in frames("aidon", 12) for p in watching.take(_Came(chunk, 1.0))]
+    names = [p.meter_id for chunk in frames("aidon", 12) for p in watching.take(Received(chunk, 1.0))]
     assert names[0] == "unknown-fake"
     assert names[-1] == "SIMULATED-AIDON-1"
     assert list(watching.state.meters) == ["SIMULATED-AIDON-1"]
-    assert (watching.state.frames, watching.state.rejects) == (len(names), 0)
+    assert (watching.link.counts.messages, watching.link.counts.rejected) == (len(names), 0)
 
 
 def test_earlier_lists_are_shown_and_not_counted() -> None:
     watching = Watching(FakeSource(), Settings())
     for chunk in frames("kamstrup", 60):
-        watching.take(_Came(chunk, 1.0, recalled=True))
-    state = watching.state
-    assert (state.frames, state.readings, state.octets) == (0, 0, 0)
+        watching.take(Received(chunk, 1.0, recalled=True))
+    state, counts = watching.state, watching.link.counts
+    assert (counts.messages, counts.readings, counts.bytes) == (0, 0, 0)
     assert state.newest is not None
-    assert state.condition(1.0).level is Level.WAITING
+    waiting = state.condition(1.0)
+    assert waiting.level is Level.WAITING
+    assert waiting != watching.link.condition(1.0), "it says that the values are old"
+    (following,) = list(frames("kamstrup", 75))[6:7]
+    watching.take(Received(following, 2.0))
+    assert (counts.messages, counts.readings, counts.bytes) == (1, 1, len(following.data))
 
 
 def test_half_a_frame_before_the_port_was_lost_is_a_reject() -> None:
     watching = Watching(FakeSource(), Settings())
     one, two = list(frames("kamstrup", 20))[:2]
-    watching.take(_Came(Chunk(one.data[:100], one.received), 1.0))
+    watching.take(Received(Chunk(one.data[:100], one.received), 1.0))
     watching.take(SourceEvent(Happened.LOST, "gone"))
-    assert watching.state.rejects == 1
-    assert len(watching.take(_Came(two, 2.0))) == 1
+    assert watching.link.counts.rejected == 1
+    assert len(watching.take(Received(two, 2.0))) == 1

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def run(config: Path | None, **overrides: Any) -> None:
     """Read the meter and write to InfluxDB, until SIGTERM or Ctrl-C.
 
-    Every option can also be given as an environment variable (--influx-url is HAN_INFLUX_URL) or in han.toml
-    (influx_url). A token is given by HAN_INFLUX_TOKEN, or in a file.
+    Every option is also an environment variable (HAN_INFLUX_URL for --influx-url) and a key of han.toml (influx_url).
+    A token is given by HAN_INFLUX_TOKEN or in a file.
 
-    --source sim:kamstrup is a simulated meter. Try your alerts with sim:kamstrup?overload=L2: that phase takes 70 A
-    for the first five minutes.
+    --source sim:kamstrup is a simulated meter. Test your alerts with sim:kamstrup?overload=L2: that phase has 70 A for
+    the first five minutes.
     """
     settings = settings_or_exit(config, **overrides)
     start_logging(settings)
@@ -51,26 +51,26 @@ def _run(settings: Settings) -> int:
 
 
 class _LocalTime(logging.Formatter):
-    """Times in HAN_TIMEZONE: the machine's own zone is never used. A message is one line, whatever a file is called."""
+    """Formats with times in HAN_TIMEZONE, never in the zone of the machine. Each message is one line."""
 
     def __init__(self, zone: ZoneInfo) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
         self._zone = zone
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line, with what could break or rewrite it escaped."""
+        """The line. Characters that could break or rewrite it are escaped."""
         if not record.message.isprintable():
             record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.message)
         return super().formatMessage(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
-        """ISO 8601 with the offset."""
+        """The time as ISO 8601 with its offset."""
         del datefmt
         return datetime.fromtimestamp(record.created, self._zone).isoformat(timespec="seconds")
 
 
 def start_logging(settings: Settings) -> None:
-    """Log to standard error, at HAN_LOG_LEVEL."""
+    """Log to standard error, from HAN_LOG_LEVEL on."""
     handler = logging.StreamHandler()
     handler.setFormatter(_LocalTime(settings.zone))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])

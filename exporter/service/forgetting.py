@@ -1,4 +1,4 @@
-"""Removing everything of a meter from the outbox, and from the memory of a running service (`forget`)."""
+"""Removes everything about a meter from the outbox, and from the memory of a running service (`forget`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Memory(Protocol):
     """Something that remembers meters, and appends to the outbox."""
 
     def forgetting(self, meter_id: str) -> AbstractContextManager[None]:
-        """Forget the meter, and append nothing until the context is over."""
+        """Forget the meter, and append nothing before the context ends."""
         ...
 
 
@@ -46,11 +46,11 @@ class Forgotten:
 
 
 def forget(outbox: Outbox, meter_id: str, memories: Sequence[Memory] = (), sender: Sender | None = None) -> Forgotten:
-    """Remove everything of a meter, from memory, too. Raises OutboxError; then it can be called again.
+    """Remove everything about a meter, also from memory. Raises OutboxError; then it can be called again.
 
-    The lines are first: the state shows that there is something to forget, until the end. Then memory and state are
-    removed together, so that neither is made again from the other. Last are the lines that a batch which was being
-    sent has stored again.
+    The lines are removed first: as long as there is state, it is seen that this is not finished. Then memory and state
+    are removed together, so that neither is made again from the other. Last are lines that were put back into the
+    outbox because they were in a batch that was being sent.
     """
     doomed, mark = point.is_of(meter_id), point.meter_tag(meter_id)
     lines, rejected = outbox.remove_lines(doomed, mark)
@@ -65,7 +65,7 @@ def forget(outbox: Outbox, meter_id: str, memories: Sequence[Memory] = (), sende
         more, more_rejected = outbox.remove_lines(doomed, mark)
         rejected += more_rejected
     log.info(
-        "The meter %s is forgotten: %s and %s of the state are removed.",
+        "the meter %s is forgotten: %s and %s of the state were removed",
         meter_id,
         counted(lines, "line"),
         counted(len(keys), "entry", "entries"),

@@ -21,5 +21,5 @@ def exporter_line(instance: str, fields: Mapping[str, int | float], ms: int) -> 
 
 
 def event_line(instance: str, kind: str, text: str, ms: int) -> str:
-    """Something an owner may want to see as a mark on a graph."""
+    """Something that an owner may want to know; dashboards mark it on graphs."""
     return f"event,{tag('instance', instance)},{tag('kind', kind)} text={text_field(text)} {ms}"

@@ -1,7 +1,7 @@
 """What `run` is: sources -> readings -> outbox -> InfluxDB.
 
-Owns the threads and the order of stopping: one thread a source (read, decode, append), one for the writer, and the main
-thread, which waits for a signal and writes the exporter's own metrics.
+There is one thread for each source (read, decode, append to the outbox), one for the writer, and the main thread, which
+waits for a signal and writes the exporter's own metrics. This module starts them, and stops them in the right order.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter import __version__
+from exporter.counted import counted
 from exporter.derive import points
 from exporter.derive.derivations import backlog_threshold_lines, last_heard, limit_lines
 from exporter.limiter import OnceAMinute
@@ -33,7 +34,7 @@ from exporter.outbox.memory_queue import MemoryQueue, OrderedOutbox
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.pipeline.link import Link
 from exporter.service import own_points
-from exporter.service.events import LineMarks, SourceMarks
+from exporter.service.events import EventsOfLines, EventsOfSource
 from exporter.service.forgetting import forget
 from exporter.service.metrics import ReadingAges, exporter_fields
 from exporter.service.piggyback import Piggyback
@@ -57,7 +58,7 @@ _STOP_WRITER_S: Final = 3.2
 
 
 def name_apart(sources: Sequence[Source]) -> None:
-    """Give the second source of a name `name-2`, and so on: what is kept of one must not be taken for the other's."""
+    """Rename the second source of a name `name-2`, and so on: state is kept by the name of the source."""
     seen: Counter[str] = Counter()
     for source in sources:
         seen[source.name] += 1
@@ -66,7 +67,7 @@ def name_apart(sources: Sequence[Source]) -> None:
 
 
 class Service:
-    """Everything that `run` owns. Raises OutboxError or ValueError when it cannot begin."""
+    """Everything that `run` owns. Raises OutboxError or ValueError if it cannot start."""
 
     def __init__(self, settings: Settings, sources: Sequence[Source]) -> None:
         self._settings = settings
@@ -76,7 +77,7 @@ class Service:
         self._stop_writer = threading.Event()
         self._server: StatusServer | None = None
         self._listen_again = 0.0
-        self._limits_told = 0
+        self._limits_written = 0
         self._started = datetime.now(UTC)
         self._memory = MemoryQueue() if settings.influx_url is not None else None
         self._outbox: Outbox = (
@@ -93,22 +94,22 @@ class Service:
             for source, url in zip(sources, settings.sources, strict=True)
         ]
         self._writer = self._make_writer(settings)
-        self._ages = ReadingAges(self._heard_before())
-        self._source_marks = [SourceMarks(worker.link) for worker in self.workers]
-        self._outbox_words = OnceAMinute()
+        self._ages = ReadingAges(self._last_readings())
+        self._source_events = [EventsOfSource(worker.link) for worker in self.workers]
+        self._outbox_limiter = OnceAMinute()
         self._last_status = self._first_status()
-        self._line_marks = LineMarks(self._last_status.dropped_lines)
+        self._line_events = EventsOfLines(self._last_status.dropped_lines)
 
-    def _heard_before(self) -> dict[str, int]:
-        """When each meter was heard that was the last on its source, ms. Of a simulated one nothing is missed."""
+    def _last_readings(self) -> dict[str, int]:
+        """When each meter that was the last one on its source sent its last reading, ms; no simulated meters."""
         last = {*self._outbox.states("last_id:").values(), *(str(worker.link.meter) for worker in self.workers)}
-        heard = last_heard(self._outbox.states("running:"))
-        return {one: at for one, at in heard.items() if one in last and not one.startswith(points.SIMULATED)}
+        times = last_heard(self._outbox.states("running:"))
+        return {meter: at for meter, at in times.items() if meter in last and not meter.startswith(points.SIMULATED)}
 
     def _make_writer(self, settings: Settings) -> Writer | None:
         if settings.influx_url is None:
             log.warning(
-                "no InfluxDB is configured (HAN_INFLUX_URL): everything is kept in %s and sent once there is one",
+                "no InfluxDB is configured (HAN_INFLUX_URL): everything is kept in %s and sent when there is one",
                 settings.outbox_path,
             )
             return None
@@ -123,12 +124,12 @@ class Service:
         return Writer(self._outbox, client, memory=self._memory)
 
     def _send(self, writer: Writer) -> None:
-        """The writer's thread: what breaks it is said, and it goes on."""
+        """Run the writer, in its thread. After an unexpected error it is logged and started again."""
         while True:
             try:
                 writer.run(self._stop_writer)
-            except Exception:  # a bug must not end the sending, while the outbox fills unseen
-                log.exception("sending to InfluxDB broke; please report this")
+            except Exception:  # a bug must not stop the writer: nobody would notice that the outbox fills up
+                log.exception("sending to InfluxDB failed; please report this")
                 self._stop_writer.wait(_SEND_AGAIN_S)
             if self._stop_writer.is_set():
                 return
@@ -156,7 +157,7 @@ class Service:
         return 2 if self.workers and all(worker.failed for worker in self.workers) else 0
 
     def _listen(self) -> None:
-        """Let `check` ask; without it, what is read is read all the same, and it is tried again every minute."""
+        """Open the status socket. `run` works without it too: after an error this is tried again every minute."""
         if self._server is not None or time.monotonic() < self._listen_again:
             return
         first, self._listen_again = not self._listen_again, time.monotonic() + _LISTEN_AGAIN_S
@@ -166,9 +167,10 @@ class Service:
         except OSError as error:
             if first:
                 log.error(
-                    "%s cannot be listened at (%s): readings are taken and sent, but `check`, `forget` and `rejected` "
-                    "find nobody to ask, and a health check fails. Remove what is there, give this user the right to "
-                    "write in that folder, or free some room; it is tried again every minute",
+                    "the socket %s cannot be created (%s): readings are received and sent, but `check`, `forget` and "
+                    "`rejected` cannot reach this process, and health checks fail. Remove what has this name, give "
+                    "this user the right to write to the folder, or free some disk space; it is tried again every "
+                    "minute",
                     socket_path(self._outbox.path),
                     error.strerror or error,
                 )
@@ -186,7 +188,7 @@ class Service:
             now = time.monotonic()
             for worker in self.workers:
                 worker.tick()
-            self._mark()
+            self._write_events()
             self._listen()
             if self._piggyback.due(now):
                 self._piggyback.put(self._metrics(), now)
@@ -194,19 +196,19 @@ class Service:
                 self._append(self._piggyback.take(now))
 
     def _wait_until_sent(self) -> None:
-        """All has been read: what waits is still sent, however long that takes, unless someone says stop."""
+        """Wait until everything is sent, or until a signal."""
         while self._writer is not None and not self._stop.is_set():
             if not self._memory and not self._outbox_status().depth_lines:
                 return
             self._stop.wait(0.1)
 
     def _end(self, threads: Sequence[threading.Thread], sender: threading.Thread | None) -> None:
-        """Sources first, so that nothing comes in any more; then what is left goes out; then the file is closed."""
+        """Stop the sources, then the writer, which sends what it can in that time; then close the outbox."""
         self._stop.set()
         deadline = time.monotonic() + _STOP_SOURCES_S
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._mark()
+        self._write_events()
         self._append(self._piggyback.take(time.monotonic()))
         self._event("stop", "han-exporter stopped")
         self._stop_writer.set()
@@ -217,10 +219,11 @@ class Service:
             self._server.close()
         left = self._outbox_status().depth_lines
         self._outbox.close()
-        log.info("stopped; %s", f"{left} lines wait in {self._outbox.path}" if left else "nothing is left unsent")
+        waiting = f"{counted(left, 'line')} waiting in {self._outbox.path}"
+        log.info("stopped; %s", waiting if left else "nothing is left unsent")
 
     def _metrics(self) -> list[str]:
-        """The exporter's own points. They speak of now, so without an InfluxDB nobody would ever need them."""
+        """The lines of this moment. There are none without an InfluxDB: nobody would need them later."""
         if self._writer is None:
             return []
         ms = to_ms(datetime.now(UTC))
@@ -228,17 +231,17 @@ class Service:
         lines = self._own_lines(ms, links)
         ages = self._ages.of(links, ms)
         lines += [own_points.reading_age_line(meter_id, age, ms) for meter_id, age in ages.items()]
-        if not 0 <= ms - self._limits_told < _THRESHOLD_EVERY_MS:
-            self._limits_told = ms
+        if not 0 <= ms - self._limits_written < _THRESHOLD_EVERY_MS:
+            self._limits_written = ms
             lines += backlog_threshold_lines(self._settings, ms)
-            for meter_id in self._ages.missed(ms):  # its age is told, so its limit is told too
+            for meter_id in self._ages.missed(ms):  # an age needs its limit; the workers write those of the others
                 lines += limit_lines(self._settings, meter_id, ms)
         for worker in self.workers:
             lines += worker.now(ms)
         return lines
 
     def _first_status(self) -> Status:
-        """What the outbox holds; one whose disk takes nothing may be there to be read, and holds nothing if not."""
+        """The status of the outbox. If nothing can be written to it, it may still be readable."""
         if not self._outbox.trouble:
             return self._outbox.status()
         with suppress(OutboxError), closing(Outbox(self._outbox.path, read_only=True)) as outbox:
@@ -246,17 +249,17 @@ class Service:
         return Status(depth_lines=0, oldest_age_s=None, size_bytes=0, dropped_lines=0, rejected_lines=0)
 
     def _outbox_status(self) -> Status:
-        """What the outbox holds, or last held when it cannot be asked: a dying disk must not end the reading."""
+        """The status of the outbox, or its last one if it cannot be read: a dying disk must not stop the sources."""
         try:
             self._last_status = self._outbox.status()
-            self._outbox_words.over()
+            self._outbox_limiter.over()
         except OutboxError as error:
-            if self._outbox_words.due():
+            if self._outbox_limiter.due():
                 log.error("%s", error)
         return self._last_status
 
     def _own_lines(self, ms: int, links: Sequence[Link]) -> list[str]:
-        """The exporter's counters, and what they have that is worth a mark."""
+        """The exporter's counters, and the events that they show."""
         assert self._writer is not None
         outbox, writer = self._outbox_status(), self._writer.status()
         fields = exporter_fields(
@@ -275,20 +278,20 @@ class Service:
             },
         )
         fields["clock_untrusted"] = float(not all(worker.clock_trusted for worker in self.workers))
-        marks = self._line_marks.new(
+        events = self._line_events.new(
             rejected=writer.lines_rejected,
-            why=lambda: next((one.message for one in self._outbox.refused(1)), "it is no more"),
+            reason=lambda: next((one.message for one in self._outbox.refused(1)), "not known any more"),
             lost=outbox.dropped_lines + sum(link.counts.lost_lines for link in links),
         )
         return [
             own_points.exporter_line(self._instance, fields, ms),
-            *(own_points.event_line(self._instance, *mark, ms) for mark in marks),
+            *(own_points.event_line(self._instance, *event, ms) for event in events),
         ]
 
-    def _mark(self) -> None:
-        for source in self._source_marks:
-            for mark in source.new():
-                self._event(*mark)
+    def _write_events(self) -> None:
+        for source in self._source_events:
+            for event in source.new():
+                self._event(*event)
 
     def _event(self, kind: str, text: str) -> None:
         if self._writer is not None:
@@ -304,7 +307,7 @@ class Service:
                 self._outbox.wake()
 
     def forget(self, meter_id: str) -> dict[str, Any]:
-        """Remove what is kept of a meter, for `forget`: what was removed, or `error` in words."""
+        """Remove everything about a meter. The answer has what was removed, or `error` with a message."""
         self._ages.forget(meter_id)
         self._piggyback.drop(point.is_of(meter_id))
         try:
@@ -313,7 +316,7 @@ class Service:
             return {"error": str(error)}
 
     def status(self) -> dict[str, Any]:
-        """What `check` and the container's health check ask for."""
+        """The status, for `check` and health checks. Scripts read it: the keys keep their names."""
         influx = None
         if self._writer is not None:
             writer = self._writer.status()

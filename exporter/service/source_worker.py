@@ -1,4 +1,4 @@
-"""One source of `run`: reads it in a thread, and brings what its pipeline makes of it into the outbox."""
+"""One source of `run`: a thread that reads it, and appends what its pipeline gives to the outbox."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from exporter.counted import counted
 from exporter.model import point
 from exporter.model.point import Row
 from exporter.outbox.queue import Outbox, OutboxError
@@ -28,16 +29,18 @@ __all__ = ["SourceWorker"]
 log = logging.getLogger(__name__)
 
 _PAST: Final = timedelta(minutes=1)
+"""A chunk that was received longer ago is of the past: it was not received just now."""
 _GATHERED_SIZE: Final = 256 << 10
-"""Bytes of lines of the past that go into the outbox in one transaction: some 2000 lines."""
+"""Bytes of lines of the past that are appended in one transaction: some 2000 lines."""
 
 
 class SourceWorker:
-    """One source's way to the outbox.
+    """One source, its pipeline, and its way to the outbox.
 
-    What one chunk brought goes into the outbox in one transaction, with the new state. Chunks of the past (a capture,
-    the simulator's backfill) can be read again, and go in together, to spare the disk. What waits in `piggyback` goes
-    in with the next chunk. What the outbox cannot take goes to `memory`.
+    Rows and new state of a chunk are appended in one transaction. Chunks of the past (a capture, the backfill of the
+    simulator) can be read again: to spare the disk, many of them are appended together. Lines that wait in `piggyback`
+    are appended with the next chunk. Rows that the outbox cannot take go to `memory`. `failed` is the error that ended
+    the source.
     """
 
     def __init__(
@@ -56,8 +59,8 @@ class SourceWorker:
         self._pipeline = Pipeline(source.name, settings, outbox, HostClock(), live=source.live, link=link)
         self._lock = threading.Lock()
         self._gathered: list[Row] = []
-        self._size = 0  # of what was gathered
-        self._learned: dict[str, str] = {}  # by the source itself, and not kept yet
+        self._size = 0  # bytes of the gathered rows
+        self._remembered: dict[str, str] = {}  # state of the source itself that is not in the outbox yet
         self._memory = memory
         self._piggyback = piggyback
         if isinstance(source, Remembers):
@@ -73,7 +76,7 @@ class SourceWorker:
         except SourceError as error:
             self.failed = str(error)
             self.link.failed(str(error))
-        except Exception as error:  # a bug must not stop the other sources, nor what waits in the outbox
+        except Exception as error:  # a bug must not stop the other sources and the writer
             self.failed = f"{type(error).__name__}: {error}"
             self.link.failed(f"reading {self.source.name} failed: {self.failed}")
             log.exception("reading %s failed; please report this", self.source.name)
@@ -82,10 +85,10 @@ class SourceWorker:
             with self._lock:
                 self._keep(self._pipeline.end(all_heard=ended))
             if ended:
-                self._say_without_time()
+                self._log_without_time()
 
     def take(self, chunk: Chunk) -> None:
-        """Bring one chunk into the outbox."""
+        """Feed a chunk to the pipeline, and append what it gives."""
         with self._lock:
             age = None if chunk.received is None else datetime.now(UTC) - chunk.received
             past = age is None or age > _PAST or not self.source.live
@@ -98,23 +101,23 @@ class SourceWorker:
                 self._keep(fed)
 
     def tick(self) -> None:
-        """To be called about every second: what was gathered, or waited too long for a meter's name, goes out."""
+        """Append gathered rows, and lists that waited too long for a meter id. Call it every second."""
         with self._lock:
             self._keep(self._pipeline.tick())
 
     def now(self, now_ms: int) -> list[str]:
-        """The lines that speak of now."""
+        """The lines that are about the present moment."""
         with self._lock:
             return self._pipeline.now(now_ms)
 
     @property
     def clock_trusted(self) -> bool:
-        """False while readings take another time than this computer's, or would if any meter sent one."""
+        """False while the clock of this computer is not used for readings."""
         return self._pipeline.clock_trusted
 
     @contextmanager
     def forgetting(self, meter_id: str) -> Iterator[None]:
-        """Remove all that is known of a meter, and its gathered lines; nothing is read until the context is over."""
+        """Remove everything about a meter, also its gathered rows. No chunk is taken before the context ends."""
         with self._lock:
             self._gathered = point.without(self._gathered, meter_id)
             self._pipeline.forget(meter_id)
@@ -123,43 +126,43 @@ class SourceWorker:
     def _report(self, event: SourceEvent) -> None:
         self.link.happened(event)
         if event.what is Happened.FOUND and isinstance(self.source, Remembers):
-            with self._lock:  # kept with the frame that it was found by
-                self._learned[f"line:{self.source.name}"] = self.source.remembered
+            with self._lock:  # appended with the next rows
+                self._remembered[f"line:{self.source.name}"] = self.source.remembered
 
     def _keep(self, fed: Fed) -> None:
-        """Put what was gathered and this into the outbox, in one transaction."""
+        """Append the gathered rows and these to the outbox, in one transaction."""
         rows = self._gathered + fed.rows
         self._gathered, self._size = [], 0
-        state = self._learned | fed.state
+        state = self._remembered | fed.state
         if not rows and not state:
             return
         if self._piggyback is not None:
-            rows = point.rows_of(self._piggyback.take(time.monotonic())) + rows  # these are older
+            rows = point.rows_of(self._piggyback.take(time.monotonic())) + rows  # the older ones first
         try:
             self._outbox.append(rows, state)
         except OutboxError as error:
             self._not_kept(rows, error)
             return
-        self._learned = {}
+        self._remembered = {}
         self._pipeline.kept()
 
     def _not_kept(self, rows: list[Row], error: OutboxError) -> None:
-        """The outbox took nothing. The state is still true: it comes again with the next transaction."""
+        """The outbox took nothing. The state is not lost: the pipeline gives it again."""
         if self._memory is not None:
             self.link.counts.lost_lines += self._memory.put(rows, str(error))
             self._outbox.wake()
             return
         lost = sum(row.body.count(b"\n") + 1 for row in rows)
         self.link.counts.lost_lines += lost
-        log.error("%d lines are lost, since the outbox takes none: %s", lost, error)
+        log.error("%s lost, because the outbox takes none: %s", counted(lost, "line"), error)
 
-    def _say_without_time(self) -> None:
+    def _log_without_time(self) -> None:
         counts = self.link.counts
         if counts.without_time:
             log.warning(
-                "%s: of %d readings %d had no time, and are left out: these lists have no clock, and the file has no "
-                "time stamps (`han-exporter capture` records with them)",
+                "%s: %d of %s had no time and are left out: these lists have no clock, and the file has no time stamps "
+                "(`han-exporter capture` records them)",
                 self.source.name,
-                counts.readings,
                 counts.without_time,
+                counted(counts.readings, "reading"),
             )

@@ -15,7 +15,16 @@ from tests.faults.meter import KILLED, STOPPED, FaultyMeter
 from tests.support.influx_server import Influx
 
 _BAD_WORDS: Final = (
-    *("Traceback", "please report", "is lost:", "are lost", "rejects lines", "was dropped", "were dropped"),
+    *(
+        "Traceback",
+        "please report",
+        "is lost:",
+        "are lost",
+        "lost because",
+        "rejects lines",
+        "was dropped",
+        "were dropped",
+    ),
     *("is damaged", "speak on"),
 )
 

@@ -123,8 +123,8 @@ def test_what_shows_only_with_time_is_shown() -> None:
 
 
 def test_lists_without_a_meter_id_belong_to_the_meter_that_is_named_next() -> None:
-    nameless = Meter(None, "Kaifa")
-    state = received(live("x"), placed({P: 600.0}, HOUR + 2000, meter=nameless))
+    without_id = Meter(None, "Kaifa")
+    state = received(live("x"), placed({P: 600.0}, HOUR + 2000, meter=without_id))
     assert list(state.meters) == ["unknown-x"]
     received(state, placed({P: 583.0, I1: 2.6}, HOUR + 4000, meter=Meter("6970", "Kaifa", "MA304")))
     assert list(state.meters) == ["6970"]
@@ -236,7 +236,7 @@ def test_constant_power_is_power_times_time(steps: list[int], start: int) -> Non
 
 
 @given(st.lists(st.tuples(st.integers(-(10**9), 10**9), st.none() | st.floats(0, 1e6), st.none() | st.floats(0, 1e9))))
-def test_whatever_the_order_of_times_the_hour_stays_within_bounds(
+def test_the_hour_stays_within_bounds_for_any_order_of_times(
     readings: list[tuple[int, float | None, float | None]],
 ) -> None:
     hour = HourSoFar()

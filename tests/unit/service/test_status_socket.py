@@ -11,7 +11,7 @@ import pytest
 from exporter.service.status_socket import NotRunning, StatusServer, ask, socket_path
 
 
-def test_a_request_that_fails_because_it_stops_is_not_an_error_to_report(
+def test_a_request_that_fails_because_the_service_stops_is_no_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     servers: list[StatusServer] = []

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.live.state import LiveState
 from exporter.pipeline.link import READING, Level, Link, LinkState
-from exporter.service.events import Mark, SourceMarks
+from exporter.service.events import Event, EventsOfSource
 from exporter.service.metrics import faults
 from exporter.sources.contract import Happened, SourceEvent
 from tests.support.octets import all_frames
@@ -75,13 +75,13 @@ def test_a_search_is_a_fault_only_when_it_takes_long(link: Link, time: Time) -> 
     assert fault.endswith(SEARCH.message)
 
 
-def test_the_result_is_a_mark(link: Link, time: Time) -> None:
-    marks = SourceMarks(link, time)
+def test_the_result_is_an_event(link: Link, time: Time) -> None:
+    events = EventsOfSource(link, time)
     link.happened(SEARCH)
-    assert list(marks.new()) == []
+    assert list(events.new()) == []
     link.happened(FOUND)
-    assert list(marks.new()) == [Mark("line_found", FOUND.message)]
-    assert list(marks.new()) == []
+    assert list(events.new()) == [Event("line_found", FOUND.message)]
+    assert list(events.new()) == []
 
 
 def test_the_live_view_shows_it_too() -> None:

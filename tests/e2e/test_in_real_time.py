@@ -1,4 +1,4 @@
-"""A minute of simulated meters on real ports into a real InfluxDB, and what else takes a minute (see minute.py)."""
+"""What takes a minute of real time: simulated meters on real ports, outages, waiting (scenarios in minute.py)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.e2e.truth import assert_same, of_exporter, of_meters, point, points_o
 pytestmark = pytest.mark.slow
 
 
-def told(minute: Minute, name: str) -> Told:
+def result_of(minute: Minute, name: str) -> Told:
     result = minute.result(name)
     assert isinstance(result, Told)
     return result
 
 
-def test_a_minute_of_three_meters_is_there_once_with_right_tags_units_and_times(minute: Minute) -> None:
-    steady = told(minute, "steady")
+def test_all_points_of_three_meters_arrive_once_with_the_right_tags_units_and_times(minute: Minute) -> None:
+    steady = result_of(minute, "steady")
     assert [len(sent.frames) >= count for sent, count in zip(steady.sent, (6, 22, 28), strict=True)] == [True] * 3
     wanted = set()
     late = []
@@ -32,18 +32,20 @@ def test_a_minute_of_three_meters_is_there_once_with_right_tags_units_and_times(
     registers = [p for p in wanted if p.measurement in ("active_energy", "reactive_energy")]
     assert len(registers) >= 4 * len(steady.sent[0].frames)
     assert_same(of_meters(steady.points), wanted)
-    print(f"\nreceived after the last octet was written: {max(late)} ms at most, {sorted(late)[len(late) // 2]} median")
+    print(f"\nreceived after the last byte was written: {max(late)} ms at most, {sorted(late)[len(late) // 2]} median")
     print(f"SIGTERM to end: {steady.stopped_in:.2f} s")
 
 
-def test_what_the_exporter_says_of_itself_in_that_minute(minute: Minute) -> None:
-    steady = told(minute, "steady")
+def test_the_own_points_of_the_exporter_in_that_minute(minute: Minute) -> None:
+    steady = result_of(minute, "steady")
     own = of_exporter(steady.points)
     assert {p.measurement for p in own} == {"exporter", "event", "reading_age"}
     counts = [dict(p.fields) for p in sorted(own, key=lambda p: p.time) if p.measurement == "exporter"]
     last = counts[-1]
     assert last["frames"] == last["readings"] == sum(len(sent.frames) for sent in steady.sent)
-    assert last["rejects_noise"] + last["rejects_hcs"] + last["rejects_broken_off"] >= 3  # each began in the middle
+    assert (
+        last["rejects_noise"] + last["rejects_hcs"] + last["rejects_broken_off"] >= 3
+    )  # each port was opened in the middle of a frame
     assert last["rejects_unread"] == last["rejects_fcs"] == last["lines_lost"] == last["lines_rejected"] == 0
     assert last["points_written"] > 0.9 * len(of_meters(steady.points))
     assert last["source_state"] == 1
@@ -56,11 +58,11 @@ def test_what_the_exporter_says_of_itself_in_that_minute(minute: Minute) -> None
     assert [dict(p.tags) for p in events] == [{"instance": steady.instance, "kind": kind} for kind in ("start", "stop")]
     assert steady.stopped_in < 5
     assert "nothing is left unsent" in words(steady.log)
-    assert not [line for line in steady.log if " WARNING " in line and "are no frame" not in line]
+    assert not [line for line in steady.log if " WARNING " in line and "no frame in" not in line]
 
 
-def test_a_minute_with_influxdb_stopped_started_killed_and_started(minute: Minute) -> None:
-    outage = told(minute, "outage")
+def test_nothing_is_lost_while_influxdb_is_stopped_and_killed(minute: Minute) -> None:
+    outage = result_of(minute, "outage")
     wanted = set()
     for sent in outage.sent:
         assert sum(map(len, sent.frames)) > 0.95 * SECONDS * 240
@@ -69,14 +71,14 @@ def test_a_minute_with_influxdb_stopped_started_killed_and_started(minute: Minut
         assert all(begun < time < done + 2000 for time, begun, done in zip(times, sent.begun, sent.done, strict=True))
     assert_same(of_meters(outage.points), wanted)
     log = words(outage.log)
-    assert "cannot be reached" in log
-    assert log.count("InfluxDB takes lines again") >= 2
+    assert "connection refused" in log
+    assert len([line for line in outage.log if " INFO InfluxDB " in line and "again" in line]) >= 2
     assert "nothing is left unsent" in log
     print(f"\n{len(wanted)} points; SIGTERM to end: {outage.stopped_in:.2f} s")
 
 
-def test_a_meter_that_never_names_itself_waits_a_minute_for_a_name(minute: Minute) -> None:
-    nameless = told(minute, "nameless")
+def test_lists_without_an_id_wait_a_minute_for_one(minute: Minute) -> None:
+    nameless = result_of(minute, "nameless")
     (sent,) = nameless.sent
     times = sorted(p.time for p in nameless.points if p.measurement == "active_power")
     assert_same(
@@ -87,14 +89,13 @@ def test_a_meter_that_never_names_itself_waits_a_minute_for_a_name(minute: Minut
         },
     )
     *done, there = sent.done
-    assert all(time < at + 2000 for time, at in zip(times, done, strict=False)), "they carry when they came"
+    assert all(time < at + 2000 for time, at in zip(times, done, strict=False)), "their time is when they were received"
     assert 59_000 < there - done[0] < 70_000
 
 
-def test_an_import_gives_up_on_an_influxdb_that_is_away_for_a_minute(minute: Minute) -> None:
+def test_import_gives_up_after_a_minute_without_influxdb(minute: Minute) -> None:
     done = minute.result("patience")
     assert isinstance(done, subprocess.CompletedProcess)
     assert done.returncode == 2
-    assert "cannot be reached: connection refused" in done.stderr
-    assert "trying again" in done.stderr
-    assert "import the same file again, nothing comes twice" in done.stderr
+    assert "connection refused" in done.stderr
+    assert done.stderr.count("again") >= 2, "it tries again, and says that the file can be imported again"

@@ -1,4 +1,4 @@
-"""Whose a reading is, by `run` as a process: odd names, no names, two of a name."""
+"""Meter ids and names in `run` as a process: odd ones, missing ones, two that are the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.influx_server import Store
 
 Plug = Callable[[str], Meter]
 STOP = 5.0
-"""Seconds within which a stop must be over."""
+"""Seconds that a stop may take."""
 
 ODD_IDS = {
     b"57 06,50=5\"67'": "57 06,50=5\"67'",
@@ -32,9 +32,7 @@ ODD_IDS = {
 }
 
 
-def test_odd_meter_ids_come_back_as_they_were_made_safe_and_break_no_line(
-    home: Home, store: Store, meter: Meter
-) -> None:
+def test_odd_meter_ids_are_made_safe_and_break_no_line(home: Home, store: Store, meter: Meter) -> None:
     run = started(home, meter, store)
     wanted = {}
     for watts, (raw, safe) in enumerate(ODD_IDS.items()):
@@ -42,7 +40,7 @@ def test_odd_meter_ids_come_back_as_they_were_made_safe_and_break_no_line(
         assert made_safe is not None
         assert made_safe == safe or (len(raw) == 300 and made_safe.startswith(safe) and len(made_safe) == 141)
         wanted[made_safe] = [float(watts), float(watts)]
-    for _ in range(2):  # the second time they alternate, which is logged with their names
+    for _ in range(2):  # in the second round it is logged, with their ids, that they alternate
         for watts, raw in enumerate(ODD_IDS):
             meter.send(power(watts, raw))
             time.sleep(0.002)
@@ -50,7 +48,7 @@ def test_odd_meter_ids_come_back_as_they_were_made_safe_and_break_no_line(
     assert powers(of_meters(store.points())) == wanted
     found = {dict(p.tags)["meter_id"] for p in of_meters(store.points())}
     assert found == set(wanted)
-    run.expect("two meters, .* speak on ttyHAN0")
+    run.expect("two meters.* ttyHAN0")
     assert run.stop() < STOP
     assert_lines_are_whole(run)
     outbox = Outbox(home.outbox, read_only=True)
@@ -58,17 +56,17 @@ def test_odd_meter_ids_come_back_as_they_were_made_safe_and_break_no_line(
     outbox.close()
 
 
-def test_names_that_an_owner_gives_break_nothing(home: Home, store: Store, plug: Plug, mark: str) -> None:
-    """HAN_METER_ID and HAN_INSTANCE may hold anything, and so may the name of a port or file."""
+def test_names_in_the_settings_may_be_anything(home: Home, store: Store, plug: Plug, mark: str) -> None:
+    """HAN_METER_ID, HAN_INSTANCE, and the name of a port or file."""
     meter = plug('tty, "x"=\\')
     run = home.run(influx=store, source="", meter_id=f'my meter, "{mark}"\n= \\', instance=f"här\n{mark}\\")
-    assert run.wait() == 2  # no source, but the names were not the reason
-    assert "No source is given" in words(run.log)
+    assert run.wait() == 2
+    assert "HAN_SOURCE" in words(run.log), "it has no source; the names are not wrong"
     run = home.run(influx=store, source=meter.device, meter_id=f'my meter, "{mark}"\n= \\', instance=f"här\n{mark}\\")
     run.expect("is open")
     meter.send(power(7))
     run.expect("reading")
-    assert run.stop() < STOP  # what waits for a name has got the one of the setting
+    assert run.stop() < STOP  # the list that waits for an id gets the one of the settings
     assert powers(of_meters(store.points())) == {f'my meter, "{mark}"%0A= %5C': [7.0]}
     assert {dict(p.tags)["instance"] for p in of_exporter(store.points()) if p.measurement == "event"} == {
         f"här%0A{mark}%5C"
@@ -76,7 +74,7 @@ def test_names_that_an_owner_gives_break_nothing(home: Home, store: Store, plug:
     assert_lines_are_whole(run)
 
 
-def test_lists_without_a_name_get_the_one_last_heard_also_after_a_kill(
+def test_lists_without_an_id_get_the_last_one_also_after_a_kill(
     home: Home, store: Store, meter: Meter, mark: str
 ) -> None:
     run = started(home, meter, store)
@@ -93,8 +91,8 @@ def test_lists_without_a_name_get_the_one_last_heard_also_after_a_kill(
     assert run.stop() < STOP
 
 
-def test_two_ports_of_one_name_keep_their_meters_apart(home: Home, store: Store, mark: str) -> None:
-    """Ports of one name in two folders: what is remembered of one must not be taken for the other's."""
+def test_two_ports_with_the_same_name_keep_their_own_meters(home: Home, store: Store, mark: str) -> None:
+    """They are in two folders. The state of one must not be used for the other."""
     meters = []
     for name in ("a", "b"):
         (home.folder / name).mkdir()
@@ -117,7 +115,7 @@ def test_two_ports_of_one_name_keep_their_meters_apart(home: Home, store: Store,
         meter.unplug()
 
 
-def test_when_two_meters_speak_on_one_source_the_nameless_are_left_out_and_counted(
+def test_with_two_meters_on_one_source_lists_without_an_id_are_left_out(
     home: Home, store: Store, meter: Meter, mark: str
 ) -> None:
     run = started(home, meter, store)
@@ -127,11 +125,11 @@ def test_when_two_meters_speak_on_one_source_the_nameless_are_left_out_and_count
     meter.send(power(300, f"A-{mark}".encode()))
     until(lambda: any(300.0 in values for values in powers(store.points()).values()))
     there = powers(of_meters(store.points()))
-    # The first change could be a new meter in the old one's place; with the second it is known that there are two.
+    # At the first change, B could have replaced A. At the second one it is known that there are two meters.
     assert there == {
         f"A-{mark}": [100.0, 200.0, 102.0, 104.0, 106.0, 108.0, 300.0],
         f"B-{mark}": [101.0, 201.0, 103.0, 105.0, 107.0, 109.0],
     }
-    run.expect(f"two meters, B-{mark} and A-{mark}, speak on ttyHAN0: lists that name no meter are left out")
-    # How many are counted is in tests/integration/test_service.py: the count goes out every 10 s.
+    run.expect(f"two meters.* B-{mark} and A-{mark}.* ttyHAN0")
+    # tests/integration/test_service.py checks the count, which is written every 10 s.
     assert run.stop() < STOP

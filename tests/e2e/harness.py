@@ -11,27 +11,19 @@ import sys
 import threading
 import time
 import tty
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.simulator.serve import feed
 from tests.support.influx_server import Influx
+from tests.support.patience import HANG_S, Patience, quiet_seconds
 
 HAN = Path(sys.executable).with_name("han-exporter")
 """The command that was installed with this Python."""
 BAUD_2400 = 240.0
 """Octets a second at 2400 8N1."""
-
-
-def until(true: Callable[[], object], seconds: float = 30, what: str = "it") -> float:
-    """Wait until something is true; give the seconds that it took."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < seconds, f"{what} did not come within {seconds} s"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 class Home:
@@ -58,7 +50,7 @@ class Home:
         influx: Influx | None = None,
         stdin: bytes | None = None,
         before: Sequence[str] = (),
-        timeout: float = 90,
+        timeout: float = HANG_S,
         **settings: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Call the command and wait for its end. `before` is a command that starts it."""
@@ -141,25 +133,27 @@ class Run:
         def found() -> list[str]:
             return [line for line in self._log if re.search(pattern, line)]
 
+        patience = Patience(seconds)
         with self._news:
-            self._news.wait_for(lambda: len(found()) >= times or "(the end)" in self._log, seconds)
+            while not (len(found()) >= times or "(the end)" in self._log or patience.is_over()):
+                self._news.wait(0.1)
             lines = found()
             assert len(lines) >= times, f"{pattern!r} is not there {times} times:\n" + "\n".join(self._log)
             return lines[times - 1]
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self) -> int:
         """Wait for its end; give the exit code."""
-        code = self.process.wait(seconds)
-        self._reader.join(5)
+        code = self.process.wait(HANG_S)
+        self._reader.join(HANG_S)
         assert not any("Traceback" in line for line in self.log), "\n".join(self.log)
         return code
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Ask it to stop; it must leave with 0. Gives the seconds that it took."""
-        began = time.monotonic()
+        """Ask it to stop; it must leave with 0. Returns the seconds that it took, as on a quiet machine."""
+        patience = Patience(HANG_S)
         self.process.send_signal(number)
-        code = self.wait(20)
-        took = time.monotonic() - began
+        code = self.wait()
+        took = quiet_seconds(patience.waited())
         assert code == 0, "\n".join(self.log)
         return took
 
@@ -167,8 +161,8 @@ class Run:
         """As a power cut would; nothing when it has ended already."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
-        self._reader.join(5)
+        self.process.wait(HANG_S)
+        self._reader.join(HANG_S)
         if self.process.stderr is not None:
             self.process.stderr.close()
 
@@ -189,7 +183,7 @@ class Meter:
         """What the name stands for."""
         return os.ttyname(self._port)
 
-    def send(self, octets: bytes, patience: float = 20) -> None:
+    def send(self, octets: bytes, patience: float = HANG_S) -> None:
         """As fast as the port takes it; raises TimeoutError when nobody reads."""
         while octets:
             if not select.select([], [self._meter], [], patience)[1]:

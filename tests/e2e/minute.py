@@ -21,10 +21,11 @@ from exporter.simulator.household import Household
 from exporter.simulator.meter import MAKERS as MAKERS_OF_METERS
 from exporter.simulator.meter import OSLO, Frame, SimulatedMeter
 from exporter.simulator.sample import Identity
-from tests.e2e.harness import BAUD_2400, Home, Meter, until
+from tests.e2e.harness import BAUD_2400, Home, Meter
 from tests.e2e.truth import times_of
 from tests.support.influx_server import Influx, Point, Store, free_port, serve
 from tests.support.octets import array, frame, notification, obis, octet_string, structure, u32
+from tests.support.patience import HANG_S, until
 
 SECONDS: Final = 60.0
 MAKERS: Final = ("kamstrup", "aidon", "kaifa")
@@ -81,11 +82,11 @@ class Minute:
         for clean in reversed(self._clean):
             clean()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(HANG_S)
 
     def result(self, name: str) -> Told | subprocess.CompletedProcess[str]:
         """Wait for a scenario."""
-        result = self._results[name].get(timeout=110)
+        result = self._results[name].get(timeout=HANG_S)
         self._results[name].put(result)  # for whoever asks next
         if isinstance(result, BaseException):
             raise result
@@ -235,7 +236,7 @@ class Minute:
         home = self._home("patience")
         capture = home.folder / "capture.hex"
         capture.write_text(next(_lists_of("kamstrup", "PATIENCE")).hex())
-        return home.han("import", capture, timeout=100, influx_url=f"http://127.0.0.1:{free_port()}")
+        return home.han("import", capture, influx_url=f"http://127.0.0.1:{free_port()}")
 
     # ---
 

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.alerting import House, MailBox, StartedGrafana, Webhook, Writing
-from tests.e2e.harness import until
 from tests.e2e.test_alerts import OSLO
 from tests.support.grafana_server import NO_GRAFANA, find_grafana
 from tests.support.influx_server import Store
+from tests.support.patience import until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(find_grafana() is None, reason=NO_GRAFANA),
     pytest.mark.usefixtures("overload"),  # begins, and is waited for by the last
 ]

@@ -15,14 +15,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.e2e.alerting import LIMITS, House, StartedGrafana, Webhook, Writing, exporter_lines
-from tests.e2e.harness import until
 from tests.e2e.overload import Overload
 from tests.support.grafana_server import NO_GRAFANA, find_grafana
 from tests.support.influx_server import Influx
+from tests.support.patience import until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(700),
     pytest.mark.skipif(find_grafana() is None, reason=NO_GRAFANA),
     pytest.mark.usefixtures("overload"),  # begins, and is waited for by the last
 ]

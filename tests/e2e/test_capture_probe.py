@@ -22,6 +22,7 @@ import pytest
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sources.capture.reader import read_capture
 from tests.support.octets import frames_of
+from tests.support.patience import HANG_S, Patience, quiet_seconds
 
 COMMAND = str(Path(sys.executable).parent / "han-exporter")
 KAIFA = frames_of("kaifa-3phase-norway")
@@ -58,7 +59,7 @@ class Meter:
     def close(self) -> None:
         self._talking.set()
         if self._talker is not None:
-            self._talker.join(10)
+            self._talker.join(HANG_S)
         os.close(self._port)
         os.close(self._meter)
 
@@ -75,7 +76,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "meter.hex"
 
 
-def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout: float = HANG_S) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -91,14 +92,14 @@ class Capture:
 
     def end(self, number: int) -> tuple[int, str]:
         self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=10)
+        _, errors = self.process.communicate(timeout=HANG_S)
         return self.process.returncode, errors
 
 
 def wait_for_lines(file: Path, count: int) -> None:
-    until = time.monotonic() + 15
+    patience = Patience(15)
     while not file.exists() or file.read_text().count("\n") < count:
-        assert time.monotonic() < until, "the capture was not written"
+        assert not patience.is_over(), "the capture was not written"
         time.sleep(0.02)
 
 
@@ -152,7 +153,7 @@ def test_capture_stops_after_frames_or_seconds(meter: Meter, file: Path) -> None
     meter.talk(KAIFA[0], 0.2)
     began = time.monotonic()
     result = run("capture", meter.path, str(file), "--seconds", "1")
-    assert time.monotonic() - began < 6
+    assert quiet_seconds(time.monotonic() - began) < 6
     assert result.returncode == 0
     assert frames_in(file) > 3
 
@@ -202,12 +203,12 @@ def test_progress_on_a_terminal(meter: Meter, file: Path) -> None:
     with process:
         meter.talk(KAIFA[0], 0.1)
         shown = b""
-        until = time.monotonic() + 15
-        while b"valid frames; Ctrl-C" not in shown and time.monotonic() < until:
+        patience = Patience(15)
+        while b"valid frames; Ctrl-C" not in shown and not patience.is_over():
             if select.select([screen], [], [], 0.5)[0]:
                 shown += os.read(screen, 1000)
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        process.wait(HANG_S)
     os.close(screen)
     assert b"valid frames; Ctrl-C" in shown
 
@@ -215,9 +216,9 @@ def test_progress_on_a_terminal(meter: Meter, file: Path) -> None:
 def test_capture_from_standard_input_keeps_the_stamps(file: Path) -> None:
     line = f"2026-11-22T17:00:10.123Z {KAMSTRUP.hex().upper()}\n"
     command = [COMMAND, "capture", "-", str(file)]
-    subprocess.run(command, input=line * 2, text=True, check=True, timeout=30, capture_output=True)
+    subprocess.run(command, input=line * 2, text=True, check=True, timeout=HANG_S, capture_output=True)
     assert file.read_text() == line * 2
-    raw = subprocess.run(command, input=KAMSTRUP, check=False, timeout=30, capture_output=True)
+    raw = subprocess.run(command, input=KAMSTRUP, check=False, timeout=HANG_S, capture_output=True)
     assert raw.returncode == 2
     assert b"no time stamps" in raw.stderr
     assert file.read_text() == line * 2

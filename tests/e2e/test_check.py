@@ -15,9 +15,10 @@ import pytest
 
 from exporter.outbox.queue import Outbox
 from tests.e2e.captures import ENCRYPTED
-from tests.e2e.harness import Home, Meter, until
+from tests.e2e.harness import Home, Meter
 from tests.e2e.made import power
 from tests.support.influx_server import Store, free_port
+from tests.support.patience import HANG_S, until
 from tests.support.rows import rows
 
 Plug = Callable[[str], Meter]
@@ -36,7 +37,7 @@ def talking(meter: Meter, data: bytes, every: float = 0.1) -> Iterator[None]:
     thread.start()
     yield
     over.set()
-    thread.join(5)
+    thread.join(HANG_S)
 
 
 def verdicts(text: str) -> dict[str, tuple[str, str]]:

@@ -26,6 +26,7 @@ from tests.e2e.harness import HAN, Home
 from tests.e2e.truth import assert_same, line_points, quantity, row_points, row_values
 from tests.support.made_captures import kamstrup_10s
 from tests.support.octets import all_frames, expected, frames_of, joined
+from tests.support.patience import HANG_S
 
 KAMSTRUP = frames_of("kamstrup-1phase-norway")
 _LISTS = (b"Kamstrup_V0001", b"KFM_001", b"AIDON_V0001", b"EMBRIQ_V1_1")
@@ -259,7 +260,7 @@ def test_a_reader_that_goes_away_is_no_crash(home: Home) -> None:
         assert process.stdout.readline().startswith(b"byte 0: 188 bytes")
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(10) == 1
+        assert process.wait(HANG_S) == 1
 
 
 def test_a_wrong_format_is_told_with_what_there_is(home: Home) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Home, Meter, until
+from tests.e2e.harness import Home, Meter
 from tests.e2e.made import power
 from tests.support.influx_server import Store
+from tests.support.patience import HANG_S, until
 
 _TICK = 100.0
 _PAGE = 4096
@@ -34,7 +35,7 @@ def flooding(device: Meter, data: bytes) -> Iterator[None]:
     thread.start()
     yield
     over.set()
-    thread.join(5)
+    thread.join(HANG_S)
 
 
 def used(number: int) -> tuple[float, int]:

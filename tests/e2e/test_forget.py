@@ -19,9 +19,10 @@ from exporter.model.state_keys import meters_of
 from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.client import quoted
 from tests.e2e.captures import write_stamped
-from tests.e2e.harness import HAN, Home, Meter, started, until
+from tests.e2e.harness import HAN, Home, Meter, started
 from tests.e2e.made import frames_of_power, power
 from tests.support.influx_server import Influx, Point, Store, free_port
+from tests.support.patience import HANG_S, until
 from tests.support.years import HOUR
 from tests.support.years import Meter as HourlyMeter
 
@@ -208,7 +209,7 @@ def test_on_a_terminal_it_asks(home: Home, store: Store, mark: str, answer: str,
         cwd=home.folder,
         stdin=terminal,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     os.close(terminal)
@@ -226,7 +227,7 @@ def test_with_yes_it_does_not_ask(home: Home, store: Store, mark: str) -> None:
     keyboard, terminal = pty.openpty()
     command = [str(HAN), "forget", "--yes", f"M-{mark}"]
     done = subprocess.run(
-        command, env=home.environment(store), cwd=home.folder, stdin=terminal, timeout=60, check=False
+        command, env=home.environment(store), cwd=home.folder, stdin=terminal, timeout=HANG_S, check=False
     )
     os.close(terminal)
     os.close(keyboard)

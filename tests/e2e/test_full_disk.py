@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from exporter.outbox.queue import Outbox
-from tests.e2e.harness import Home, Meter, Run, started, until, words
+from tests.e2e.harness import Home, Meter, Run, started, words
 from tests.e2e.made import frames_of_power, power
 from tests.e2e.truth import assert_same, of_meters, points_of_lists, powers
 from tests.support.influx_server import Influx, Store, free_port
+from tests.support.patience import until
 from tests.support.rows import rows
 from tests.support.small_disk import fill, room, small_disk
 

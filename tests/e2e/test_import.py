@@ -24,7 +24,7 @@ from tests.e2e.captures import (
     write_raw,
     write_stamped,
 )
-from tests.e2e.harness import HAN, Home, Run, until
+from tests.e2e.harness import HAN, Home, Run
 from tests.e2e.truth import (
     assert_same,
     of_meters,
@@ -37,6 +37,7 @@ from tests.e2e.truth import (
 )
 from tests.support.influx_server import Influx, Store, free_port
 from tests.support.octets import expected
+from tests.support.patience import HANG_S, until
 
 NAMES = sorted(expected())
 
@@ -140,7 +141,7 @@ def test_an_autumn_night_of_three_meters_by_import_and_by_run(
     assert done.returncode == 0, done.stderr
     assert_same(of_meters(store.points()), wanted)
     source = " ".join(f"file:{file}" for file in files)
-    assert home.run(influx=other, source=source, instance=mark).wait(60) == 0
+    assert home.run(influx=other, source=source, instance=mark).wait() == 0
     assert_same(of_meters(other.points()), wanted)
 
 
@@ -264,8 +265,8 @@ def test_a_progress_bar_where_someone_looks(home: Home, store: Store, mark: str)
 
     looker = threading.Thread(target=look, daemon=True)
     looker.start()
-    assert process.wait(60) == 0
-    looker.join(10)
+    assert process.wait(HANG_S) == 0
+    looker.join(HANG_S)
     os.close(watched)
     shown = seen.decode()
     assert "bar.hex" in shown

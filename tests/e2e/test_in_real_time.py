@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.harness import words
 from tests.e2e.minute import SECONDS, Minute, Told
 from tests.e2e.truth import assert_same, of_exporter, of_meters, point, points_of_lists, times_of
+from tests.support.patience import quiet_seconds
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +28,9 @@ def test_all_points_of_three_meters_arrive_once_with_the_right_tags_units_and_ti
     for sent in steady.sent:
         wanted |= points_of_lists(steady.points, sent.meter_id, sent.frames)
         for time, begun, done in zip(times_of(steady.points, sent.meter_id), sent.begun, sent.done, strict=True):
-            assert begun < time < done + 2000
+            assert begun < time
             late.append(time - done)
+    assert quiet_seconds(max(late) / 1000) < 2
     registers = [p for p in wanted if p.measurement in ("active_energy", "reactive_energy")]
     assert len(registers) >= 4 * len(steady.sent[0].frames)
     assert_same(of_meters(steady.points), wanted)
@@ -53,7 +55,7 @@ def test_the_own_points_of_the_exporter_in_that_minute(minute: Minute) -> None:
     assert len(counts) >= SECONDS / 10
     ages = [p for p in own if p.measurement == "reading_age"]
     assert {dict(p.tags)["meter_id"] for p in ages} == {sent.meter_id for sent in steady.sent}
-    assert all(0 <= value < 15 for p in ages for _, value in p.fields)
+    assert all(0 <= quiet_seconds(value) < 15 for p in ages for _, value in p.fields)
     events = sorted((p for p in own if p.measurement == "event"), key=lambda p: p.time)
     assert [dict(p.tags) for p in events] == [{"instance": steady.instance, "kind": kind} for kind in ("start", "stop")]
     assert steady.stopped_in < 5
@@ -68,7 +70,9 @@ def test_nothing_is_lost_while_influxdb_is_stopped_and_killed(minute: Minute) ->
         assert sum(map(len, sent.frames)) > 0.95 * SECONDS * 240
         wanted |= points_of_lists(outage.points, sent.meter_id, sent.frames)
         times = times_of(outage.points, sent.meter_id)
-        assert all(begun < time < done + 2000 for time, begun, done in zip(times, sent.begun, sent.done, strict=True))
+        assert all(begun < time for time, begun in zip(times, sent.begun, strict=True))
+        late = max(time - done for time, done in zip(times, sent.done, strict=True))
+        assert quiet_seconds(late / 1000) < 2
     assert_same(of_meters(outage.points), wanted)
     log = words(outage.log)
     assert "connection refused" in log
@@ -89,8 +93,10 @@ def test_lists_without_an_id_wait_a_minute_for_one(minute: Minute) -> None:
         },
     )
     *done, there = sent.done
-    assert all(time < at + 2000 for time, at in zip(times, done, strict=False)), "their time is when they were received"
-    assert 59_000 < there - done[0] < 70_000
+    late = max(time - at for time, at in zip(times, done, strict=False))
+    assert quiet_seconds(late / 1000) < 2, "their time is when they were received"
+    assert there - done[0] > 59_000
+    assert quiet_seconds((there - done[0]) / 1000 - 60) < 10
 
 
 def test_import_gives_up_after_a_minute_without_influxdb(minute: Minute) -> None:

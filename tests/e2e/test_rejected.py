@@ -13,9 +13,10 @@ import pytest
 
 from exporter.outbox.queue import DAMAGED_ROW, Outbox
 from exporter.sinks.influx.client import Http
-from tests.e2e.harness import HAN, Home, Meter, started, until
+from tests.e2e.harness import HAN, Home, Meter, started
 from tests.e2e.made import power
 from tests.support.influx_server import Store
+from tests.support.patience import HANG_S, until
 from tests.support.rows import rows
 
 NONE = "There is no refused line.\n"
@@ -155,7 +156,13 @@ def test_at_a_terminal_it_asks_before_it_removes(home: Home, answer: str, left: 
     os.write(asked, f"{answer}\n".encode())
     command = [str(HAN), "rejected", "--drop", "--all"]
     done = subprocess.run(
-        command, env=home.environment(), cwd=home.folder, stdin=terminal, capture_output=True, timeout=60, check=False
+        command,
+        env=home.environment(),
+        cwd=home.folder,
+        stdin=terminal,
+        capture_output=True,
+        timeout=HANG_S,
+        check=False,
     )
     os.close(terminal)
     os.close(asked)

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from exporter.counted import grouped
-from tests.e2e.harness import Home, Meter, started, until, words
+from tests.e2e.harness import Home, Meter, started, words
 from tests.e2e.made import frames_of_power, power
 from tests.e2e.truth import assert_same, of_exporter, of_meters, point, points_of_lists, powers, times_of
 from tests.support.influx_server import Influx, Store, free_port
+from tests.support.patience import until
 
 Plug = Callable[[str], Meter]
 STOP = 5.0

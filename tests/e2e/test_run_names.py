@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from exporter.meters import safe_text
 from exporter.outbox.queue import Outbox
-from tests.e2e.harness import Home, Meter, assert_lines_are_whole, started, until, words
+from tests.e2e.harness import Home, Meter, assert_lines_are_whole, started, words
 from tests.e2e.made import power
 from tests.e2e.truth import of_exporter, of_meters, powers
 from tests.support.influx_server import Store
+from tests.support.patience import until
 
 Plug = Callable[[str], Meter]
 STOP = 5.0

@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TypeAlias
 import pytest
 
 from tests.support.octets import frames_of
+from tests.support.patience import HANG_S, Patience
 
 _INSTALLED = Path(sys.executable).parent / "han-exporter"
 COMMAND = str(_INSTALLED if _INSTALLED.exists() else shutil.which("han-exporter"))
@@ -50,7 +50,7 @@ def piped(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProce
         [COMMAND, "watch", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         cwd=home,
         env=environment(home, **more),
         stdin=subprocess.DEVNULL,
@@ -83,21 +83,21 @@ class Terminal:
 
     def until(self, wanted: str, seconds: float = 30) -> str:
         """Read until `wanted` are shown; return what was read."""
-        start, ends = len(self.seen), time.monotonic() + seconds
+        start, patience = len(self.seen), Patience(seconds)
         while wanted not in self.seen[start:]:
-            assert time.monotonic() < ends, f"{wanted!r} is not in {self.seen[start:]!r}"
+            assert not patience.is_over(), f"{wanted!r} is not in {self.seen[start:]!r}"
             if not self._read(0.2) and self.process.poll() is not None:
                 assert wanted in self.seen[start:], self.seen
         return self.seen[start:]
 
     def end(self) -> int:
         """Read to the end; return the exit code."""
-        ends = time.monotonic() + 30
-        while self.process.poll() is None and time.monotonic() < ends:
+        patience = Patience(30)
+        while self.process.poll() is None and not patience.is_over():
             self._read(0.2)
         while self._read(0.2):
             pass
-        return self.process.wait(1)
+        return self.process.wait(HANG_S)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -213,7 +213,7 @@ def test_each_line_is_written_at_once(home: Path) -> None:
         assert " W" in process.stdout.readline()
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(HANG_S) == 0
 
 
 def test_it_ends_if_its_output_is_closed(home: Path) -> None:
@@ -229,7 +229,7 @@ def test_it_ends_if_its_output_is_closed(home: Path) -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        process.wait(10)
+        process.wait(HANG_S)
         assert "Traceback" not in process.stderr.read()
 
 

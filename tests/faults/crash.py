@@ -18,7 +18,7 @@ from typing import Final
 
 from exporter.outbox.batch import Status
 from exporter.outbox.queue import Outbox, OutboxError
-from tests.e2e.harness import Home, until
+from tests.e2e.harness import Home
 from tests.faults import strikes
 from tests.faults.frames import MAKERS, NOISES, noise
 from tests.faults.meter import FaultyMeter
@@ -28,6 +28,7 @@ from tests.faults.servers import points_of
 from tests.faults.strikes import PROXY, Strike
 from tests.faults.verdict import Verdict, judge
 from tests.support.influx_server import Influx
+from tests.support.patience import Patience, until
 
 _UNTIL_READ_S: Final = 3.0
 PATIENCE_S: Final = 150.0
@@ -185,9 +186,9 @@ class Campaign:
         self._exporter.stop()
 
     def _await(self, true: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        patience = Patience(PATIENCE_S)
         while not true():
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 self._exporter.wrong.append(f"{what} did not come within {PATIENCE_S:.0f} s")
                 return
             time.sleep(0.1)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.frames import Lists, Made, framing_errors, half, parity_as_bit_7
+from tests.support.patience import HANG_S, Patience
 
 _QUIET_S: Final = 0.1
 """For so long nothing is written and nothing waits: all has been read."""
@@ -119,7 +120,7 @@ class FaultyMeter:
     def finish(self) -> None:
         """Say no more."""
         self._end.set()
-        self._thread.join(30)
+        self._thread.join(HANG_S)
         assert not self._thread.is_alive(), f"{self.path} still wants to talk"
         if self._error is not None:
             raise self._error
@@ -345,9 +346,9 @@ class FaultyMeter:
         if self._port == -1:
             return 0
         mark = left = self._chance.randbytes(16)
-        held, deadline = b"", time.monotonic() + _DRAIN_S
+        held, patience = b"", Patience(_DRAIN_S)
         while left or not held.endswith(mark):
-            assert time.monotonic() < deadline, f"somebody still reads {self.path}, or the kernel brings nothing"
+            assert not patience.is_over(), f"somebody still reads {self.path}, or the kernel brings nothing"
             with contextlib.suppress(BlockingIOError):
                 left = left[os.write(self._meter, left) :]
             octets = self._read()

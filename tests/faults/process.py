@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from exporter.service.status_socket import NotRunning, ask
-from tests.e2e.harness import Home, Run, until
+from tests.e2e.harness import Home, Run
 from tests.faults.meter import KILLED, STOPPED, FaultyMeter
 from tests.support.influx_server import Influx
+from tests.support.patience import Patience, until
 
 _BAD_WORDS: Final = (
     *(
@@ -80,8 +81,8 @@ class Exporter:
             self.frozen(frozen, before_it_goes_on=lambda: self._ask_to_stop(run))
         else:
             self._ask_to_stop(run)
-        deadline = time.monotonic() + 15
-        while run.process.poll() is None and time.monotonic() < deadline:
+        patience = Patience(15)
+        while run.process.poll() is None and not patience.is_over():
             time.sleep(0.01)
         with self.turn:
             if self._run is not run:

@@ -14,13 +14,13 @@ import pytest
 
 from exporter.protocol.hdlc import Deframer, Frame
 from exporter.sinks.contract import Verdict
-from tests.e2e.harness import until
 from tests.e2e.truth import read
 from tests.faults import frames
 from tests.faults.meter import KILLED, STOPPED, FaultyMeter
 from tests.faults.proxy import FAULTS, FaultProxy
 from tests.faults.strikes import plan
 from tests.support.influx_server import Store, free_port
+from tests.support.patience import until
 
 METER = "7012345678901234"
 

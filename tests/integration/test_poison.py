@@ -20,8 +20,9 @@ from exporter.outbox.queue import Outbox
 from exporter.sinks.influx.client import Client, Http
 from exporter.sinks.writer import Writer
 from exporter.sinks.writer_status import WriterState
-from tests.integration.test_writer import count, empty, running, until
+from tests.integration.test_writer import count, empty, running
 from tests.support.influx_server import Influx, LocalInflux, serve
+from tests.support.patience import HANG_S, until
 from tests.support.rows import rows
 
 NOW = int(time.time() * 1000)
@@ -217,7 +218,7 @@ def web_server(status: int, body: bytes, kind: str) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
-        thread.join(5)
+        thread.join(HANG_S)
 
 
 PROXY = b"<html><head><title>400 Bad Request</title></head><body>unable to parse 'the request'</body></html>"

@@ -20,10 +20,10 @@ from exporter.sources.contract import Happened
 from exporter.sources.serial import port as port_module
 from exporter.sources.serial.serial_url import SerialSettings
 from exporter.sources.serial.settings_finder import COMMON_SETTINGS
-from tests.e2e.harness import until
 from tests.integration.test_serial_pty import FRAME, Listener, Pty, as_nobody, flooding, pty, server
 from tests.support.far_end import FarEnd, far_end
 from tests.support.octets import frames_of
+from tests.support.patience import HANG_S, until
 from tests.support.uart import RECEIVERS, Receiver, received
 
 __all__ = ["as_nobody", "pty"]  # fixtures
@@ -226,4 +226,4 @@ def test_another_baud_rate_is_found_on_a_port(pty: Pty) -> None:
         assert f"HAN_SOURCE={pty.path}?baud=9600 " in message
         until(lambda: listener.chunks[-1].byte_seconds == 10 / 9600)
         done.set()
-        meter.join(5)
+        meter.join(HANG_S)

@@ -23,6 +23,7 @@ from exporter.sources.contract import Chunk, Happened, SourceEvent
 from exporter.sources.serial.flood import ALLOWED, RATE
 from exporter.sources.serial.serial_port import SerialSource
 from tests.support.octets import frames_of
+from tests.support.patience import HANG_S, Patience, quiet_seconds
 
 FRAME = frames_of("kaifa-3phase-norway")[0]
 
@@ -47,22 +48,22 @@ class Listener:
         self.end()
 
     def end(self) -> float:
-        """Stop; returns the seconds that it took."""
-        began = time.monotonic()
+        """Stop; returns the seconds that it took, as on a quiet machine."""
+        patience = Patience(HANG_S)
         self.stop.set()
-        self._thread.join(10)
+        self._thread.join(HANG_S)
         assert not self._thread.is_alive()
-        return time.monotonic() - began
+        return quiet_seconds(patience.waited())
 
     def expect(self, what: Happened) -> str:
-        event = self.events.get(timeout=15)
+        event = self.events.get(timeout=HANG_S)
         assert event.what is what, event
         return event.message
 
     def read(self, count: int) -> bytes:
         """All bytes so far, as soon as there are `count`."""
         with self._more:
-            assert self._more.wait_for(lambda: len(self._data) >= count, 15), bytes(self._data)
+            assert self._more.wait_for(lambda: len(self._data) >= count, HANG_S), bytes(self._data)
             return bytes(self._data)
 
     def _run(self) -> None:
@@ -271,7 +272,7 @@ def test_a_flood_of_frames_is_read_as_fast_as_they_come(pty: Pty) -> None:
 @contextmanager
 def server() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(15)
+        listening.settimeout(HANG_S)
         yield listening
 
 

@@ -20,8 +20,9 @@ from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.influx.client import Client, Http, Unreachable
 from exporter.sinks.writer import Writer
 from exporter.sinks.writer_status import WriterState
-from tests.integration.test_writer import empty, running, until
+from tests.integration.test_writer import empty, running
 from tests.support.influx_server import Influx, Store
+from tests.support.patience import until
 from tests.support.rows import rows
 from tests.support.tls import Authority, tls_door
 

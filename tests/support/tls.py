@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.influx_server import _pass_on
+from tests.support.patience import HANG_S
 
 
 class Authority:
@@ -80,7 +81,7 @@ def tls_door(certificate: Path, there: tuple[str, int]) -> Iterator[int]:
         yield int(door.getsockname()[1])
         with suppress(OSError):
             door.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(HANG_S)
 
 
 def _serve(door: socket.socket, context: ssl.SSLContext, there: tuple[str, int]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.patience import HANG_S, until
 
 ROOT = Path(__file__).parents[3]
 START = ROOT / "grafana/start"
@@ -79,7 +80,7 @@ def start(folder: Path, *arguments: str, shell: str = SHELLS[0], answers: bool =
         **{f"HAN_{name}": text for name, text in settings.items()},
     }
     command = [shell, *(["sh"] if shell == "busybox" else []), str(START / "start.sh"), "grafana", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     pairs = (told / "environment").read_text("utf-8").split("\0")
     assert (told / "arguments").read_text("utf-8").split() == list(arguments)
@@ -239,10 +240,7 @@ def test_what_was_added_is_undone_once_and_only_after_grafana_has_read_it(tmp_pa
 
 
 def _eventually(told: Told, remembered: list[str]) -> None:
-    deadline = time.monotonic() + 5
-    while told.remembered != remembered and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert told.remembered == remembered
+    until(lambda: told.remembered == remembered, 5)
 
 
 @pytest.mark.parametrize(

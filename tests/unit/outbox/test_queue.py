@@ -23,6 +23,7 @@ from exporter.outbox import rows as stored
 from exporter.outbox.batch import Batch
 from exporter.outbox.queue import DAMAGED_ROW, ROW_LINES, Outbox, OutboxError, OutboxLockedError
 from tests.support.old_outbox import made_old
+from tests.support.patience import HANG_S
 from tests.support.rows import rows
 
 
@@ -550,13 +551,13 @@ def test_wait_ends_with_an_append_and_with_wake(path: Path) -> None:
     assert not outbox.wait(0)
     for append in (True, False):
         woken: list[bool] = []
-        thread = threading.Thread(target=lambda: woken.append(outbox.wait(60)))  # noqa: B023
+        thread = threading.Thread(target=lambda: woken.append(outbox.wait(2 * HANG_S)))  # noqa: B023
         thread.start()
         if append:
             outbox.append(rows(lines(1, 2)))
         else:
             outbox.wake()
-        thread.join(10)
+        thread.join(HANG_S)
         assert woken == [True]
 
 

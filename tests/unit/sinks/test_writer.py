@@ -14,6 +14,7 @@ from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.influx.answers import judge
 from exporter.sinks.writer import Writer
 from exporter.sinks.writer_status import WriterState
+from tests.support.patience import HANG_S
 from tests.support.rows import rows
 
 BAD = WriteResult(Verdict.BAD_LINES, "unable to parse 'x': missing fields")
@@ -117,10 +118,10 @@ def test_new_lines_are_sent_at_once_and_stop_ends_it(outbox: Outbox) -> None:
     thread = threading.Thread(target=Writer(outbox, influx).run, args=(stop,))
     thread.start()
     outbox.append(rows(lines(0, 1)))
-    assert posted.wait(10)
+    assert posted.wait(HANG_S)
     stop.set()
     outbox.wake()
-    thread.join(10)
+    thread.join(HANG_S)
     assert not thread.is_alive()
     assert list(influx.points) == ["power 0"]
 

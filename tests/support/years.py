@@ -6,6 +6,7 @@ gathered as InfluxDB would keep it: a point written again replaces the one befor
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -52,9 +53,27 @@ class Sent:
 
 
 @cache
+def _household(_thread: int, seed: int, phases: int, net: str, zone: ZoneInfo, solar: bool) -> Household:
+    return Household(seed, phases, net, zone, solar=solar)
+
+
+def shared_household(seed: int, phases: int, net: str, zone: ZoneInfo, *, solar: bool = False) -> Household:
+    """A household that adds up the years before only once, however many meters of a thread measure it.
+
+    It may be shared, for it is a function of seed and time.
+    """
+    return _household(threading.get_ident(), seed, phases, net, zone, solar)
+
+
 def household(seed: int, solar: bool = False) -> Household:
-    """The one behind a three-phase meter; the years before are added up only once."""
-    return Household(seed, 3, "TN", OSLO, solar=solar)
+    """The household of a three-phase meter."""
+    return shared_household(seed, 3, "TN", OSLO, solar=solar)
+
+
+@cache
+def _registers(house: Household, moment: datetime) -> Flows:
+    """A household's registers: a year of them is worked out once in a session."""
+    return house.registers(moment)
 
 
 @dataclass
@@ -71,15 +90,9 @@ class Meter:
     solar: bool = False
     meter_id: str = METER
     house: Household = field(init=False)
-    _known: dict[datetime, Flows] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.house = household(self.seed, self.solar)
-
-    def _registers(self, moment: datetime) -> Flows:
-        if moment not in self._known:
-            self._known[moment] = self.house.registers(moment)
-        return self._known[moment]
 
     @property
     def early(self) -> timedelta:
@@ -88,7 +101,7 @@ class Meter:
 
     def registers(self, hour: int) -> tuple[int, int]:
         """What its registers of import and export were at its own full hour that is nearest to `hour` (ms), Wh."""
-        flows = self._registers(datetime.fromtimestamp(hour / 1000, UTC) - self.early)
+        flows = _registers(self.house, datetime.fromtimestamp(hour / 1000, UTC) - self.early)
         step = STEP[self.maker]
         return int(flows.active_import) // step * step, int(flows.active_export) // step * step
 
@@ -111,7 +124,7 @@ class Meter:
             (5.4, None, None),
             (231.0, None, None),
             (Flows(1234, 0, 56, 0), Flows(0, 0, 0, 0), Flows(0, 0, 0, 0)),
-            self._registers(registers_at),
+            _registers(self.house, registers_at),
         )
         identity = Identity(self.meter_id.encode(), b"6841121BN243101040")
         clock = self.clock(moment)

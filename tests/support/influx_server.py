@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from exporter.sinks.influx.client import Client, Http, Series, Unreachable
+from tests.support.patience import HANG_S, Patience
 
 NO_INFLUX = (
     "These tests need a real InfluxDB. Put an influxd 1.8 on PATH (go install "
@@ -82,13 +83,13 @@ class Influx:
         Http(self.url, self.token).request("POST", "/query", query={"q": influxql})
 
     def _await(self) -> None:
-        http, deadline = Http(self.url), time.monotonic() + 30
+        http, patience = Http(self.url), Patience(30)
         while True:
             try:
                 if http.request("GET", "/ping").status in (200, 204):
                     return
             except Unreachable:
-                if time.monotonic() > deadline:
+                if patience.is_over():
                     raise
             time.sleep(0.05)
 
@@ -114,7 +115,7 @@ class ProcessInflux(Influx):
                 self._process.kill()
             else:
                 self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(HANG_S)
             self._process = None
 
 
@@ -136,6 +137,12 @@ class LocalInflux(ProcessInflux):
             "INFLUXDB_META_DIR": str(folder / "meta"),
             "INFLUXDB_DATA_DIR": str(folder / "data"),
             "INFLUXDB_DATA_WAL_DIR": str(folder / "wal"),
+            # It costs less so.
+            "INFLUXDB_MONITOR_STORE_ENABLED": "false",
+            "INFLUXDB_CONTINUOUS_QUERIES_ENABLED": "false",
+            "INFLUXDB_DATA_QUERY_LOG_ENABLED": "false",
+            "INFLUXDB_HTTP_LOG_ENABLED": "false",
+            "GOGC": "400",
         }
         super().__init__((program, "run", "-config", os.devnull), folder, settings)
         name, password = self.token.split(":")

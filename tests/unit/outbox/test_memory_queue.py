@@ -17,6 +17,7 @@ from exporter.outbox.memory_queue import MemoryQueue, OrderedOutbox
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.sinks.writer import Writer
 from tests.support.rows import rows
+from tests.support.patience import HANG_S
 from tests.unit.sinks.test_writer import DOWN, FakeInflux, line, lines, one_pass
 
 
@@ -196,7 +197,10 @@ def test_whatever_fails_the_newest_value_is_stored_in_the_end(tmp_path: Path, se
 # An outbox from which nothing can be deleted
 
 
-def test_what_cannot_be_removed_is_sent_and_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_removed_is_sent_and_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.sinks.writer.IDLE_SECONDS", 0.01)
     caplog.set_level(logging.INFO)
     influx, memory = FakeInflux(), MemoryQueue()
     outbox = FullAndOrdered(tmp_path / "outbox.db", memory)
@@ -241,10 +245,10 @@ def test_lines_in_memory_do_not_wait_for_the_outbox(tmp_path: Path) -> None:
     thread.start()
     memory.put(rows([line(10)]), "read-only")
     outbox.wake()
-    assert there.wait(10)
+    assert there.wait(HANG_S)
     stop.set()
     outbox.wake()
-    thread.join(10)
+    thread.join(HANG_S)
     assert "power 10" in influx.points
     outbox.close()
 

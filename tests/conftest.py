@@ -1,4 +1,4 @@
-"""Fixtures of the tests that need a real InfluxDB."""
+"""What holds for every test: how properties are tried, what is rare, and the fixtures of a real InfluxDB."""
 
 from __future__ import annotations
 
@@ -6,7 +6,30 @@ from collections.abc import Iterator
 
 import pytest
 
+from exporter.simulator import meter
+from exporter.simulator.household import Household
+from tests.support.examples import RARE, use_profile
 from tests.support.influx_server import Influx, Store, serve
+from tests.support.years import shared_household
+
+use_profile()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the rare group what has a longer form comes once more, and so does every property."""
+    for item in items:
+        is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if RARE and (is_property or item.get_closest_marker("longer")):
+            item.add_marker(pytest.mark.rare)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_household_for_all() -> Iterator[None]:
+    """Simulated meters of the same kind share a household, which adds up the years before only once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meter, "Household", shared_household)
+        yield
 
 
 def _serve(tmp_path_factory: pytest.TempPathFactory) -> Influx:
@@ -36,3 +59,9 @@ def shared_influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
 def store(shared_influx: Influx) -> Store:
     """An empty database in an InfluxDB that other tests use too."""
     return Store(shared_influx)
+
+
+@pytest.fixture
+def own_households(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each simulated meter has a household of its own, as after a restart."""
+    monkeypatch.setattr(meter, "Household", Household)

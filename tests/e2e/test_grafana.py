@@ -31,7 +31,7 @@ HOUSES = (TN, IT, CABIN, SOLAR)
 OURS = {f"han-{name}" for name in NAMES}
 SOURCE = {"type": "influxdb", "uid": "han-influxdb"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 with_grafana = pytest.mark.skipif(find_grafana() is None, reason=NO_GRAFANA)
 
 

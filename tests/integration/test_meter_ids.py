@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from exporter.cli.run import _LocalTime
@@ -114,7 +114,7 @@ def test_odd_ids_are_read_back_as_they_were_made_safe(store: Store) -> None:
 def test_any_id_is(store: Store) -> None:
     known: set[str] = set()
 
-    @settings(max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=15, phases=[Phase.generate])
     @given(st.lists(ANY_ID, min_size=20, max_size=60))
     def written_and_read(ids: list[bytes]) -> None:
         written(store, ids, known)

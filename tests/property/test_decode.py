@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, settings
+from exporter.protocol.dlms import DecodeError, decode
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.meters import interpret
@@ -13,6 +14,7 @@ from exporter.pipeline.pipeline import NoState, Pipeline, Purpose
 from exporter.protocol.apdu import decode
 from exporter.protocol.axdr import DecodeError
 from exporter.sources.contract import Chunk
+from tests.support.examples import examples
 from tests.support.octets import all_frames, frame, notification
 from tests.support.pipeline import Naming
 
@@ -68,19 +70,19 @@ def only_decode_errors(information: bytes) -> None:
     assert all(math.isfinite(m.value) for m in reading.measurements)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(mutated())
 def test_mutated_lists(information: bytes) -> None:
     only_decode_errors(information)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(notification)))
 def test_any_bytes(information: bytes) -> None:
     only_decode_errors(information)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(values, st.sampled_from([b"\x00", b"\x09\x0c" + b"\xff" * 12, bytes.fromhex("0c07e30a1b0702000aff800000")]))
 def test_any_values_become_lines_or_words(value: bytes, date_time: bytes) -> None:
     pipeline = Pipeline("test", Naming(), NoState(), HostClock(), purpose=Purpose.VALUES)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.protocol.framing import Rejected
-from exporter.protocol.hdlc import Deframer, Frame
+from exporter.protocol.hdlc import Deframer, Frame, Rejected
+from tests.support.examples import examples
 from tests.support.octets import all_frames, crc_x25, frame
 
 SHORT = [data for data in all_frames() if len(data) < 200]
@@ -84,7 +85,7 @@ def _header_checks(data: bytes, at: int, end: int) -> bool:
     return i + 2 < end and crc_x25(data[at + 1 : i + 1]) == data[i + 1 : i + 3]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(streams, st.lists(st.integers(0, 2000), max_size=6))
 def test_no_byte_is_lost_and_any_slicing_gives_the_same(data: bytes, cuts: list[int]) -> None:
     at_once = fed(data, [])
@@ -97,7 +98,7 @@ def test_no_byte_is_lost_and_any_slicing_gives_the_same(data: bytes, cuts: list[
     assert fed(data, cuts) == at_once
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(streams)
 def test_byte_by_byte_gives_the_same_at_every_moment(data: bytes) -> None:
     slow = Deframer()
@@ -133,14 +134,14 @@ def test_what_is_missing_is_never_more_than_the_frame_needs(noise: bytes, data: 
     assert deframer.missing <= len(data) - split
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(streams)
 def test_finds_what_the_reference_finds(data: bytes) -> None:
     ends = [item.end - 1 for item in fed(data, []) if isinstance(item, Frame)]
     assert ends == [end for _, end in reference(data)]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=3000))
 def test_any_bytes(data: bytes) -> None:
     found = fed(data, [100, 1000])

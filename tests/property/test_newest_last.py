@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.outbox.queue import Outbox
 from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.influx.client import Client
 from exporter.sinks.writer import Writer
+from tests.support.examples import examples
 from tests.support.rows import rows
 
 BATCH = 10
@@ -43,7 +44,7 @@ def sums(version: int, day: int) -> str:
 steps = st.lists(st.one_of(st.integers(1, 4), st.just(SENT)), max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @example([*[1] * 12, SENT, SENT, 1])  # what was sent first is in the middle of the next newest batch
 @given(steps)
 def test_the_newest_sum_is_the_last_to_arrive(plan: list[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.sources.serial.serial_url import SerialSettings
@@ -41,7 +41,6 @@ def test_no_change_while_valid_frames_come(stream: list[tuple[float, int, bool]]
         assert finder.change_due(now) is None or now - last_frame >= DOUBTED_AFTER
 
 
-@settings(deadline=None)
 @given(
     pace=st.floats(2.0, 10.0),
     phase=st.floats(0.0, 1.0),

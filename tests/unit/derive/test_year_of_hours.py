@@ -15,6 +15,7 @@ from random import Random
 import pytest
 
 from exporter.pipeline.host_clock import HostClock
+from tests.support.examples import RARE
 from tests.support.years import (
     HOUR,
     HOUR_MS,
@@ -42,7 +43,12 @@ def hours(count: int = YEAR) -> list[datetime]:
     return [START + number * HOUR for number in range(count)]
 
 
-def around_the_changes(days: int = 15) -> list[datetime]:
+# Days on either side of each change of the clocks.
+DAYS = 15 if RARE else 6
+pytestmark = pytest.mark.longer
+
+
+def around_the_changes(days: int = DAYS) -> list[datetime]:
     return [hour for hour in hours() if min(abs(hour - SPRING), abs(hour - AUTUMN)) < days * 24 * HOUR]
 
 
@@ -106,15 +112,24 @@ def labels(heard: Iterable[Sent]) -> set[int]:
 # The clock is right, or within five minutes
 
 
-@pytest.mark.parametrize("maker", MAKERS)
-def test_where_every_list_is_heard_no_hour_is_missing(maker: str) -> None:
-    """A year of Kamstrup and of Kaifa (with the sun), six weeks around the changes of Aidon, whose year comes below."""
+@pytest.mark.parametrize(
+    ("maker", "whole"),
+    [
+        ("kamstrup", False),
+        ("aidon", False),
+        ("kaifa", False),
+        pytest.param("kamstrup", True, marks=pytest.mark.rare),
+        pytest.param("kaifa", True, marks=pytest.mark.rare),
+    ],
+)
+def test_where_every_list_is_heard_no_hour_is_missing(maker: str, whole: bool) -> None:
+    """A whole year, or six weeks around each change of the clocks; Kaifa has the sun. A year of Aidon comes below."""
     meter = Meter(maker, solar=maker == "kaifa")
     exporter = Exporter()
-    wanted = around_the_changes(21) if maker == "aidon" else hours()
+    wanted = hours() if whole else around_the_changes(21)
     lists = [meter.hourly(hour) for hour in wanted]
     run_through(exporter, lists, ALWAYS, Random(1))
-    count = 2 * (2 * 21 * 24 - 1) - 2 if maker == "aidon" else YEAR - 1
+    count = YEAR - 1 if whole else 2 * (2 * 21 * 24 - 1) - 2
     assert assert_hours(exporter, meter, labels(lists)) == count
     assert_registers(exporter, meter, labels(lists))
     nights = exporter.written.values("day_energy", "direction=import")
@@ -124,22 +139,25 @@ def test_where_every_list_is_heard_no_hour_is_missing(maker: str) -> None:
     assert min(at for at in nights if at > long) - long == 25 * HOUR_MS
 
 
-@pytest.mark.parametrize(("maker", "minutes"), [("kamstrup", 3), ("kaifa", -3)])
-def test_an_exporter_that_is_down_at_times_and_a_clock_three_minutes_off(maker: str, minutes: int) -> None:
-    """Fast for a year, slow for three months around the changes."""
+@pytest.mark.parametrize(
+    ("maker", "minutes", "days"),
+    [("kamstrup", 3, 23), ("kaifa", -3, 23), pytest.param("kamstrup", 3, 365, marks=pytest.mark.rare)],
+)
+def test_an_exporter_that_is_down_at_times_and_a_clock_three_minutes_off(maker: str, minutes: int, days: int) -> None:
+    """For three months around the changes, and for a year."""
     meter = Meter(maker, off=minutes * MINUTE, seed=9)
     exporter, random = Exporter(), Random(f"{maker} {minutes}")
-    lists = [meter.hourly(hour) for hour in (hours() if minutes > 0 else around_the_changes(23))]
+    lists = [meter.hourly(hour) for hour in around_the_changes(days)]
     heard = run_through(exporter, lists, up_times(random), random)
     assert 0.6 * len(lists) < len(heard) < len(lists), "the exporter was down at times"
     assert 0.9 * len(heard) < assert_hours(exporter, meter, labels(heard)) < len(heard)
     assert_registers(exporter, meter, labels(heard))
 
 
-def with_repeats(meter: Meter, random: Random) -> list[Sent]:
+def with_repeats(meter: Meter, random: Random, days: int) -> list[Sent]:
     """Aidon: at times the list of the hour before comes again, instead of the right one, before it, or after it."""
     lists: list[Sent] = []
-    for before, hour in pairwise([START - HOUR, *hours()]):
+    for before, hour in pairwise([START - HOUR, *hours(24 * days)]):
         right = meter.hourly(hour)
         again = replace(meter.hourly(before), hour=None)
         chance = 0.0 if not lists else random.random()  # the first list ever heard is a repeat
@@ -157,10 +175,11 @@ def with_repeats(meter: Meter, random: Random) -> list[Sent]:
     return lists
 
 
-def test_aidon_repeats_a_list() -> None:
+@pytest.mark.parametrize("days", [100, pytest.param(365, marks=pytest.mark.rare)])
+def test_aidon_repeats_a_list(days: int) -> None:
     meter = Meter("aidon", seed=3)
     exporter, random = Exporter(), Random(5)
-    lists = with_repeats(meter, random)
+    lists = with_repeats(meter, random, days)
     spans = up_times(random)
     assert lists[0].hour is None
     # Some restarts just before a repeat, as an owner's update at half past would be.
@@ -170,8 +189,8 @@ def test_aidon_repeats_a_list() -> None:
     ]
     heard = run_through(exporter, lists, spans, random)
     assert heard[0].hour is None
-    assert sum(one.hour is None for one in heard) > 300
-    assert assert_hours(exporter, meter, labels(heard)) > 5500
+    assert sum(one.hour is None for one in heard) > 0.8 * days
+    assert assert_hours(exporter, meter, labels(heard)) > 15 * days
     assert_registers(exporter, meter, labels(heard))
 
 
@@ -278,22 +297,23 @@ def swedish_lists(meter: Meter, start: datetime, end: datetime, random: Random) 
     return [one for one in lists if start < one.received <= end]
 
 
-def test_a_swedish_meter_whose_hours_begin_with_their_first_list() -> None:
+@pytest.mark.parametrize("days", [90, pytest.param(365, marks=pytest.mark.rare)])
+def test_a_swedish_meter_whose_hours_begin_with_their_first_list(days: int) -> None:
     """The exporter comes up in the middle of the first minute of an hour, or the first list is lost: no hour's."""
     meter = Meter("swedish", seed=7)
     exporter, random = Exporter(), Random(3)
     spans, now = [], START + 5 * timedelta(seconds=3)
-    while now < START + YEAR * HOUR:
+    while now < START + 24 * days * HOUR:
         up = timedelta(hours=random.randrange(3, 60), seconds=random.choice([5, 14, 1000]))
         spans.append((now, now + up))
         now += up + timedelta(hours=random.randrange(0, 300), seconds=random.choice([0, 10, 20]))
-    spans += [(SPRING - 30 * HOUR, SPRING + 30 * HOUR), (AUTUMN - 30 * HOUR, AUTUMN + 30 * HOUR)]
+    spans += [(change - 30 * HOUR, change + 30 * HOUR) for change in (SPRING, AUTUMN)]
     heard: list[Sent] = []
     for start, end in sorted(spans):
         lists = swedish_lists(meter, max(start, heard[-1].received if heard else start), end, random)
         lists = [one for one in lists if random.random() > 0.03]
         heard += run_through(exporter, lists, [(start, end)], random)
-    assert assert_hours(exporter, meter, labels(heard)) > 900
+    assert assert_hours(exporter, meter, labels(heard)) > 2.4 * days
 
 
 # The same lists from files
@@ -312,6 +332,6 @@ def test_the_same_lists_as_a_stamped_capture_and_as_raw_octets(maker: str) -> No
         raw.hear(one.octets, None)
     stamped.stop()
     raw.stop()
-    assert assert_hours(stamped, meter, labels(lists)) == len(lists) - 2 == 2 * 719 - 2
+    assert assert_hours(stamped, meter, labels(lists)) == len(lists) - 2 == 2 * (2 * 24 * DAYS - 1) - 2
     assert raw.written.finals() == stamped.written.finals()
     assert_hours(raw, meter, labels(lists))

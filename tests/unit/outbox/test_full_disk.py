@@ -346,7 +346,6 @@ def test_a_file_that_another_user_made_is_named(end: str) -> None:
     )
 
 
-@pytest.mark.timeout(20)
 def test_a_pipe_in_the_place_of_the_reserve_blocks_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "outbox.db.reserve")
     outbox = Outbox(tmp_path / "outbox.db")

@@ -16,8 +16,8 @@ from exporter.model.point import replaced_key
 from exporter.outbox.memory_queue import MemoryQueue, OrderedOutbox
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.sinks.writer import Writer
-from tests.support.rows import rows
 from tests.support.patience import HANG_S
+from tests.support.rows import rows
 from tests.unit.sinks.test_writer import DOWN, FakeInflux, line, lines, one_pass
 
 

@@ -19,12 +19,15 @@ from exporter.service import own_points
 from exporter.service.forgetting import Forgotten, forget
 from exporter.sinks.contract import Verdict, WriteResult
 from exporter.sinks.writer import Writer
+from tests.support.examples import RARE
+from tests.support.patience import HANG_S
 from tests.support.rows import rows
 from tests.support.years import HOUR, HOUR_MS, METER, Exporter, Meter, expected_hours, ms
 from tests.unit.sinks.test_writer import TAKEN, FakeInflux, one_pass
 
 NOON = datetime(2025, 10, 25, 12, tzinfo=UTC)
 OTHER = "6970631400000000"
+HOURS = 40 if RARE else 27
 ODD = ["A", "A B", "A,B=C", "O'Hara", 'say "A"', "A,meter_id=B", "ø%5C", "A:import", "A:import:2026-01"]
 
 
@@ -149,7 +152,7 @@ def test_a_batch_that_is_being_sent_brings_nothing_back(outbox: Outbox) -> None:
     posted = threading.Event()
 
     def forget_now() -> None:
-        posted.wait(10)
+        posted.wait(HANG_S)
         found.append((forget(outbox, "A", sender=writer), len(influx.posts)))
 
     forgetting = threading.Thread(target=forget_now)
@@ -163,7 +166,7 @@ def test_a_batch_that_is_being_sent_brings_nothing_back(outbox: Outbox) -> None:
 
     influx.on_post = on_post
     one_pass(writer)
-    forgetting.join(10)
+    forgetting.join(HANG_S)
     ((removed, posts),) = found
     assert (removed.lines, removed.settled) == (2, True)
     assert waiting(outbox) == []
@@ -176,17 +179,17 @@ def test_waiting_for_a_batch_ends(outbox: Outbox) -> None:
 
     def on_post() -> None:
         stuck.set()
-        over.wait(10)
+        over.wait(HANG_S)
 
     influx.on_post = on_post
     writer = Writer(outbox, influx)
     outbox.append(rows(ages("A", 0, 1)))
     sending = threading.Thread(target=one_pass, args=(writer,))
     sending.start()
-    assert stuck.wait(10)
+    assert stuck.wait(HANG_S)
     assert writer.discard(point.is_of("A"), patience_s=0.01) is False
     over.set()
-    sending.join(10)
+    sending.join(HANG_S)
     assert writer.discard(point.is_of("A"), patience_s=0.01) is True
 
 
@@ -218,12 +221,13 @@ def forgetting(exporter: Exporter, meter_id: str) -> None:
     exporter.written.points = {one: of for one, of in exporter.written.points.items() if not mine(f"{one[0]} ")}
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("maker", ["kamstrup", "aidon", "kaifa"])
 @pytest.mark.parametrize("at", [3, 20, 24])
 def test_no_month_is_made_again_from_memory(maker: str, at: int) -> None:
     """Afterwards a meter begins like a new one, and nothing changes for the other one on the source."""
     meter, other = Meter(maker), Meter(maker, seed=2, meter_id=OTHER)
-    both = [one.hourly(NOON + number * HOUR, lag) for number in range(40) for one, lag in ((meter, 12), (other, 40))]
+    both = [one.hourly(NOON + number * HOUR, lag) for number in range(HOURS) for one, lag in ((meter, 12), (other, 40))]
     exporter, anew = Exporter(), Exporter()
     for number, one in enumerate(both):
         if number == 2 * at:
@@ -234,7 +238,7 @@ def test_no_month_is_made_again_from_memory(maker: str, at: int) -> None:
         list(exporter.pipeline.now(ms(one.received)))
     exporter.stop()
     anew.stop()
-    known = [ms(NOON) + number * HOUR_MS for number in range(40)]
+    known = [ms(NOON) + number * HOUR_MS for number in range(HOURS)]
     assert exporter.written.finals() == expected_hours(meter, known[at:])
     assert exporter.written.finals(meter_id=OTHER) == expected_hours(other, known)
     assert exporter.written.points == anew.written.points

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from exporter.protocol.dlms import DecodeError, decode
 from hypothesis import given
 from hypothesis import strategies as st
 

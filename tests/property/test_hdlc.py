@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.protocol.framing import Rejected
-from exporter.protocol.hdlc import Deframer, Frame, Rejected
+from exporter.protocol.hdlc import Deframer, Frame
 from tests.support.examples import examples
 from tests.support.octets import all_frames, crc_x25, frame
 
@@ -112,7 +112,7 @@ def test_byte_by_byte_gives_the_same_at_every_moment(data: bytes) -> None:
             assert quick.missing == slow.missing
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(streams, streams, st.integers(0, 2000))
 def test_no_frame_that_has_begun_ends_before_what_is_missing(before: bytes, after: bytes, cut: int) -> None:
     stream = before + after
@@ -125,7 +125,7 @@ def test_no_frame_that_has_begun_ends_before_what_is_missing(before: bytes, afte
     assert all(end + 1 - split >= missing for end in begun)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(streams, st.sampled_from(SHORT), st.integers(0, 2000))
 def test_what_is_missing_is_never_more_than_the_frame_needs(noise: bytes, data: bytes, cut: int) -> None:
     split = 3 + cut % (len(data) - 3)

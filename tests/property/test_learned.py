@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.meters import OSLO
@@ -19,6 +19,7 @@ from exporter.simulator import aidon, kaifa, kamstrup
 from exporter.simulator.encoder import Addresses, date_time, frame, information
 from exporter.simulator.sample import Flows, Identity, Sample
 from tests.benchmarks.frames import CASES, frames
+from tests.support.examples import examples
 from tests.support.octets import expected, frames_of
 from tests.support.two_ways import Chunks, mended, same
 
@@ -118,13 +119,13 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     return pieces
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(st.data(), streams(), st.booleans(), st.sampled_from([None, "the fallback"]))
 def test_any_stream(data: st.DataObject, pieces: list[bytes], derived: bool, fallback: str | None) -> None:
     same(data.draw(received(pieces)), derived=derived, fallback=fallback)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from(sorted(lists())), st.sampled_from([1, 0x40, 0x80, 0xFF]), st.integers(0, 6), st.booleans())
 def test_each_octet_is_another_one(name: str, flip: int, first: int, derived: bool) -> None:
     known = lists()[name]
@@ -179,7 +180,7 @@ MAKERS: dict[str, Callable[[Identity, Sample, datetime], bytes]] = {
 }
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(
     st.lists(st.sampled_from(sorted(MAKERS)), min_size=1, max_size=3),
     st.lists(meters, min_size=1, max_size=3),
@@ -240,7 +241,7 @@ clocks = st.one_of(usual_clocks, usual_clocks, odd_clocks)
 CLOCKED = [case.name for case in CASES if "list 2" not in case.name or case.maker == "kaifa"]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.data(),
     st.lists(st.sampled_from(CLOCKED), min_size=1, max_size=2),
@@ -345,7 +346,7 @@ def unheard_of(draw: st.DrawFn) -> list[bytes]:
     return [frame(to, information(Notification(turn, clock, value))) for turn, value in enumerate(made)]
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(unheard_of(), st.sampled_from([0, 10, 3600]), st.booleans())
 def test_lists_that_no_maker_sends(pieces: list[bytes], step: int, derived: bool) -> None:
     named = lists()["kamstrup 10 s"][:3]

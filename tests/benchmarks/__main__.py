@@ -1,8 +1,8 @@
 """All benchmarks, or some by name: `python -m tests.benchmarks [--quick] [--json FILE] [--compare FILE] [name …]`.
 
-Prints a table: what was measured, the figure, the aim and whether it was met. `--compare` then says which ratios fell
-by more than a quarter since FILE was written by `--quick --json FILE`; it looks at ratios alone, which are much the
-same on any machine, and its exit code is 0 whatever they are.
+Prints a table: what was measured, the figure, the aim and whether it was met. `--compare` then lists the ratios that
+fell by more than a quarter since `--quick --json FILE` wrote FILE. It compares only ratios, which are nearly the same
+on any machine. The exit code is 0, whatever the ratios are.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ BENCHMARKS: Final = {
     "startup": "startup",
     "instructions": "instructions",
 }
-"""Name -> module beside this one, whose `run` gives its figures."""
+"""Name -> module in this package, whose `run` gives the figures."""
 _NOT_QUICK: Final = frozenset({"others", "idle", "instructions"})
-"""What gives CI no ratio, or takes too long for it; by name it is measured all the same."""
+"""Left out by --quick unless named: they give no ratio for CI, or take too long."""
 
 
 def main() -> None:
     """Measure, print, write, compare."""
     given = _arguments()
-    logging.disable(logging.CRITICAL)  # of two meters on a source, and of much else that is meant here
+    logging.disable(logging.CRITICAL)  # such as warnings of two meters on one source
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         effort = Effort(given.quick, given.full, Path(folder))
@@ -62,14 +62,14 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(BENCHMARKS)} [default: all]")
-    parser.add_argument("--quick", action="store_true", help="what CI compares: under 40 s, little of each")
+    parser.add_argument("--quick", action="store_true", help="what CI compares: a little of each, in about a minute")
     parser.add_argument("--full", action="store_true", help="up to ten million frames: hours and tens of GB")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="say what fell since FILE was written")
-    parser.add_argument("--folder", type=Path, help="where files stand meanwhile: the disk that is measured")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="list the ratios that fell since FILE was written")
+    parser.add_argument("--folder", type=Path, help="for the files: the disk that is measured")
     given = parser.parse_args()
     if unknown := set(given.names) - set(BENCHMARKS):
-        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
     return given
 
 

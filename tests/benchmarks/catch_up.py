@@ -1,8 +1,8 @@
 """After a week's outage: `python -m tests.benchmarks.catch_up [readings]`; influxd 1.8 on PATH.
 
-An outbox with 60 000 readings of one meter, a row each as they came, is sent by `run` while another meter is read live.
-Prints how fast it empties against the same lines posted with nothing else going on, how old the live meter's newest
-point in InfluxDB ever was, and how much memory `run` took.
+`run` sends an outbox with 60 000 readings of one meter, one row for each, while it reads another meter live. Prints how
+fast the outbox empties compared with only posting the same lines, the greatest age of the live meter's newest point in
+InfluxDB, and how much memory `run` needed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ LIVE: Final = "SIMULATED-KAMSTRUP-2"
 
 
 def readings(count: int) -> Iterator[list[str]]:
-    """The lines of each of so many readings of a meter, the last of them an hour ago."""
+    """The lines of each of `count` readings of a meter, the last of them one hour old."""
     settings = Settings()
     pipeline = Pipeline("sim", settings, NoState(), HostClock())
     end = datetime.now(UTC) - timedelta(hours=1)
     meter = SimulatedMeter("kamstrup")
-    for received, octets in meter.frames(end - timedelta(seconds=10 * count), end, frozenset(List)):
-        fed = pipeline.feed((Chunk(octets, received),), more=True)
+    for received, frame in meter.frames(end - timedelta(seconds=10 * count), end, frozenset(List)):
+        fed = pipeline.feed((Chunk(frame, received),), more=True)
         assert not fed.outcomes
         lines = [line for row in fed.rows for line in row.body.decode().split("\n")]
         if lines:
@@ -50,7 +50,7 @@ def readings(count: int) -> Iterator[list[str]]:
 def fill(path: Path, count: int) -> list[str]:
     """An outbox as it is after the outage; all its lines."""
     outbox, lines = Outbox(path), []
-    outbox._file._connection.execute("PRAGMA synchronous = OFF")  # it was not filled in a minute, but in a week
+    outbox._file._connection.execute("PRAGMA synchronous = OFF")  # a real outbox is filled in a week, not in a minute
     for one in readings(count):
         outbox.append(rows(one))
         lines += one
@@ -59,7 +59,7 @@ def fill(path: Path, count: int) -> list[str]:
 
 
 def full_speed(influx: LocalInflux, lines: list[str]) -> float:
-    """Lines a second when they are only posted."""
+    """Lines a second if they are only posted."""
     influx.admin("CREATE DATABASE bare")
     client = influx.client(bucket="bare")
     began = time.monotonic()
@@ -70,13 +70,13 @@ def full_speed(influx: LocalInflux, lines: list[str]) -> float:
 
 
 def resident_mb(pid: int) -> float:
-    """The most memory that a process ever had."""
+    """The peak memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def newest_age_s(influx: LocalInflux) -> float:
-    """How old the live meter's newest point is."""
+    """The age of the live meter's newest point."""
     found = influx.query(f"SELECT last(value) FROM active_power WHERE meter_id = '{LIVE}'")
     return time.time() - int(found[0].rows[0][0]) / 1000 if found else 0.0
 
@@ -91,7 +91,7 @@ def waiting(path: Path) -> int:
 
 
 def catch_up(influx: LocalInflux, path: Path) -> tuple[float, float, float]:
-    """Seconds from the first batch until nothing waits, the live meter's greatest age, and the most memory."""
+    """Seconds from the first batch until nothing waits, greatest age of the live meter's newest point, peak memory."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HAN_")} | {
         "HAN_SOURCE": "sim:kamstrup?seed=2",
         "HAN_OUTBOX": str(path),
@@ -101,9 +101,9 @@ def catch_up(influx: LocalInflux, path: Path) -> tuple[float, float, float]:
         "HAN_LOG_LEVEL": "error",
     }
     command = [str(Path(sys.executable).with_name("han-exporter")), "run"]
-    oldest, all_of_it = 0.0, waiting(path)
+    oldest, filled = 0.0, waiting(path)
     with subprocess.Popen(command, env=environment) as process:
-        while waiting(path) >= all_of_it:  # until the first batch has gone: the start of a process is no sending
+        while waiting(path) >= filled:  # until the first batch is sent: the start of the process does not count
             time.sleep(0.05)
         began = time.monotonic()
         while waiting(path) > 100:
@@ -132,7 +132,7 @@ def main() -> None:
             print(
                 f"caught up in {took:.1f} s: {len(lines) / took:,.0f} lines/s, {len(lines) / took / bare:.2f} of that"
             )
-            print(f"the live meter's newest point was never older than {oldest:.1f} s (it sends every 10 s)")
+            print(f"the live meter's newest point was at most {oldest:.1f} s old (it sends every 10 s)")
             print(f"memory of run at most {memory:.0f} MB")
         finally:
             influx.stop()

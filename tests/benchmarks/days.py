@@ -1,12 +1,14 @@
 """Days of a meter through the installed `run`: `python -m tests.benchmarks.days [days]`, or `… --real SECONDS`.
 
-A simulated Kaifa (a frame every 2 s: 43 200 a day) speaks on a socket, which the exporter reads as any port: a read,
-a transaction of the outbox, a post to a real InfluxDB (influxd 1.8 on PATH, or HAN_TEST_INFLUX_URL). Without `--real`
-it sends as fast as it is read, and the days are the meter's own: its clock is what readings take while this computer
-calls its own unsynchronised, which a library of one function does for this process (a C compiler makes it).
+A simulated Kaifa (a frame every 2 s: 43 200 a day) sends on a socket, which the exporter reads like any port: a read, a
+transaction of the outbox, a post to a real InfluxDB (influxd 1.8 on PATH, or HAN_TEST_INFLUX_URL). Without `--real` it
+sends as fast as the exporter reads, and the days are those of the meter's clock. Readings get that clock's time because
+this computer's clock seems to be unsynchronised: a library with one function, built with a C compiler, says so to the
+exporter.
 
-Prints memory after the first hour, the first day and the last; descriptors and threads; what InfluxDB holds of each
-measurement against what was sent; and how much waits at the end. Exit code 1 when points miss or something waits.
+Prints memory after the first hour, the first day and at the end; descriptors and threads; how many points of each
+measurement InfluxDB has and how many were sent; and how much waits at the end. Exit code 1 if points are missing or
+something waits.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ from tests.support.influx_server import Influx, serve
 A_DAY: Final = 43_200
 AN_HOUR: Final = 1800
 """Frames."""
-_AHEAD: Final = 2000
-"""Frames that may be on their way, ..."""
+_UNREAD: Final = 2000
+"""The meter pauses while so many frames are not read yet, ..."""
 _WAITING: Final = 20_000
-"""... and lines in the outbox: it is not what is measured here."""
+"""... or so many lines wait in the outbox: catching up is not measured here."""
 _UNSYNCHRONISED: Final = "int adjtimex(void *state) { (void)state; return 5; /* TIME_ERROR */ }"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the process holds after so many readings; memory in kB, `private` is what no file stands behind."""
+    """What the process uses after so many readings. Memory in kB; `private` is memory that is not from a file."""
 
     readings: int
     resident: int
@@ -54,7 +56,7 @@ class Sample:
 
 @dataclass
 class Meter:
-    """Frames of a simulated Kaifa at the far end of a socket; `sent` counts them by their length."""
+    """A simulated Kaifa at the other end of a socket; `sent` counts its frames by their length."""
 
     start: datetime
     end: datetime
@@ -66,7 +68,7 @@ class Meter:
 
     def __post_init__(self) -> None:
         self._simulated = SimulatedMeter("kaifa", meter_id=f"SIMULATED-{secrets.token_hex(3)}")
-        self._door = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -76,7 +78,7 @@ class Meter:
 
     @property
     def source(self) -> str:
-        return f"socket://127.0.0.1:{self._door.getsockname()[1]}"
+        return f"socket://127.0.0.1:{self._server.getsockname()[1]}"
 
     @property
     def done(self) -> bool:
@@ -85,23 +87,23 @@ class Meter:
 
     def _serve(self) -> None:
         try:
-            self._connection, _ = self._door.accept()
-            for complete, octets in self._simulated.frames(self.start, self.end):
+            self._connection, _ = self._server.accept()
+            for complete, frame in self._simulated.frames(self.start, self.end):
                 self._wait(complete)
-                self._connection.sendall(octets)
-                self.sent[len(octets)] += 1
-        except OSError as error:  # told at the end, beside what misses for it
+                self._connection.sendall(frame)
+                self.sent[len(frame)] += 1
+        except OSError as error:  # printed at the end, with what is missing because of it
             self.failed = str(error)
 
     def _wait(self, complete: datetime) -> None:
         if self.real:
             time.sleep(max(0.0, (complete - datetime.now(UTC)).total_seconds()))
             return
-        while self.sent.total() - self.readings > _AHEAD or self.waiting > _WAITING:
+        while self.sent.total() - self.readings > _UNREAD or self.waiting > _WAITING:
             time.sleep(0.02)
 
     def expected(self) -> dict[str, int]:
-        """Points of what was sent: lists 1, 2 and 3 have each a length of their own."""
+        """How many points the sent frames give. Lists 1, 2 and 3 have different lengths."""
         one, two, hourly = (self.sent[length] for length in sorted(self.sent))
         ten = two + hourly
         return {
@@ -118,14 +120,14 @@ class Meter:
 
 
 class Watch:
-    """Samples of a process, taken when it has read so many frames more."""
+    """Samples of a process, each taken after so many more frames."""
 
     def __init__(self, pid: int, outbox: Path, meter: Meter) -> None:
         self._pid, self._outbox, self._meter = pid, outbox, meter
         self.samples: list[Sample] = []
 
     def look(self) -> bool:
-        """Ask how far it is; False when it does not answer."""
+        """Ask for its progress; False if it does not answer."""
         try:
             status = ask(self._outbox)
         except NotRunning:
@@ -152,7 +154,7 @@ class Watch:
 
 
 def shim(folder: Path) -> Path:
-    """A library by which the kernel calls the clock unsynchronised."""
+    """A library that makes the clock seem unsynchronised."""
     source, library = folder / "adjtimex.c", folder / "adjtimex.so"
     source.write_text(_UNSYNCHRONISED, encoding="ascii")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
@@ -160,7 +162,7 @@ def shim(folder: Path) -> Path:
 
 
 def started(folder: Path, meter: Meter, influx: Influx) -> subprocess.Popen[bytes]:
-    """The service, into this InfluxDB."""
+    """The service, which writes to this InfluxDB."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HAN_")} | {
         "HAN_SOURCE": meter.source,
         "HAN_OUTBOX": str(folder / "outbox.sqlite"),
@@ -175,7 +177,7 @@ def started(folder: Path, meter: Meter, influx: Influx) -> subprocess.Popen[byte
 
 
 def watched(process: subprocess.Popen[bytes], folder: Path, meter: Meter, every: int) -> Watch:
-    """Look on until all was sent and read and nothing waits, or for ten minutes nothing more is read."""
+    """Take samples until all is sent and read and nothing waits, or until nothing was read for ten minutes."""
     watch = Watch(process.pid, folder / "outbox.sqlite", meter)
     following, before, moved = every, -1, time.monotonic()
     began = moved
@@ -189,7 +191,7 @@ def watched(process: subprocess.Popen[bytes], folder: Path, meter: Meter, every:
                 _say(one, time.monotonic() - began)
         if meter.readings != before:
             before, moved = meter.readings, time.monotonic()
-        # The exporter's own points come every 10 s, so that an empty outbox is a matter of moments.
+        # The exporter's own points come every 10 s, so the outbox is empty only for moments.
         if answered and meter.done and meter.readings >= meter.sent.total() and meter.waiting == 0:
             break
         if time.monotonic() - moved > 600:
@@ -208,7 +210,7 @@ def _say(one: Sample, seconds: float) -> None:
 
 
 def found(influx: Influx, meter_id: str, names: dict[str, int]) -> dict[str, int]:
-    """Points of a meter that InfluxDB holds; of hours, the final ones."""
+    """How many points of a meter InfluxDB has; of hours, the final ones."""
     held = {}
     for name in names:
         final = " AND kind = 'final'" if name == "hour_energy" else ""
@@ -218,7 +220,7 @@ def found(influx: Influx, meter_id: str, names: dict[str, int]) -> dict[str, int
 
 
 def judge(watch: Watch, meter: Meter, influx: Influx) -> int:
-    """Print what is to be known; 1 when something misses."""
+    """Print the result; 1 if something is missing."""
     expected = meter.expected()
     held = found(influx, meter.id, expected)
     print(f"{meter.sent.total()} frames sent, {meter.readings} read" + (f"; {meter.failed}" if meter.failed else ""))
@@ -246,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--real", type=float, metavar="SECONDS", help="in real time")
     options = parser.parse_args(arguments)
     now = datetime.now(UTC).replace(microsecond=0)
-    # Some days ahead: no hour of the meter's own is this computer's, by which its clock would be the right one.
+    # Days in the future: in no hour does the meter's clock agree with this computer's.
     start = now if options.real else now.replace(minute=0, second=0) + timedelta(days=3)
     end = start + (timedelta(seconds=options.real) if options.real else timedelta(days=options.days))
     with tempfile.TemporaryDirectory() as name:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 FELL: Final = 0.25
-"""The share of a ratio that must be gone before it is told: what is left of noise after dividing is less."""
+"""A ratio that fell by a greater share than this is reported. The noise of a ratio is smaller."""
 
 _NAME, _VALUE, _UNIT, _AIM = 64, 11, 12, 10
 _CALIBRATION_ROUNDS: Final = 2000
@@ -24,14 +24,14 @@ _CALIBRATION_ROUNDS: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured: `quick` for a CI step, `full` for the largest sizes; `folder` is where files may stand."""
+    """How much is measured: `quick` for a CI step, `full` for the largest sizes; `folder` is for files."""
 
     quick: bool
     full: bool
     folder: Path
 
     def of(self, quick: int, usual: int, full: int | None = None) -> int:
-        """The one of the three that is asked for."""
+        """The value for this effort."""
         if self.quick:
             return quick
         return full if self.full and full is not None else usual
@@ -41,8 +41,8 @@ class Effort:
 class Figure:
     """One row of the table. `value` None: it could not be measured, and `note` says why.
 
-    `aim` is what must be reached, `at_most` that it must not be passed. `compared` marks a ratio of two things that
-    were measured in the same run, the larger the better: CI looks whether it fell.
+    `aim` is the least value, or with `at_most` the largest. `compared` marks a ratio of two things that were measured
+    in the same run, the larger the better: CI looks whether it fell.
     """
 
     name: str
@@ -76,10 +76,11 @@ def together(
     patience_s: float = 30.0,
     clock: Callable[[], float] = time.process_time,
 ) -> list[Times]:
-    """Do each in turn, again and again: what is compared must have had the same share of a machine's good moments.
+    """Do each in turn, again and again, so that a busy moment of the machine hits all of them.
 
-    So often and until the first has had `least_s` seconds, but not on and on when all have had `patience_s`. Processor
-    time unless told otherwise. The best of many short ones is what a busy machine disturbs least.
+    At least `repetitions` times, and until the first has taken `least_s` seconds in sum; not longer than `patience_s`
+    for all together. Measures processor time by default. The best of many short times is what a busy machine disturbs
+    least.
     """
     taken: list[list[float]] = [[] for _ in works]
     with own_garbage():
@@ -96,7 +97,7 @@ def together(
 
 @contextmanager
 def own_garbage() -> Iterator[None]:
-    """The garbage collector leaves alone what was there before: it is the benchmark's, and no cost of what it does."""
+    """The garbage collector ignores all that exists already: it belongs to the benchmark, not to what is measured."""
     gc.collect()
     gc.freeze()
     try:
@@ -106,18 +107,18 @@ def own_garbage() -> Iterator[None]:
 
 
 def calibrate() -> int:
-    """A fixed piece of plain Python that does what decoding does: by how long it takes, how fast this machine is."""
-    octets, form, seen, length = bytes(range(256)), struct.Struct(">IHxI"), {}, 0
+    """A fixed piece of plain Python, of the kind that decoding is made of: its time says how fast this machine is."""
+    data, form, seen, length = bytes(range(256)), struct.Struct(">IHxI"), {}, 0
     for i in range(_CALIBRATION_ROUNDS):
-        a, b, c = form.unpack_from(octets, i & 127)
+        a, b, c = form.unpack_from(data, i & 127)
         seen[i & 1023] = a
         length += len(f"power,id={i & 1023} value={b}.0 {c}\n{a ^ seen[i & 511 if i > 1023 else 0]}")
-        length += octets.find(b & 0xFF, i & 63)
+        length += data.find(b & 0xFF, i & 63)
     return length
 
 
 def number(value: float) -> str:
-    """A figure with three or four digits that matter, thousands apart."""
+    """A figure with three or four significant digits, and commas between thousands."""
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4
     return f"{value:,.{digits}f}"
@@ -139,7 +140,7 @@ def row(figure: Figure) -> str:
 
 
 def written(figures: Iterable[Figure]) -> str:
-    """All figures as JSON, with what they were measured on."""
+    """All figures as JSON, with the machine that they were measured on."""
     machine = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "machine": platform.machine(),
@@ -150,14 +151,14 @@ def written(figures: Iterable[Figure]) -> str:
 
 
 def compared(figures: Iterable[Figure], last: Path) -> Iterator[str]:
-    """What is to be said of the ratios against those of the last time, which `written` wrote."""
+    """Lines that compare the ratios with those of the last time, a file made by `written`."""
     try:
         before = _ratios(json.loads(last.read_text(encoding="utf-8"))["figures"])
     except FileNotFoundError:
-        yield f"{last}: not there, so nothing was compared; --json {last} writes it"
+        yield f"{last} does not exist, so nothing was compared; --json {last} writes it"
         return
     except (ValueError, KeyError, TypeError) as error:
-        yield f"{last} cannot be compared with ({error!r}); --json {last} writes it anew"
+        yield f"{last} cannot be read ({error!r}), so nothing was compared; --json {last} writes it again"
         return
     now = {figure.name: figure.value for figure in figures if figure.compared and figure.value is not None}
     fell = [name for name in before.keys() & now.keys() if now[name] < (1 - FELL) * before[name]]
@@ -166,7 +167,8 @@ def compared(figures: Iterable[Figure], last: Path) -> Iterator[str]:
         yield f"FELL  {name}: {number(before[name])} -> {number(now[name])} ({share:+.0%})"
     if missing := sorted(before.keys() - now.keys()):
         yield f"not measured this time: {', '.join(missing)}"
-    yield f"{len(before.keys() & now.keys())} ratios compared, {len(fell)} fell by more than {FELL:.0%}"
+    both = len(before.keys() & now.keys())
+    yield f"{both} ratio{'s' * (both != 1)} compared, {len(fell)} fell by more than {FELL:.0%}"
 
 
 def _ratios(rows: list[dict[str, Any]]) -> dict[str, float]:

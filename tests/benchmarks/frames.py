@@ -1,6 +1,6 @@
-"""Octets for benchmarks: each maker's lists with numbers and clocks that change from frame to frame, as a meter's do.
+"""Frames for benchmarks: each maker's lists with numbers and clocks that change from frame to frame, as a meter's do.
 
-All of it is made by the simulator's encoder out of a simulated household, or, for a capture, out of what that says.
+The simulator's encoder makes them from a simulated household or, for a capture, from the values in it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import cycle, islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from exporter.model.reading import MeterClock
 from exporter.protocol.apdu import decode
@@ -37,8 +37,8 @@ _TYPES: Final = {"kamstrup": b"6841121BN243101040", "aidon": b"6534", "kaifa": b
 class Case(NamedTuple):
     """A list of a maker: how a frame of it is made.
 
-    `main` is the maker's 10 s list, `named` one with a meter id; `registers` says of a list that is not `hourly` that
-    it has them all the same.
+    `main`: the maker's 10 s list. `named`: it has a meter id. `hourly`: it is sent each hour, with energy registers.
+    `registers`: it has energy registers though it is not hourly.
     """
 
     name: str
@@ -107,7 +107,7 @@ CASES: Final = (
 )
 KAMSTRUP: Final = CASES[0]
 NAMELESS: Final = "aidon 10 s, Sweden"
-"""No list of this meter says its id."""
+"""No list of this meter has its id."""
 _NAMING: Final = {case.maker: case for case in reversed(CASES) if case.main}
 
 
@@ -118,7 +118,7 @@ def identity(maker: str, number: int = 1) -> Identity:
 
 @lru_cache(maxsize=4)
 def samples(count: int, *, hourly: bool, registers: bool, phases: int = 3) -> Sequence[Sample]:
-    """What a household measured every 10 s or every hour."""
+    """What a household's meter measures every 10 s or every hour."""
     household = Household(_SEED, phases, "TN", OSLO)
     moments = (START + i * _EVERY[hourly] for i in range(count))
     return [household.sample(moment, registers_at=moment if registers else None) for moment in moments]
@@ -126,10 +126,9 @@ def samples(count: int, *, hourly: bool, registers: bool, phases: int = 3) -> Se
 
 @lru_cache(maxsize=4)
 def frames(case: Case, count: int, meters: int = 1) -> Sequence[bytes]:
-    """Frames of a list, of so many meters in turn.
+    """Frames of a list, from a number of meters in turn.
 
-    A list that names no meter is led by one of the same maker that does, as it would have been heard; but for a meter
-    that has no such list.
+    Before a list without a meter id comes one frame of the same maker that has it, unless the meter never sends one.
     """
     identities = [identity(case.maker, number) for number in range(meters)]
     made = [
@@ -145,17 +144,17 @@ def frames(case: Case, count: int, meters: int = 1) -> Sequence[bytes]:
 
 
 def damaged(whole: Sequence[bytes], share: float = 0.01) -> list[bytes]:
-    """The frames with so many of them damaged: an octet that came wrong, or an end that did not come at all."""
+    """The frames with this share of them damaged: one byte is wrong, or the end is missing."""
     choice = random.Random(_SEED)
     out = list(whole)
     for place in choice.sample(range(len(out)), round(len(out) * share)):
-        octets = bytearray(out[place])
-        at = choice.randrange(1, len(octets))
+        data = bytearray(out[place])
+        at = choice.randrange(1, len(data))
         if choice.random() < 0.5:
-            octets[at] ^= choice.randrange(1, 256)
+            data[at] ^= choice.randrange(1, 256)
         else:
-            del octets[at:]
-        out[place] = bytes(octets)
+            del data[at:]
+        out[place] = bytes(data)
     return out
 
 
@@ -166,41 +165,76 @@ def captures() -> list[str]:
 
 @lru_cache(maxsize=4)
 def capture_frames(name: str, count: int) -> Sequence[bytes]:
-    """Frames of a capture over and over, with numbers and clocks going on from those that it has."""
-    heard = [item for item in Deframer().feed(b"".join(frames_of(name))) if isinstance(item, Frame)]
-    return [again(item, turn) for turn, item in enumerate(islice(cycle(heard), count))]
+    """Frames of a capture over and over, with numbers and clocks that continue from those in it."""
+    originals = parsed(frames_of(name))
+    return [again(item, turn) for turn, item in enumerate(islice(cycle(originals), count))]
 
 
-def again(heard: Frame, turn: int) -> bytes:
-    """A frame with its numbers a little different and its clocks `turn` times 10 s later; with 0 as it was."""
-    said = decode(heard.content)
-    later = replace(said, value=_varied(said.value, turn))
-    if said.date_time is not None:
-        later = replace(later, date_time=_later(said.date_time, turn))
-    tagged = heard.content[8] == Tag.OCTET_STRING
-    addresses = Addresses(heard.destination, heard.source, heard.control)
+def parsed(data: Sequence[bytes]) -> list[Frame]:
+    """The whole frames in a stream of bytes."""
+    return [item for item in Deframer().feed(b"".join(data)) if isinstance(item, Frame)]
+
+
+def has_clock(sent: Sequence[bytes]) -> bool:
+    """Whether any of the frames has a clock, in its header or in its list."""
+    for item in parsed(sent[:100]):
+        content = decode(item.content)
+        if content.date_time is not None or _holds_clock(content.value):
+            return True
+    return False
+
+
+def _holds_clock(value: Value) -> bool:
+    if isinstance(value.content, tuple):
+        return any(map(_holds_clock, value.content))
+    return _is_clock(value.content)
+
+
+def _is_clock(content: object) -> TypeGuard[bytes]:
+    return isinstance(content, bytes) and len(content) == 12 and content[0] == 7  # years 1792 to 2047
+
+
+def unlike(original: Frame, every: timedelta, at_most: int = 10_000) -> Sequence[bytes]:
+    """The frame again and again, `every` so much later and with other numbers, until two would be the same."""
+    made = dict.fromkeys([again(original, 0)])
+    for turn in range(1, at_most):
+        one = again(original, turn, every)
+        if one in made:
+            break
+        made[one] = None
+    return list(made)
+
+
+def again(original: Frame, turn: int, every: timedelta = _EVERY[False]) -> bytes:
+    """A frame with slightly different numbers, and its clocks `turn` steps later; the same frame for turn 0."""
+    content = decode(original.content)
+    later = replace(content, value=_varied(content.value, turn, every))
+    if content.date_time is not None:
+        later = replace(later, date_time=_later(content.date_time, turn * every))
+    tagged = original.content[8] == Tag.OCTET_STRING
+    addresses = Addresses(original.destination, original.source, original.control)
     return frame(addresses, information(later, tagged_clock=tagged))
 
 
-def _varied(value: Value, turn: int) -> Value:
+def _varied(value: Value, turn: int, every: timedelta) -> Value:
     content = value.content
     if isinstance(content, tuple):
-        return Value(value.tag, tuple(_varied(element, turn) for element in content))
+        return Value(value.tag, tuple(_varied(element, turn, every) for element in content))
     if value.tag in _VARYING and isinstance(content, int) and content > _REGISTER:
         return Value(value.tag, content + turn // 7)
     if value.tag in _VARYING and isinstance(content, int) and content > 0:
         return Value(value.tag, content - turn * 7919 % (content // 3 + 1))
-    if isinstance(content, bytes) and len(content) == 12 and content[0] == 7:  # a clock: years 1792 to 2047
+    if _is_clock(content):
         clock = decode(b"\xe6\xe7\x00\x0f\0\0\0\0\x0c" + content + b"\0").date_time
         assert clock is not None
-        return Value(value.tag, date_time(_later(clock, turn)))
+        return Value(value.tag, date_time(_later(clock, turn * every)))
     return value
 
 
-def _later(clock: MeterClock, turn: int) -> MeterClock:
+def _later(clock: MeterClock, by: timedelta) -> MeterClock:
     fields = (clock.year, clock.month, clock.day, clock.hour, clock.minute, clock.second)
-    moment = datetime(*(field or 0 for field in fields)) + turn * _EVERY[False]  # type: ignore[arg-type]  # noqa: DTZ001
-    weekday = moment.isoweekday() if turn else clock.weekday
+    moment = datetime(*(field or 0 for field in fields)) + by  # type: ignore[arg-type]  # noqa: DTZ001
+    weekday = moment.isoweekday() if by and clock.weekday is not None else clock.weekday
     return replace(
         clock,
         year=moment.year,
@@ -213,8 +247,6 @@ def _later(clock: MeterClock, turn: int) -> MeterClock:
     )
 
 
-def informations(octets: Sequence[bytes]) -> Iterator[bytes]:
+def informations(data: Sequence[bytes]) -> Iterator[bytes]:
     """The information fields of frames."""
-    for item in Deframer().feed(b"".join(octets)):
-        if isinstance(item, Frame):
-            yield item.content
+    return (item.content for item in parsed(data))

@@ -1,10 +1,10 @@
-"""What `run` costs while it does next to nothing: `python -m tests.benchmarks.idle [seconds]`.
+"""What `run` costs while it has almost nothing to do: `python -m tests.benchmarks.idle [seconds]`.
 
-One meter that sends every 10 s, simulated, once with an InfluxDB (that of the tests: influxd 1.8 on PATH, or what
-HAN_TEST_INFLUX_URL names) and once with none, and on a serial line with an InfluxDB, side by side: resident memory,
-processor time, wake-ups, and what an SD card has to bear, extrapolated to a day. Syncs are counted by strace where it
-is there and may, in a time of its own, since it slows down what it looks at. By itself it also prints what the largest
-parts cost to import.
+Three processes at the same time, each with one meter that sends every 10 s: simulated with InfluxDB (the one of the
+tests: influxd 1.8 on PATH, or HAN_TEST_INFLUX_URL), simulated without it, and on a serial port with it. Measures
+resident memory, processor time, wake-ups, and what is written to an SD card, extrapolated to a day. Where strace exists
+and is allowed, it counts syncs afterwards, since it slows a process down. Run as a command, this module also prints the
+memory that the largest modules need.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ PARTS = (
 )
 _RESIDENT = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0])"
 _START_S: Final = 5.0
-"""The start is not idling."""
+"""The start is not measured."""
 _DAY_S: Final = 86_400
 _SYNCS: Final = ("fsync", "fdatasync")
 _AT_ONCE: Final = 4
 _LATENCY_S: Final = 0.016
-"""An FTDI adapter hands over what came in 16 ms: at 2400 baud some four octets."""
+"""An FTDI adapter hands over its bytes every 16 ms: about four bytes at 2400 baud."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a process has spent so far: processor seconds, voluntary context switches, octets handed to the disk."""
+    """What a process has used so far: processor seconds, voluntary context switches, bytes written to the disk."""
 
     processor_s: float
     wakeups: int
@@ -62,7 +62,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a process costs: memory now, kB; the others a second. `syncs` None: they could not be counted."""
+    """What a process costs: memory, kB; the others for each second. `syncs` is None if they could not be counted."""
 
     resident_kb: int
     processor_s: float
@@ -78,7 +78,7 @@ def imported_kb(module: str) -> int:
 
 
 def costs(seconds: float, folder: Path) -> dict[str, Cost]:
-    """What `run` costs, by how it is used: each looked at for so long, and as long again by strace if there is one."""
+    """What `run` costs, by how it is used. Measures for so many seconds, and as long again with strace if it exists."""
     with ExitStack() as stack:
         pids: dict[str, int] = {}
         for name, settings in _uses(stack, folder).items():
@@ -112,24 +112,24 @@ def _uses(stack: ExitStack, folder: Path) -> Mapping[str, Mapping[str, str]]:
     except LookupError:
         return {"without InfluxDB": alone}
     stack.callback(influx.stop)
-    there = {"URL": influx.url, "TOKEN": influx.token, "ORG": influx.org, "BUCKET": influx.bucket}
-    writes = {f"HAN_INFLUX_{name}": value for name, value in there.items()}
+    server = {"URL": influx.url, "TOKEN": influx.token, "ORG": influx.org, "BUCKET": influx.bucket}
+    writes = {f"HAN_INFLUX_{name}": value for name, value in server.items()}
     serial = {"HAN_SOURCE": _serial(stack)} | writes
-    return {"with InfluxDB": alone | writes, "without InfluxDB": alone, "on a serial line with InfluxDB": serial}
+    return {"with InfluxDB": alone | writes, "without InfluxDB": alone, "on a serial port with InfluxDB": serial}
 
 
 def _serial(stack: ExitStack) -> str:
-    """A line on which a meter sends a list every 10 s at 2400 baud, as a USB adapter hands it over."""
-    ours, theirs = pty.openpty()
-    tty.setraw(theirs)
-    name, over = os.ttyname(theirs), threading.Event()
-    listed = SimulatedMeter("kamstrup").frames(datetime.now(UTC))
+    """A port on which a meter sends a list every 10 s at 2400 baud, in pieces as a USB adapter hands them over."""
+    meter_end, port = pty.openpty()
+    tty.setraw(port)
+    name, over = os.ttyname(port), threading.Event()
+    sent = SimulatedMeter("kamstrup").frames(datetime.now(UTC))
 
     def send() -> None:
         began = time.monotonic()
-        for number, listed_now in enumerate(listed):
-            for place, at in enumerate(range(0, len(listed_now.data), _AT_ONCE)):
-                os.write(ours, listed_now.data[at : at + _AT_ONCE])
+        for number, frame in enumerate(sent):
+            for place, at in enumerate(range(0, len(frame.data), _AT_ONCE)):
+                os.write(meter_end, frame.data[at : at + _AT_ONCE])
                 if over.wait(max(0.0, began + 10 * number + _LATENCY_S * place - time.monotonic())):
                     return
             if over.wait(max(0.0, began + 10 * (number + 1) - time.monotonic())):
@@ -137,7 +137,7 @@ def _serial(stack: ExitStack) -> str:
 
     sender = threading.Thread(target=send)
     sender.start()
-    for handle in (theirs, ours):
+    for handle in (port, meter_end):
         stack.callback(os.close, handle)
     stack.callback(sender.join)
     stack.callback(over.set)
@@ -155,7 +155,7 @@ def _running(settings: Mapping[str, str]) -> Iterator[int]:
 
 
 def _spent(pid: int) -> Spent:
-    """Threads that have ended are not counted: `run` has none while it idles."""
+    """Threads that have ended are not counted: in an idle `run`, none ends."""
     tasks = list(Path(f"/proc/{pid}/task").iterdir())
     running = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
     switches = sum(_field(task / "status", "voluntary_ctxt_switches") for task in tasks)
@@ -171,7 +171,7 @@ def _field(path: Path, name: str) -> int:
 
 
 def _syncs(pids: Sequence[int], seconds: float, folder: Path) -> list[float | None]:
-    """Syncs a second of each process; None where strace is not there, or may not."""
+    """Syncs a second of each process; None if strace does not exist or is not allowed."""
     if shutil.which("strace") is None:
         return [None] * len(pids)
     tables = [folder / f"strace-{pid}" for pid in pids]
@@ -183,7 +183,7 @@ def _syncs(pids: Sequence[int], seconds: float, folder: Path) -> list[float | No
     time.sleep(seconds)
     refused = [watcher.poll() is not None for watcher in watchers]
     for watcher in watchers:
-        watcher.send_signal(signal.SIGINT)  # it lets go, and writes its table
+        watcher.send_signal(signal.SIGINT)  # it detaches, and writes its table
         watcher.wait()
     return [None if no else _counted(table) / seconds for no, table in zip(refused, tables, strict=True)]
 
@@ -194,20 +194,25 @@ def _counted(table: Path) -> int:
 
 
 def figures(cost: Cost, name: str, seconds: float) -> Iterator[Figure]:
-    """The rows that tell a cost."""
+    """The rows for a cost."""
     what = f"run, idle, {name}"
     note = f"in {seconds:g} s, one meter"
-    yield Figure(f"{what}: resident memory", cost.resident_kb / 1024, "MB", 80, at_most=True, note=note)
+    yield Figure(f"{what}: resident memory", cost.resident_kb / 1024, "MB", 60, at_most=True, note=note)
     an_hour = f"{cost.processor_s * 3600:.1f} s an hour"
     yield Figure(f"{what}: of a core", cost.processor_s * 100, "%", 0.1, at_most=True, note=an_hour)
     yield Figure(f"{what}: wake-ups", cost.wakeups * 60, "/min")
-    yield Figure(f"{what}: octets to the disk", cost.written * _DAY_S / 1e6, "MB/day")
+    yield Figure(f"{what}: written to the disk", cost.written * _DAY_S / 1e6, "MB/day")
     syncs = None if cost.syncs is None else cost.syncs * _DAY_S
-    yield Figure(f"{what}: syncs", syncs, "/day", note="" if syncs is not None else "not available: no strace that may")
+    yield Figure(
+        f"{what}: syncs",
+        syncs,
+        "/day",
+        note="" if syncs is not None else "not available: strace does not exist or is not allowed",
+    )
 
 
 def run(effort: Effort) -> Iterator[Figure]:
-    """The service's cost: what `python -m tests.benchmarks` shows of it."""
+    """The cost of the service, as `python -m tests.benchmarks` shows it."""
     seconds = effort.of(10, 60, 600)
     for name, cost in costs(seconds, effort.folder).items():
         yield from figures(cost, name, seconds)

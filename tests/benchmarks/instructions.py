@@ -1,6 +1,7 @@
-"""Instructions a frame of (a), which no noise of the machine touches: two sizes, one taken from the other.
+"""Instructions a frame of (a), which does not depend on how busy the machine is.
 
-Counted by `perf stat` where it can, else by valgrind (cachegrind without its caches).
+Two sizes are counted, and the difference is what counts. `perf stat` counts where it works, else valgrind (cachegrind
+without its caches).
 """
 
 from __future__ import annotations
@@ -18,38 +19,38 @@ from tests.benchmarks.child import environment
 from tests.benchmarks.figures import Effort, Figure
 
 SIZES: Final = (2000, 6000)
-"""Frames; the difference is what is counted. Both are past what is learnt from the first."""
+"""Frames. In both sizes, the shape is learnt from the first few."""
 _REFS: Final = re.compile(r"I +refs: +([\d,]+)")
 
 
 def run(effort: Effort) -> Iterator[Figure]:
-    """Kamstrup, one meter, our way and the slow one."""
+    """Kamstrup, one meter, the quick way and the slow one."""
     count = _counter()
     if count is None:
         note = "not available: neither perf stat -e instructions nor valgrind works here"
         yield Figure("kamstrup 10 s: instructions a frame", None, "instructions", note=note)
         return
     small, large = (size // 4 if effort.quick else size for size in SIZES)
-    heard = frames.frames(frames.KAMSTRUP, large)
-    used = {way: _a_frame(count, effort.folder, heard, small, way) for way in ("", "slow")}
+    sent = frames.frames(frames.KAMSTRUP, large)
+    used = {way: _a_frame(count, effort.folder, sent, small, way) for way in ("", "slow")}
     yield Figure("kamstrup 10 s: instructions a frame", used[""], "instructions")
-    yield Figure("kamstrup 10 s: instructions a frame, slow path", used["slow"], "instructions")
+    yield Figure("kamstrup 10 s: instructions a frame, slow way", used["slow"], "instructions")
 
 
 def _a_frame(
-    count: Callable[[list[str]], int | None], folder: Path, heard: Sequence[bytes], small: int, way: str
+    count: Callable[[list[str]], int | None], folder: Path, sent: Sequence[bytes], small: int, way: str
 ) -> float | None:
     counted = []
-    for size in (small, len(heard)):
-        file = folder / "octets"
-        file.write_bytes(b"".join(heard[:size]))
+    for size in (small, len(sent)):
+        file = folder / "frames"
+        file.write_bytes(b"".join(sent[:size]))
         counted.append(count([sys.executable, "-m", paths.__name__, str(file), *([way] if way else [])]))
     one, other = counted
-    return None if one is None or other is None else (other - one) / (len(heard) - small)
+    return None if one is None or other is None else (other - one) / (len(sent) - small)
 
 
 def _counter() -> Callable[[list[str]], int | None] | None:
-    """The first of the two that counts a command that does nothing."""
+    """The first of the two that can count the command `true`; None if neither can."""
     for counter in (_perf, _valgrind):
         if counter(["true"]):
             return counter

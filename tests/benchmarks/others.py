@@ -1,7 +1,7 @@
-"""(b) The same octets by other projects' decoders, as ratios: `pip install 'han-exporter[benchmarks]'`.
+"""(b) The same bytes by other projects' decoders, as ratios: `pip install 'han-exporter[benchmarks]'`.
 
-amshan and smartmeter-datacollector go from octets to a meter's values, dlms-cosem from the information field of a
-frame to the values in it: its part of what it is used for in such readers.
+amshan and smartmeter-datacollector decode bytes to a meter's values. dlms-cosem decodes the information field of a
+frame to the values in it, which is what readers of such meters use it for.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final, NamedTuple
 
 from tests.benchmarks import frames
 from tests.benchmarks.figures import Effort, Figure, together
-from tests.benchmarks.paths import octets_to_lines
+from tests.benchmarks.paths import bytes_to_lines
 
-AMSHAN_AIM: Final = 150
+AMSHAN_AIM: Final = 100
 _HINT: Final = "not installed: pip install 'han-exporter[benchmarks]'"
 
 
 class Other(NamedTuple):
-    """A project: `reads` says how many of the frames it gave values of; `informations` if it wants no whole frames."""
+    """A project. `reads` returns from how many frames it got values; `informations`: it takes no whole frames."""
 
     name: str
     distribution: str
@@ -30,11 +30,11 @@ class Other(NamedTuple):
     aim: float | None = None
 
 
-def _amshan(octets: Sequence[bytes]) -> int:
+def _amshan(frames: Sequence[bytes]) -> int:
     # A new reader for each run; a chunk for each frame, as a port gives them.
     reader, decoder = import_module("han.hdlc").HdlcFrameReader(), import_module("han.autodecoder").AutoDecoder()
     return sum(
-        decoder.decode_message(frame) is not None for chunk in octets for frame in reader.read(chunk) if frame.is_valid
+        decoder.decode_message(frame) is not None for chunk in frames for frame in reader.read(chunk) if frame.is_valid
     )
 
 
@@ -44,11 +44,11 @@ def _dlms_cosem(fields: Sequence[bytes]) -> int:
     return sum(bool(parse(notification.from_bytes(field[3:]).body)) for field in fields)
 
 
-def _datacollector(octets: Sequence[bytes]) -> int:
+def _datacollector(frames: Sequence[bytes]) -> int:
     parsing = import_module("smartmeter_datacollector.smartmeter.hdlc_dlms_parser")
     cosem = import_module("smartmeter_datacollector.smartmeter.cosem").Cosem("benchmark")
     parser, read = parsing.HdlcDlmsParser(cosem), 0
-    for frame in octets:
+    for frame in frames:
         parser.append_to_hdlc_buffer(frame)
         if parser.extract_data_from_hdlc_frames():
             moment, objects = parser.extract_message_time(), parser.parse_to_dlms_objects()
@@ -72,8 +72,8 @@ def run(effort: Effort) -> Iterator[Figure]:
 
 
 def _of(other: Other, case: frames.Case, effort: Effort) -> Iterator[Figure]:
-    heard = frames.frames(case, effort.of(10_000, 20_000))
-    name, some = f"{case.name}: times {other.name}", heard[: effort.of(200, 500)]
+    sent = frames.frames(case, effort.of(10_000, 20_000))
+    name, some = f"{case.name}: times {other.name}", sent[: effort.of(200, 500)]
     given = list(frames.informations(some)) if other.informations else some
     try:
         which = version(other.distribution)
@@ -81,16 +81,16 @@ def _of(other: Other, case: frames.Case, effort: Effort) -> Iterator[Figure]:
     except ImportError:
         yield Figure(name, None, "x", note=_HINT)
         return
-    except Exception as error:  # noqa: BLE001 - another project's ways to fail are its own
+    except Exception as error:  # noqa: BLE001 - another project can fail in any way
         yield Figure(name, None, "x", note=f"it cannot read this list ({type(error).__name__})")
         return
     if read < 10:
         yield Figure(name, None, "x", note="it cannot read this list")
         return
     theirs, ours = together(
-        partial(other.reads, given), partial(octets_to_lines, b"".join(heard)), least_s=1.0, patience_s=6.0
+        partial(other.reads, given), partial(bytes_to_lines, b"".join(sent)), least_s=1.0, patience_s=6.0
     )
     theirs_s = theirs.best / len(given)
     aim = other.aim if case == frames.KAMSTRUP else None
     note = f"{which}: {theirs_s * 1e6:.0f} us a frame"
-    yield Figure(name, theirs_s / ours.best * len(heard), "x", aim, note=note, compared=True)
+    yield Figure(name, theirs_s / ours.best * len(sent), "x", aim, note=note, compared=True)

@@ -1,7 +1,7 @@
 """(e) The outbox: readings appended a second, each on the disk before the next, and how fast a backlog is drained.
 
-Each reading of a Kamstrup meter comes with the lines derived from it, as `run` appends them. Beside it stands what the
-disk itself gives: a page appended to a file and fsync-ed, over and over.
+Each reading of a Kamstrup meter is appended with the lines derived from it, as `run` does. The speed of the disk itself
+is measured beside it: a page is appended to a file and fsync-ed, again and again.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def run(effort: Effort) -> Iterator[Figure]:
     lines = list(readings(effort.of(2000, 20_000, 60_000)))
     syncs = _syncs_a_second(effort.folder / "synced", seconds)
     appended = _appended_a_second(path, lines, seconds)
-    note = "" if appended >= APPENDS_AIM or syncs > APPENDS_AIM else "the disk gives no more"
+    note = "" if appended >= APPENDS_AIM or syncs > APPENDS_AIM else "the disk is the limit"
     yield Figure("disk: 4 kB written and fsync-ed", syncs, "/s")
     yield Figure("outbox: appended and on the disk", appended, "readings/s", APPENDS_AIM, note=note)
-    yield Figure("outbox: append to fsync", appended / syncs, "x", note="1.00: nothing but the disk is waited for")
+    yield Figure("outbox: append to fsync", appended / syncs, "x", note="1.00: only the disk takes time")
     drains: list[float] = []
     loop = together(lambda: drains.append(_drained(path, lines)), calibrate, repetitions=3, patience_s=20.0)[1]
     drained_s = min(drains)
@@ -46,7 +46,7 @@ def run(effort: Effort) -> Iterator[Figure]:
 
 
 def _often(work: Callable[[], object], seconds: float) -> float:
-    """How often it can be done a second."""
+    """How many times it can be done in a second."""
     began, done = time.monotonic(), 0
     while (passed := time.monotonic() - began) < seconds:
         work()
@@ -73,10 +73,10 @@ def _appended_a_second(path: Path, lines: list[list[str]], seconds: float) -> fl
 
 
 def _drained(path: Path, lines: list[list[str]]) -> float:
-    """Seconds in which a backlog of so many rows is taken and, as if InfluxDB had said yes, deleted."""
+    """Seconds in which a backlog of these rows is taken and deleted, as if InfluxDB took every batch."""
     outbox = _opened(path)
     try:
-        outbox._file._connection.execute("PRAGMA synchronous = OFF")  # it was not filled in a minute
+        outbox._file._connection.execute("PRAGMA synchronous = OFF")  # a real backlog comes slowly
         for one in lines:
             outbox.append(rows(one))
         outbox._file._connection.execute("PRAGMA synchronous = FULL")

@@ -1,9 +1,9 @@
 """How long each query of the dashboards and alert rules takes: `python -m tests.benchmarks.panels [URL]`.
 
-Takes them out of grafana/dashboards/*.json and grafana/provisioning/alerting/*.yaml, fills them in as Grafana would for
-a time range (a year up to now), and asks the server; see year.py for a year of data. URL, token, organisation and
-bucket are HAN_INFLUX_URL and so on. Prints the slowest first, then what a browser waits for: it sends all queries of a
-panel in one request, which InfluxDB answers one after another, and six requests at a time.
+Reads them from grafana/dashboards/*.json and grafana/provisioning/alerting/*.yaml, fills in their variables as Grafana
+does for a time range (by default the last year), and sends them to the server; year.py writes a year of data. URL,
+token, organisation and bucket are HAN_INFLUX_URL and so on. Prints the slowest first, then what a browser waits for: it
+sends all queries of a panel in one request, which InfluxDB answers one after another, and six requests at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.grafana_queries import Kind, PanelQuery, filled, other_querie
 
 GRAFANA: Final = Path(__file__).parents[2] / "grafana"
 CONNECTIONS: Final = 6
-"""How many requests a browser has under way to one server."""
+"""How many requests a browser sends to one server at a time."""
 _TIMEOUT_S: Final = 120.0
 _METERS: Final = 'SHOW TAG VALUES FROM "meter" WITH KEY IN ("real", "simulated")'
 _ZONE: Final = 'SELECT last("timezone") FROM "meter" WHERE "meter_id" = \'{}\''
@@ -38,7 +38,7 @@ _ZONE: Final = 'SELECT last("timezone") FROM "meter" WHERE "meter_id" = \'{}\''
 
 @dataclass(slots=True)
 class Timed:
-    """What a query, or a panel's queries together, took: ms of each run."""
+    """How long a query, or all queries of a panel together, took: ms of each run."""
 
     dashboard: str
     panel: str
@@ -51,20 +51,20 @@ class Timed:
 
     @property
     def median(self) -> float:
-        """Of the runs, ms."""
+        """Of the runs, in ms."""
         return statistics.median(self.ms)
 
 
 class Server:
-    """An InfluxDB that is asked in InfluxQL, as Grafana asks it."""
+    """An InfluxDB that is queried in InfluxQL, as Grafana does it."""
 
     def __init__(self, settings: Settings) -> None:
         self._http = Http(settings.influx_url or "", settings.token(), timeout=_TIMEOUT_S)
         database, _, policy = settings.influx_bucket.partition("/")
         self._where = {"db": database, "epoch": "ms"} | ({"rp": policy} if policy else {})
 
-    def ask(self, influxql: str) -> tuple[float, list[Mapping[str, Any]], str]:
-        """How long the answer took (ms), its series, and what went wrong."""
+    def query(self, influxql: str) -> tuple[float, list[Mapping[str, Any]], str]:
+        """How long the answer took (ms), its series, and its errors."""
         began = time.perf_counter()
         answer = self._http.request("GET", "/query", query=self._where | {"q": influxql})
         took = (time.perf_counter() - began) * 1000
@@ -75,8 +75,8 @@ class Server:
         return took, [one for result in results for one in result.get("series", [])], "; ".join(errors)
 
     def first(self, influxql: str) -> str:
-        """The first value that a query for a variable gives, "" for none."""
-        _, series, error = self.ask(influxql)
+        """The first value that a query for a variable gives; "" if none."""
+        _, series, error = self.query(influxql)
         if error:
             raise SystemExit(f"{influxql}: {error}")
         for one in series:
@@ -88,7 +88,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the dashboards show: a meter, and a time range that ends `now_ms`, or with None now."""
+    """What the dashboards show: a meter and a time range. `now_ms` is what now() means, None for the server's clock."""
 
     meter: str
     timezone: str
@@ -97,7 +97,7 @@ class Shown:
     now_ms: int | None
 
     def text(self, query: PanelQuery, variables: Mapping[str, str]) -> str:
-        """What is sent."""
+        """The query as it is sent."""
         return filled(
             query,
             meter=self.meter,
@@ -125,7 +125,7 @@ def variables_of(server: Server, dashboard: Mapping[str, Any], shown: Shown) -> 
 
 
 def all_queries(server: Server, shown: Shown, folder: Path) -> list[tuple[PanelQuery, str]]:
-    """Every query with what is sent for it, those of a panel side by side."""
+    """Every query and its text as it is sent; those of a panel follow one another."""
     found: list[tuple[PanelQuery, str]] = []
     for path in sorted((folder / "dashboards").glob("*.json")):
         dashboard = json.loads(path.read_text(encoding="utf-8"))
@@ -139,10 +139,10 @@ def all_queries(server: Server, shown: Shown, folder: Path) -> list[tuple[PanelQ
 
 
 def timed(server: Server, query: PanelQuery, text: str, runs: int) -> Timed:
-    """Ask `runs` times."""
+    """Send a query `runs` times."""
     found = Timed(query.dashboard, query.panel, query.ref, query.kind.value, text)
     for _ in range(runs):
-        took, series, found.error = server.ask(text)
+        took, series, found.error = server.query(text)
         found.ms.append(took)
         found.rows = sum(len(one.get("values", [])) for one in series)
     return found
@@ -166,14 +166,14 @@ def at_once(server: Server, requests: Sequence[tuple[PanelQuery, str]], runs: in
         for _ in range(runs):
             began = time.perf_counter()
             with ThreadPoolExecutor(CONNECTIONS) as pool:
-                list(pool.map(server.ask, texts))
+                list(pool.map(server.query, texts))
             took.append((time.perf_counter() - began) * 1000)
         found[title] = statistics.median(took)
     return found
 
 
 def table(found: Iterable[Timed], limit_ms: float) -> None:
-    """Print, worst first; what is over the limit has a mark."""
+    """Print, slowest first. What is over the limit has a mark."""
     print(f"  {'median ms':>9} {'least':>8} {'first':>7} {'rows':>7}  where")
     for one in sorted(found, key=lambda one: -one.median):
         mark = "!" if one.median > limit_ms else " "
@@ -184,10 +184,10 @@ def table(found: Iterable[Timed], limit_ms: float) -> None:
 
 
 def shown_of(server: Server, given: argparse.Namespace) -> Shown:
-    """The meter and the time range that were asked for. Raises SystemExit without a meter."""
+    """The meter and the time range of the command line. Raises SystemExit if there is no meter."""
     meter = given.meter or server.first(_METERS)
     if not meter:
-        raise SystemExit("there is no meter in this database; python -m tests.benchmarks.year writes a year of one")
+        raise SystemExit("no meter in this database; python -m tests.benchmarks.year writes a year of one")
     end = to_ms(datetime.fromisoformat(given.end).astimezone(UTC) if given.end else datetime.now(UTC))
     start = end - round(given.days * 86_400_000)
     zone = server.first(_ZONE.format(meter)) or "Europe/Oslo"
@@ -200,12 +200,14 @@ def arguments() -> tuple[argparse.Namespace, Settings]:
     parser.add_argument("url", nargs="?", help="InfluxDB, like http://localhost:8086 [default: HAN_INFLUX_URL]")
     parser.add_argument("--meter", help="[default: the first]")
     parser.add_argument("--days", type=float, default=365.0, help="length of the time range [default: 365]")
-    parser.add_argument("--end", help="its end, which now() is then too, like 2026-11-22T20:00:00+00:00 [default: now]")
+    parser.add_argument(
+        "--end", help="its end, and the time that now() means, like 2026-11-22T20:00:00+00:00 [default: now]"
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--limit", type=float, default=500.0, help="ms above which a query is marked [default: 500]")
-    parser.add_argument("--only", default="", help="only where this stands in dashboard, panel or kind")
+    parser.add_argument("--only", default="", help="only where dashboard, panel or kind contains this")
     parser.add_argument("--grafana", type=Path, default=GRAFANA, help="folder of dashboards and provisioning")
-    parser.add_argument("--json", type=Path, help="file to write everything to, too")
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
     given = parser.parse_args()
     settings = load({"influx_url": given.url})
     if settings.influx_url is None:
@@ -214,7 +216,7 @@ def arguments() -> tuple[argparse.Namespace, Settings]:
 
 
 def main() -> int:
-    """Ask everything and print. Returns 1 when a query has an error."""
+    """Send all queries and print. Returns 1 if a query has an error."""
     given, settings = arguments()
     server = Server(settings)
     shown = shown_of(server, given)

@@ -1,4 +1,4 @@
-"""Octets of raw frames to line protocol: the way that `decode --format lp` goes, and the slow one, which defines it.
+"""Bytes of raw frames to line protocol by the product's pipeline: the quick way, and the slow way that defines it.
 
 `python -m tests.benchmarks.paths FILE [slow]` goes one of them in a process that does nothing else, to be counted.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -16,36 +17,40 @@ from exporter.pipeline.pipeline import Fed, NoState, Pipeline, Purpose
 from exporter.sources.capture.reader import BLOCK
 from exporter.sources.contract import Chunk
 
-SETTINGS: Final = Settings()
+SETTINGS: Final = Settings(main_fuse_a=32)
+"""With a fuse, so that its load is derived too."""
 
-Way: TypeAlias = Callable[[Iterable[bytes]], Iterator[str]]
-"""Octets of a stream in blocks -> the text of each."""
+START: Final = datetime(2024, 1, 1, tzinfo=UTC)
+"""When the first byte is received, where bytes have a time."""
 
-
-def slowly(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Frame by frame, each value by value."""
-    return _fed(blocks, quick=False)
-
-
-def quickly(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Frames of a known shape at once, all others as `slowly`."""
-    return _fed(blocks, quick=True)
+Way: TypeAlias = Callable[[Iterable[Chunk]], Iterator[str]]
+"""The chunks of a stream -> the text that each of them gives."""
 
 
-def derived(blocks: Iterable[bytes]) -> Iterator[str]:
+def slowly(chunks: Iterable[Chunk]) -> Iterator[str]:
+    """The values of each frame, read value by value."""
+    return _fed(chunks, quick=False)
+
+
+def quickly(chunks: Iterable[Chunk]) -> Iterator[str]:
+    """As `slowly`, but frames of a known shape by their template: what `decode --format lp` does."""
+    return _fed(chunks, quick=True)
+
+
+def derived(chunks: Iterable[Chunk]) -> Iterator[str]:
     """As `quickly`, with everything that `import` derives."""
-    return _fed(blocks, quick=True, purpose=Purpose.IMPORT)
+    return _fed(chunks, quick=True, purpose=Purpose.IMPORT)
 
 
-def derived_slowly(blocks: Iterable[bytes]) -> Iterator[str]:
+def derived_slowly(chunks: Iterable[Chunk]) -> Iterator[str]:
     """As `slowly`, with everything that `import` derives."""
-    return _fed(blocks, quick=False, purpose=Purpose.IMPORT)
+    return _fed(chunks, quick=False, purpose=Purpose.IMPORT)
 
 
-def _fed(blocks: Iterable[bytes], *, quick: bool, purpose: Purpose = Purpose.VALUES) -> Iterator[str]:
+def _fed(chunks: Iterable[Chunk], *, quick: bool, purpose: Purpose = Purpose.VALUES) -> Iterator[str]:
     pipeline = Pipeline("benchmark", SETTINGS, NoState(), HostClock(), purpose=purpose, quick=quick)
-    for block in blocks:
-        yield _text(pipeline.feed((Chunk(block, None),), more=True))
+    for chunk in chunks:
+        yield _text(pipeline.feed((chunk,), more=True))
     yield _text(pipeline.interrupted())
     yield _text(pipeline.end())
 
@@ -54,25 +59,24 @@ def _text(fed: Fed) -> str:
     return "\n".join(row.body.decode() for row in fed.rows)
 
 
-ours: Final[Way] = quickly
-"""The way of the product."""
+def bytes_to_lines(data: bytes, way: Way = quickly, byte_seconds: float = 0.0) -> int:
+    """Go a way to its end; return how many characters of line protocol it gave."""
+    return sum(map(len, way(blocks(data, byte_seconds))))
 
 
-def octets_to_lines(octets: bytes, way: Way = ours) -> int:
-    """Go a way to its end; how many characters of line protocol came out."""
-    return sum(map(len, way(blocks(octets))))
-
-
-def blocks(octets: bytes) -> Iterator[bytes]:
-    """Octets as a capture file gives them."""
-    return (octets[at : at + BLOCK] for at in range(0, len(octets), BLOCK))
+def blocks(data: bytes, byte_seconds: float = 0.0) -> Iterator[Chunk]:
+    """The blocks in which a capture file is read. With `byte_seconds`, each has the time at which it is received."""
+    for at in range(0, len(data), BLOCK):
+        block = data[at : at + BLOCK]
+        received = START + timedelta(seconds=byte_seconds * (at + len(block))) if byte_seconds else None
+        yield Chunk(block, received, byte_seconds)
 
 
 def main() -> None:
-    """Go a way with a file of raw octets."""
+    """Go a way with a file of raw bytes."""
     with Path(sys.argv[1]).open("rb") as file:
-        way = slowly if sys.argv[2:] == ["slow"] else ours
-        for _ in way(iter(lambda: file.read(BLOCK), b"")):
+        way = slowly if sys.argv[2:] == ["slow"] else quickly
+        for _ in way(Chunk(block, None) for block in iter(lambda: file.read(BLOCK), b"")):
             pass
 
 

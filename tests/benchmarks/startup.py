@@ -1,6 +1,6 @@
-"""Start-up time: each subcommand's `--help`, and an interpreter that does nothing; on the wall, the least of 10.
+"""Start-up time of each subcommand's `--help`, and of an interpreter that does nothing: wall clock, the least of 10.
 
-Compiled modules stand in a folder of their own, as an installed package has them, whatever this process was told.
+Compiled modules are kept in a folder, as an installed package has them, even if this process keeps none.
 """
 
 from __future__ import annotations
@@ -31,5 +31,5 @@ def run(effort: Effort) -> Iterator[Figure]:
     for command, taken in zip(commands, each, strict=True):
         name = " ".join(["start: han-exporter", *command.split(), "--help"])
         yield Figure(name, taken, "ms", AIM_MS, at_most=True, note=f"{taken - bare:.0f} ms over the bare interpreter")
-        if command == "decode":  # one ratio for CI: of the command that is to stay light
+        if command == "decode":  # one ratio for CI, of the command that must start fast
             yield Figure("start: python -c pass to decode --help", bare / taken, "x", compared=True)

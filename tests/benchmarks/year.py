@@ -1,11 +1,11 @@
 """A year of one meter, written into an InfluxDB: `python -m tests.benchmarks.year [URL]`.
 
-Every line that `run` would have written of a Kamstrup meter in a house of three phases: what the meter sends every 10 s
-and each hour, what is derived from it, the exporter's own metrics; some 75 million points. URL, token, organisation
-and bucket are HAN_INFLUX_URL and so on, as for `run`.
+Every line that `run` would have written for a Kamstrup meter in a house with three phases: what the meter sends every
+10 s and each hour, what is derived from it, and the exporter's own metrics; about 75 million points. URL, token,
+organisation and bucket are HAN_INFLUX_URL and so on, as for `run`.
 
-The readings come straight from the simulated household (octets and their decoding would take three times as long; a
-test holds the two together), the lines from points.py and Derivations, so the schema is theirs.
+The readings are made directly from the simulated household: encoding and decoding would take three times as long. A
+test compares the two. The lines are made by points.py and Derivations, so they have the product's schema.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from exporter.simulator.sample import Sample
 
 SLOT_MS: Final = 10_000
 HOURLY_MS: Final = MAKERS["kamstrup"].hourly
-LIST_OCTETS: Final = {False: 232, True: 306}
-"""How long the frames of the 10 s list and of the hourly list are, with an id of 20 characters."""
+LIST_SIZES: Final = {False: 232, True: 306}
+"""Bytes in a frame of the 10 s list (False) and of the hourly list (True), with an id of 20 characters."""
 _JITTER_S: Final = 0.05
 _METRICS_MS: Final = 3_100
-"""How long after a reading the service's own metrics come."""
+"""How long after a reading the service writes its own metrics."""
 _THRESHOLDS_MS: Final = 5 * 60_000
 _RESTART_MS: Final = 30 * 24 * HOUR_MS
 
@@ -60,7 +60,7 @@ _REGISTERS: Final = _codes((1, 2, 3, 4), 8)
 
 
 class Readings:
-    """What a Kamstrup meter in a TN house says, as it stands behind decoding and placing, in its order."""
+    """What a Kamstrup meter in a house with a TN net sends, as it is after decoding and placing, in order."""
 
     def __init__(self, seed: int, zone: Zone) -> None:
         self.meter_id = f"SIMULATED-KAMSTRUP-{seed}"
@@ -69,15 +69,15 @@ class Readings:
         self._meter = Meter(self.meter_id, "Kamstrup", MAKERS["kamstrup"].types[1].decode())
 
     def between(self, start_ms: int, end_ms: int) -> Iterator[Placed]:
-        """Every reading that is sent from `start_ms` to before `end_ms`."""
+        """Every reading that is sent from `start_ms` on, before `end_ms`."""
         for slot in range(start_ms - start_ms % -SLOT_MS, end_ms, SLOT_MS):
             yield self.reading(slot, hourly=False)
             if slot % HOUR_MS == 0 and slot + HOURLY_MS < end_ms:
                 yield self.reading(slot + HOURLY_MS, hourly=True)
 
     def received(self, ms: int, *, hourly: bool) -> datetime:
-        """When the closing flag of a frame that is sent at `ms` has come: on the wire, and through an adapter."""
-        wire = LIST_OCTETS[hourly] * 10 / 2400
+        """When the closing flag of a frame that is sent at `ms` is received: after the wire and an adapter."""
+        wire = LIST_SIZES[hourly] * 10 / 2400
         return from_ms(ms) + timedelta(seconds=wire + _JITTER_S * noise(self._seed, 90, ms // 1000))
 
     def reading(self, ms: int, *, hourly: bool) -> Placed:
@@ -96,7 +96,7 @@ class Readings:
 
 
 def _sent(sample: Sample) -> list[float]:
-    """The values as the meter sends them: W, 0.01 A, V, 10 Wh."""
+    """The values in the steps of the meter: 1 W, 0.01 A, 1 V, 10 Wh."""
     values = [float(watt) for watt in sample.power]
     values += [round((ampere or 0.0) * 100) / 100.0 for ampere in sample.currents]
     values += [float(round(volt or 0.0)) for volt in sample.voltages]
@@ -104,7 +104,7 @@ def _sent(sample: Sample) -> list[float]:
 
 
 class RunningHour:
-    """What Derivations.now says of the running hour, without looking through the whole month's hours each time."""
+    """What Derivations.now gives for the running hour, without reading all hours of the month each time."""
 
     def __init__(self, meter_id: str, zone: Zone) -> None:
         self._meter_id, self._zone = meter_id, zone
@@ -114,7 +114,7 @@ class RunningHour:
         self._known = -1
         self._highest: dict[int, float] = {}
 
-    def heard(self, placed: Placed) -> None:
+    def take(self, placed: Placed) -> None:
         """Take the next reading."""
         assert placed.time is not None and placed.register_time is not None
         values = placed.reading.measurements
@@ -126,7 +126,7 @@ class RunningHour:
             self._registers[placed.register_time] = values[len(_VALUES)].value
 
     def lines(self, now_ms: int) -> Iterator[str]:
-        """So far, projected, and the capacity that would come of it."""
+        """The energy so far, the projected energy, and the capacity that follows from it."""
         start = now_ms - now_ms % HOUR_MS
         for direction, hour in self._so_far.items():
             known = hour.until(now_ms)
@@ -143,7 +143,7 @@ class RunningHour:
                 yield points.projected_capacity_line(self._meter_id, mean, now_ms)
 
     def _month(self, hour: int) -> dict[int, float]:
-        """The final hours of the month that can matter: the highest of each day."""
+        """The final hours of the month that can matter: the highest one of each day."""
         if hour not in self._day or len(self._registers) != self._known:
             self._day = range(day_start(hour, self._zone), next_day(hour, self._zone))
             month = month_start(hour, self._zone)
@@ -159,7 +159,7 @@ class RunningHour:
 
 
 class Year:
-    """All lines of the time from `start_ms` to `end_ms`, a pure function of its arguments and the settings."""
+    """All lines of the time from `start_ms` to `end_ms`: the same for the same arguments and settings."""
 
     def __init__(self, settings: Settings, seed: int, start_ms: int, end_ms: int) -> None:
         self._settings, self._seed = settings, seed
@@ -170,7 +170,7 @@ class Year:
         self._state: dict[str, str] = {}
         self._deriver = Derivations(settings, self._state.get)
         self._running = RunningHour(self.meter_id, settings.zone)
-        self._limits_told = self._started = 0
+        self._limits_written = self._started = 0
         self._written = 0
         outbox = ("outbox_depth", "outbox_age", "outbox_bytes", "lines_dropped", "lines_rejected", "clock_untrusted")
         writer = ("points_written", "write_retries", "write_latency")
@@ -179,12 +179,12 @@ class Year:
         self._fields = exporter_fields([link], dict.fromkeys(outbox, 0.0), dict.fromkeys(writer, 0.0))
 
     def lines(self) -> Iterator[list[str]]:
-        """The lines that each reading brings, and those of the service in the 10 s after it."""
+        """The lines of each reading, and those of the service in the 10 s after it."""
         for placed in self._readings.between(self._start, self._end):
             lines = list(points.lines(placed))
             values = Values.of(placed)
             lines += [] if values is None else self._deriver.of(values)
-            self._running.heard(placed)
+            self._running.take(placed)
             if placed.is_hour:
                 lines += self._deriver.sums()
                 self._state.update(self._deriver.new_state())
@@ -195,7 +195,7 @@ class Year:
             yield lines
 
     def _tick(self, placed: Placed) -> tuple[int, float]:
-        # when the metrics behind a reading are written, ms, and how old the reading is by then, s
+        # when the metrics after a reading are written, ms, and how old the reading is then, s
         assert placed.time is not None
         slot = placed.time - placed.time % SLOT_MS
         ms = slot + _METRICS_MS + int(15 * noise(self._seed, 91, slot // 1000))
@@ -211,8 +211,8 @@ class Year:
             self._started = ms
             yield own_points.event_line(self._instance, "start", "han-exporter started", ms)
         yield own_points.exporter_line(self._instance, self._metrics(ms), ms)
-        if ms - self._limits_told >= _THRESHOLDS_MS:
-            self._limits_told = ms
+        if ms - self._limits_written >= _THRESHOLDS_MS:
+            self._limits_written = ms
             yield from backlog_threshold_lines(self._settings, ms)
             yield from _limit_lines(self._settings, self.meter_id, ms)
         yield from self._running.lines(ms)
@@ -223,7 +223,7 @@ class Year:
         self._fields |= {
             "frames": since,
             "readings": since,
-            "octets": since * LIST_OCTETS[False],
+            "octets": since * LIST_SIZES[False],
             "outbox_depth": int(chance * 30),
             "outbox_bytes": 4096 * 24,
             "points_written": self._written,
@@ -239,7 +239,7 @@ def _limit_lines(settings: Settings, meter_id: str, ms: int) -> Iterator[str]:
 
 
 class Sender:
-    """Posts batches in threads of their own while the next are made."""
+    """Posts batches in threads, while the next ones are made."""
 
     def __init__(self, settings: Settings, *, level: int, threads: int = 2) -> None:
         import urllib3
@@ -254,12 +254,12 @@ class Sender:
         self._waiting: queue.Queue[list[str] | None] = queue.Queue(2)
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         self.failure = ""
-        self.octets = 0
+        self.sent_bytes = 0
         for thread in self._threads:
             thread.start()
 
     def post(self, lines: list[str]) -> None:
-        """Send them; raises SystemExit with what InfluxDB said when it did not take a batch."""
+        """Send them. Raises SystemExit with the answer of InfluxDB if it did not take a batch."""
         while not self.failure:
             try:
                 self._waiting.put(lines, timeout=0.5)
@@ -289,9 +289,9 @@ class Sender:
             try:
                 answer = self._http.request("POST", self._target, body=body, headers=self._headers)
             except (urllib3.exceptions.HTTPError, OSError) as problem:
-                self.failure = f"InfluxDB cannot be reached, or broke off: {problem}"
+                self.failure = f"InfluxDB cannot be reached, or it closed the connection: {problem}"
                 continue
-            self.octets += len(body)
+            self.sent_bytes += len(body)
             if answer.status != 204:
                 self.failure = f"InfluxDB answers {answer.status}: {answer.data.decode('utf-8', 'replace')[:500]}"
 
@@ -312,27 +312,27 @@ def main() -> None:
     end = to_ms(datetime.fromisoformat(given.end).astimezone(UTC) if given.end else datetime.now(UTC))
     start = end - round(given.days * 86_400_000)
     year, sender = Year(settings, given.seed, start, end), Sender(settings, level=given.gzip)
-    began = told = time.monotonic()
+    began = shown = time.monotonic()
     waiting: list[str] = []
     written, now = 0, start
     for lines in year.lines():
         waiting += lines
-        now = min(now + SLOT_MS, end)  # near enough for a word on how far it is
+        now = min(now + SLOT_MS, end)  # accurate enough to show progress
         if len(waiting) >= given.batch:
             written += len(waiting)
             sender.post(waiting)
             waiting = []
-            if time.monotonic() - told > 5:
-                told = time.monotonic()
-                _say(f"{(now - start) / (end - start):6.1%}  {from_ms(now):%Y-%m-%d}", written, told - began, "\r")
+            if time.monotonic() - shown > 5:
+                shown = time.monotonic()
+                _show(f"{(now - start) / (end - start):6.1%}  {from_ms(now):%Y-%m-%d}", written, shown - began, "\r")
     if waiting:
         sender.post(waiting)
     sender.finish()
-    _say(f"{year.meter_id}: ", written + len(waiting), time.monotonic() - began, "\n")
-    print(f"{sender.octets / 1e6:.0f} MB sent", file=sys.stderr)
+    _show(f"{year.meter_id}: ", written + len(waiting), time.monotonic() - began, "\n")
+    print(f"{sender.sent_bytes / 1e6:.0f} MB sent", file=sys.stderr)
 
 
-def _say(what: str, written: int, seconds: float, end: str) -> None:
+def _show(what: str, written: int, seconds: float, end: str) -> None:
     print(f"{what}  {written / 1e6:.1f} million points, {written / seconds:,.0f} a second  ", end=end, file=sys.stderr)
 
 

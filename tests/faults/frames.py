@@ -29,7 +29,7 @@ OF_REGISTER: Final = "1.8.0"
 _TYPES: Final = {"kamstrup": b"6841121BN243101040", "aidon": b"6534", "kaifa": b"MA304H4"}
 _AB: Final = {"kamstrup": "1-1", "aidon": "1-0", "kaifa": "1-0"}
 _DECIMALS: Final = {"kamstrup": (2, 0), "aidon": (1, 1), "kaifa": (3, 1)}
-"""Of a current and of a voltage (domain.md, "The three lists")."""
+"""Of a current and of a voltage (docs/protocol.md)."""
 _CAPTURES: Final = {
     "kamstrup": ("kamstrup-1phase-norway", "kamstrup-3phase-sweden"),
     "aidon": ("aidon-3phase-norway", "aidon-3phase-sweden", "landisgyr-e350-norway"),

@@ -21,7 +21,7 @@ _BAD_WORDS: Final = (
         "please report",
         "is lost:",
         "are lost",
-        "lost because",
+        "lost, because",
         "rejects lines",
         "was dropped",
         "were dropped",

@@ -1,4 +1,4 @@
-"""The benchmark's year is what `run` writes: its lines beside those of the simulated meter's own octets."""
+"""The benchmark's year is what `run` writes: its lines are compared with those of the simulated meter's frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.pipeline.host_clock import HostClock
 from exporter.pipeline.pipeline import NoState, Pipeline
 from exporter.simulator.meter import OSLO, SimulatedMeter
 from exporter.sources.contract import Chunk
-from tests.benchmarks.year import HOURLY_MS, LIST_OCTETS, Readings, RunningHour, Year
+from tests.benchmarks.year import HOURLY_MS, LIST_SIZES, Readings, RunningHour, Year
 
 SETTINGS = Settings(main_fuse_a=32)
 START = datetime(2026, 3, 28, 22, 30, tzinfo=UTC)  # half an hour before a local midnight
@@ -24,8 +24,8 @@ def in_ms(hours: float) -> int:
     return to_ms(START + timedelta(hours=hours))
 
 
-def of_octets(hours: float) -> tuple[list[str], list[str]]:
-    """The lines of readings, and of the running hour, by the way of octets, decoding and placing."""
+def of_frames(hours: float) -> tuple[list[str], list[str]]:
+    """The lines of readings, and of the running hour, from frames through the pipeline."""
     readings = Readings(1, OSLO)
     now = [0.0]
     clock = HostClock(lambda: START, lambda: now[0])
@@ -33,7 +33,7 @@ def of_octets(hours: float) -> tuple[list[str], list[str]]:
     lines: list[str] = []
     running: list[str] = []
     for frame in SimulatedMeter("kamstrup").frames(START - timedelta(seconds=5), START + timedelta(hours=hours)):
-        hourly = len(frame.data) == LIST_OCTETS[True]
+        hourly = len(frame.data) == LIST_SIZES[True]
         sent = round(frame.complete.timestamp() * 1000 - len(frame.data) * 10 / 2.4)
         received = readings.received(sent, hourly=hourly)
         now[0] = to_ms(received) / 1000
@@ -45,23 +45,23 @@ def of_octets(hours: float) -> tuple[list[str], list[str]]:
     return lines, running
 
 
-def test_frames_are_as_long_as_the_benchmark_takes_them_to_be() -> None:
+def test_frames_are_as_long_as_the_benchmark_says() -> None:
     frames = SimulatedMeter("kamstrup").frames(START, START + timedelta(hours=1))
-    assert {len(frame.data) for frame in frames} == set(LIST_OCTETS.values())
+    assert {len(frame.data) for frame in frames} == set(LIST_SIZES.values())
 
 
-def test_its_readings_and_running_hours_are_those_of_the_simulated_meters_octets() -> None:
-    lines, running = of_octets(HOURS)
+def test_readings_and_running_hours_are_those_of_the_simulated_meters_frames() -> None:
+    lines, running = of_frames(HOURS)
     readings = Readings(1, OSLO)
     state: dict[str, str] = {}
-    deriver, hour = Derivations(SETTINGS, state.get), RunningHour("SIMULATED-KAMSTRUP-1", OSLO)
+    derivations, hour = Derivations(SETTINGS, state.get), RunningHour("SIMULATED-KAMSTRUP-1", OSLO)
     mine: list[str] = []
     my_running: list[str] = []
     for placed in readings.between(in_ms(0), in_ms(HOURS)):
         values = Values.of(placed)
         assert values is not None
-        mine += [*points.lines(placed), *deriver.of(values), *deriver.sums()]
-        hour.heard(placed)
+        mine += [*points.lines(placed), *derivations.of(values), *derivations.sums()]
+        hour.take(placed)
         assert placed.time is not None
         my_running += hour.lines(placed.time + 2000)
     assert len(mine) > 1000 and sum("kind=final" in line for line in mine) == 2 * 2
@@ -69,7 +69,7 @@ def test_its_readings_and_running_hours_are_those_of_the_simulated_meters_octets
     assert sorted(my_running) == sorted(running)
 
 
-def test_it_has_every_measurement_that_run_writes_of_a_meter_that_sends_no_frequency() -> None:
+def test_it_has_every_measurement_that_run_writes_for_a_meter_that_sends_no_frequency() -> None:
     found = {line.partition(",")[0] for lines in Year(SETTINGS, 1, in_ms(0), in_ms(2.6)).lines() for line in lines}
     assert found == {
         *("active_power", "reactive_power", "current", "voltage", "active_energy", "reactive_energy"),
@@ -78,7 +78,7 @@ def test_it_has_every_measurement_that_run_writes_of_a_meter_that_sends_no_frequ
     }
 
 
-def test_it_is_the_same_each_time_and_ends_where_it_is_told_to() -> None:
+def test_it_is_the_same_each_time_and_ends_at_the_given_time() -> None:
     def made(seed: int) -> list[str]:
         return [line for lines in Year(SETTINGS, seed, in_ms(0), in_ms(0.1)).lines() for line in lines]
 
@@ -88,7 +88,7 @@ def test_it_is_the_same_each_time_and_ends_where_it_is_told_to() -> None:
     assert in_ms(0.1) - 12_000 < max(times) < in_ms(0.1)
 
 
-def test_no_two_readings_come_at_once() -> None:
+def test_no_two_readings_have_the_same_time() -> None:
     placed = list(Readings(1, OSLO).between(in_ms(0.5), in_ms(0.5) + 30_000))
     assert [one.is_hour for one in placed] == [False, True, False, False]
     times = [one.time for one in placed if one.time is not None]

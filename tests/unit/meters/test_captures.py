@@ -41,7 +41,7 @@ def test_a_10s_list_of_three_phases() -> None:
 
 
 def test_aidon_document_example() -> None:
-    """Aidon v1.1A, list 2, 1-phase (domain.md, "Published examples")."""
+    """Aidon v1.1A, list 2, 1-phase (a published example of the interface description)."""
     octets = bytes.fromhex(
         "7ea0d24108831382d6e6e7000f40000000000109020209060101000281ff0a0b4149444f4e5f5630303031020209060000600100ff0a10"
         "373335393939323839303934313734320202090600"

@@ -1,4 +1,4 @@
-"""Which hour a list's registers belong to, and how the reading of a clock is learnt: design.md, "Time of a point"."""
+"""Which hour the registers of a list belong to, and how the rule of a clock is learned."""
 
 from __future__ import annotations
 

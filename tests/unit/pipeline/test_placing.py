@@ -1,4 +1,4 @@
-"""Which meter and which time a reading gets: design.md, "One source carries one meter" and "Time of a point"."""
+"""Which meter and which time a list gets."""
 
 from __future__ import annotations
 

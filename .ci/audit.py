@@ -1,7 +1,7 @@
-"""Asks whether a release that the image is built from has a known vulnerability; fails when there is one with a mend.
+"""Looks for known vulnerabilities in the releases that the image is built from; fails if one of them has a fix.
 
-What cannot be asked is said, and is no failure: a change is not made worse by a service that is away. One that nobody
-has mended is said, too: nothing could be done about it here.
+If no service can be reached, that is printed, and is not a failure: it says nothing about a change. A vulnerability
+without a fix is printed too, and is not a failure: nothing can be done about it here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 import venv
 from pathlib import Path
 from typing import Any
+
+from exporter.counted import counted
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ("requirements.lock", "build.lock")
@@ -49,17 +51,25 @@ def _installed() -> Path | None:
 
 def _audit(program: Path, lock: str) -> int:
     for service in SERVICES:
-        found = _asked(program, lock, service)
+        found = _results(program, lock, service)
         audited = [one for one in found if "skip_reason" not in one]
         if audited:
-            return _told(lock, service, audited, len(found))
-    print(f"audit: {lock}: neither {' nor '.join(SERVICES)} can be asked from here, so nothing was audited")
+            return _report(lock, service, audited, len(found))
+    print(f"audit: {lock}: neither {' nor '.join(SERVICES)} can be reached, so nothing was audited")
     return 0
 
 
-def _asked(program: Path, lock: str, service: str) -> list[dict[str, Any]]:
-    """What a service says of each release; nothing when it cannot be reached."""
-    command = [program, "--require-hashes", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
+def _results(program: Path, lock: str, service: str) -> list[dict[str, Any]]:
+    """What a service says of each release; [] if it cannot be reached."""
+    command: list[str | Path] = [
+        program,
+        "--require-hashes",
+        "--disable-pip",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+    ]
     command += ["--vulnerability-service", service, "--requirement", ROOT / "exporter" / lock]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
@@ -69,12 +79,13 @@ def _asked(program: Path, lock: str, service: str) -> list[dict[str, Any]]:
     return found
 
 
-def _told(lock: str, service: str, audited: list[dict[str, Any]], count: int) -> int:
+def _report(lock: str, service: str, audited: list[dict[str, Any]], count: int) -> int:
     faults = [(one, fault) for one in audited for fault in one["vulns"]]
-    print(f"audit: {lock}: {service} knows {len(faults)} vulnerabilities in {len(audited)} of {count} releases")
+    known, releases = counted(len(faults), "vulnerability", "vulnerabilities"), counted(count, "release")
+    print(f"audit: {lock}: {service} knows {known} in {len(audited)} of {releases}")
     for one, fault in faults:
-        mended = ", ".join(fault["fix_versions"]) or "nowhere yet"
-        print(f"  {one['name']} {one['version']}: {fault['id']}, mended in {mended}")
+        fixed = ", ".join(fault["fix_versions"]) or "no release yet"
+        print(f"  {one['name']} {one['version']}: {fault['id']}, fixed in {fixed}")
     return int(any(fault["fix_versions"] for _, fault in faults))
 
 

@@ -1,10 +1,11 @@
-"""The alert rules: what is wrong, when, and in which words. dashboards.py writes rules.yaml.
+"""The alert rules: what is wrong, when they fire, and the texts. dashboards.py writes rules.yaml.
 
-No rule holds a limit: each reads the owner's (measurement `threshold`, from HAN_FUSE_WARN_PCT and the like), for each
-meter its own. Numbers in a condition count things, or compare with nothing at all.
+No rule contains a limit. Each reads the owner's limits of each meter from the measurement `threshold`
+(HAN_FUSE_WARN_PCT and others). A number in a condition is a count, or 0.
 
-Every rule keeps quiet where data is missing and where InfluxDB does not answer; that is one rule's own business.
-Windows are long enough for a lost frame or two, and short enough that a series that ended fires nothing.
+A rule does not fire where data is missing, or while InfluxDB does not answer: one rule is for exactly that. The time
+ranges are long enough that one or two lost frames change nothing, and short enough that a series that has ended does
+not fire.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from grafana.dashboards.rule_parts import (
     DAY_S,
     HOUR_S,
     MINUTE_S,
-    Ask,
     Group,
     Rule,
+    RuleQuery,
     Words,
     duration,
     label,
@@ -39,11 +40,11 @@ RETIRED: Final[tuple[str, ...]] = ()
 _METER: Final = f"(meter {label('meter_id')})"
 _PHASE: Final = label("phase")
 
-# Fuse: the middle one of the last 40 s' three or four readings (of four, the lower of the two in the middle). One odd
-# reading, as of a motor that starts, neither raises it nor hides it, and a lost frame or two make no gap.
+# Fuse: the median of the three or four readings of the last 40 s (of four, the lower of the two in the middle). A
+# single odd reading, for example when a motor starts, does not change it, and one or two lost frames leave no gap.
 _FUSE_WINDOW_S: Final = 40
 _BY_PHASE: Final = ("meter_id", "phase")
-_LOAD: Final = Ask("A", "load", recent("fuse_load", of='percentile("value", 50)', by=_BY_PHASE), _FUSE_WINDOW_S)
+_LOAD: Final = RuleQuery("A", "load", recent("fuse_load", of='percentile("value", 50)', by=_BY_PHASE), _FUSE_WINDOW_S)
 _FUSE: Final = limit("current", name="fuse", ref="F")
 _AMPERES: Final = ("amperes", "$load * $fuse / 100")
 _CARRIES: Final = f"{_PHASE} carries {number('amperes')} A"
@@ -52,7 +53,7 @@ FUSE: Final = Rule(
     uid="han-fuse",
     title="Fuse overloaded",
     after="30s",
-    asks=(_LOAD, limit("fuse_load"), _FUSE),
+    queries=(_LOAD, limit("fuse_load"), _FUSE),
     also=(_AMPERES,),
     condition="$load > $limit",
     severity="critical",
@@ -71,12 +72,12 @@ FUSE_WARN: Final = Rule(
     uid="han-fuse-warn",
     title="Fuse nearly full",
     after="2m",
-    # While the phase stays over the fuse for a whole minute the rule above fires, and this one need not. Nearer to the
-    # fuse, where readings fall on both sides of it, that one may keep quiet and this one must not.
-    asks=(
+    # While the phase is over the fuse for a whole minute, the rule above fires, and this one is not needed. If readings
+    # are on both sides of the fuse's limit, that rule may not fire, and this one must.
+    queries=(
         _LOAD,
         limit("fuse_load", "warn"),
-        Ask("B", "lowest", recent("fuse_load", of='min("value")', by=_BY_PHASE), MINUTE_S),
+        RuleQuery("B", "lowest", recent("fuse_load", of='min("value")', by=_BY_PHASE), MINUTE_S),
         limit("fuse_load", name="full", ref="M"),
         _FUSE,
     ),
@@ -95,8 +96,8 @@ FUSE_WARN: Final = Rule(
     panel=("han-now", "Phases and main fuse"),
 )
 
-# The energy of what is known of five minutes, over five minutes: after a start the first minute is no mean of five, and
-# a lost frame hides nothing. 5 s are for what lies between the edges and the readings next to them.
+# The energy of the known part of five minutes, divided by five minutes: so the first minute after a start is not taken
+# for the mean of five, and a lost frame changes little. The 5 s are for the gaps at the two ends of the range.
 _POWER: Final = recent("active_power", TOTAL, IMPORT, of='integral("value", 5m) / 1000')
 _TAKES: Final = (
     f"The house takes {number('power')} kW, the mean of five minutes; your limit is {number('limit')} kW. {_METER}"
@@ -106,8 +107,8 @@ HIGH_LOAD: Final = Rule(
     uid="han-high-load",
     title="High load",
     after="30s",
-    asks=(
-        Ask("A", "power", _POWER, 5 * MINUTE_S + 5),
+    queries=(
+        RuleQuery("A", "power", _POWER, 5 * MINUTE_S + 5),
         limit("active_power", per=1000),
     ),
     condition="$power > $limit",
@@ -131,8 +132,8 @@ HOUR: Final = Rule(
     uid="han-hour",
     title="This hour is heading over its limit",
     after="2m",
-    asks=(
-        Ask("A", "energy", _PROJECTED_KWH, MINUTE_S),
+    queries=(
+        RuleQuery("A", "energy", _PROJECTED_KWH, MINUTE_S),
         limit("hour_energy", per=1000),
     ),
     condition="$energy > $limit",
@@ -151,8 +152,8 @@ VOLTAGE: Final = Rule(
     uid="han-voltage",
     title="Voltage outside its limits",
     after="10m",
-    asks=(
-        Ask("A", "volts", recent("voltage", of='mean("value")', by=_BY_PHASE), MINUTE_S),
+    queries=(
+        RuleQuery("A", "volts", recent("voltage", of='mean("value")', by=_BY_PHASE), MINUTE_S),
         limit("voltage", "min", name="low", ref="L"),
         limit("voltage", "max", name="high", ref="M"),
     ),
@@ -174,10 +175,12 @@ UNBALANCE: Final = Rule(
     uid="han-unbalance",
     title="Phases out of balance",
     after="15m",
-    asks=(
-        Ask("A", "unbalance", recent("phase_unbalance", tag("quantity", "current"), of='mean("value")'), MINUTE_S),
+    queries=(
+        RuleQuery(
+            "A", "unbalance", recent("phase_unbalance", tag("quantity", "current"), of='mean("value")'), MINUTE_S
+        ),
         limit("phase_unbalance"),
-        Ask("F", "highest", recent("fuse_load", of='max("value")'), MINUTE_S),
+        RuleQuery("F", "highest", recent("fuse_load", of='max("value")'), MINUTE_S),
         limit("phase_unbalance", "from", name="floor", ref="M"),
     ),
     condition="$unbalance > $limit && $highest >= $floor",
@@ -194,14 +197,14 @@ UNBALANCE: Final = Rule(
     panel=("han-balance", "Unbalance of the currents"),
 )
 
-# reading_age is written for the meters of the exporter's sources, for a day after they fell silent. Their limits are
-# as old as their last reading.
+# reading_age is written for the meters of the exporter's sources until one day after their last reading. Their limits
+# are as old as that reading.
 NO_READING: Final = Rule(
     uid="han-no-reading",
     title="No reading from the meter",
     after="30s",
-    asks=(
-        Ask("A", "age", recent("reading_age"), MINUTE_S),
+    queries=(
+        RuleQuery("A", "age", recent("reading_age"), MINUTE_S),
         limit("reading_age", since_s=DAY_S + HOUR_S),
     ),
     condition="$age > $limit",
@@ -217,14 +220,14 @@ NO_READING: Final = Rule(
     panel=("han-now", "Last reading"),
 )
 
-# The points of each minute of a day are counted, 0 where there are none, and the mean taken of the last minutes: 0 when
-# five minutes, the running one among them, had nothing. An exporter that was not heard for a day is forgotten.
+# The points of each minute of a day are counted (0 if none), and the mean of the last five minutes is taken: it is 0 if
+# five minutes, the current one included, had no point. An exporter that wrote nothing for a day does not fire any more.
 _POINTS: Final = recent("exporter", of='moving_average(count("memory"), 5) AS "points"', by=("instance",), every="1m")
 EXPORTER: Final = Rule(
     uid="han-exporter-silent",
     title="Exporter silent",
-    after="90s",  # InfluxDB that comes back hears from the exporter within a minute
-    asks=(Ask("A", "points", f'SELECT last("points") FROM ({_POINTS} fill(0)) GROUP BY "instance"', DAY_S),),
+    after="90s",  # when InfluxDB is back, the exporter writes within a minute
+    queries=(RuleQuery("A", "points", f'SELECT last("points") FROM ({_POINTS} fill(0)) GROUP BY "instance"', DAY_S),),
     condition="$points == 0",
     severity="warning",
     area="exporter",
@@ -243,10 +246,12 @@ BACKLOG: Final = Rule(
     uid="han-backlog",
     title="Readings wait",
     after="2m",
-    asks=(
-        Ask("A", "age", recent("exporter", of='last("outbox_age")', by=("instance",)), MINUTE_S),
-        # The exporter's own limit belongs to no meter, and so to every exporter.
-        Ask("L", "limit", recent("threshold", tag("quantity", "backlog_age"), tag("bound", "max"), by=()), HOUR_S),
+    queries=(
+        RuleQuery("A", "age", recent("exporter", of='last("outbox_age")', by=("instance",)), MINUTE_S),
+        # This limit has no meter, so it applies to every exporter.
+        RuleQuery(
+            "L", "limit", recent("threshold", tag("quantity", "backlog_age"), tag("bound", "max"), by=()), HOUR_S
+        ),
     ),
     condition="$age > $limit",
     severity="warning",
@@ -262,21 +267,21 @@ BACKLOG: Final = Rule(
     panel=("han-exporter", "Age of the oldest unsent"),
 )
 
-# A month's peaks, mean and step stand at the start of the local month, so the look-back is a month, and in its first
-# days holds two. The newest point of each counts. Until the month has peaks of three days its mean is of fewer, and
-# rises whatever one does. And in its first hour it has no step yet, and last month's is the newest: then the mean is
-# that of the running hour alone, and equal to it.
+# The points of a month's peaks, mean and step have the time of the start of the local month. So the range is a month,
+# and in the first days of a month it contains two; the newest point of each is used. Until the month has peaks of three
+# days, its mean is of fewer days and always rises. In the first hour of a month, there is no step yet, and the newest
+# is last month's; the projected mean is then the running hour alone, so the two are equal.
 _MONTH_S: Final = 32 * DAY_S
 _PEAKS: Final = recent("capacity", '"kind" =~ /^peak/', of='count("value") AS "peaks"', every="1d")
 CAPACITY: Final = Rule(
     uid="han-capacity",
     title="Capacity charge about to rise",
     after="2m",
-    asks=(
-        Ask("A", "mean", recent("capacity", tag("kind", "projected"), of='last("value") / 1000'), MINUTE_S),
-        Ask("L", "step", recent("capacity_step", of='last("value") / 1000'), _MONTH_S),
-        Ask("P", "peaks", f'SELECT last("peaks") FROM ({_PEAKS} fill(none)) GROUP BY "meter_id"', _MONTH_S),
-        Ask("H", "hour", _PROJECTED_KWH, MINUTE_S),
+    queries=(
+        RuleQuery("A", "mean", recent("capacity", tag("kind", "projected"), of='last("value") / 1000'), MINUTE_S),
+        RuleQuery("L", "step", recent("capacity_step", of='last("value") / 1000'), _MONTH_S),
+        RuleQuery("P", "peaks", f'SELECT last("peaks") FROM ({_PEAKS} fill(none)) GROUP BY "meter_id"', _MONTH_S),
+        RuleQuery("H", "hour", _PROJECTED_KWH, MINUTE_S),
     ),
     # A mean of exactly 5 kWh is in the step from 5 to 10; above the last step, where `step` is negative, there is no
     # higher one.
@@ -299,8 +304,10 @@ INFLUXDB: Final = Rule(
     uid="han-influxdb",
     title="InfluxDB does not answer",
     after="2m",  # longer than it takes to start again
-    asks=(Ask("A", "answers", recent("exporter", of='count("memory")', by=()), 5 * MINUTE_S, reducer="count"),),
-    condition="$answers < 0",  # never: it is the failing of the query that counts
+    queries=(
+        RuleQuery("A", "answers", recent("exporter", of='count("memory")', by=()), 5 * MINUTE_S, reducer="count"),
+    ),
+    condition="$answers < 0",  # never true: the rule fires when the query fails
     on_error=True,
     severity="critical",
     area="database",
@@ -322,14 +329,15 @@ GROUPS: Final = (
 
 _HEADER: Final = """\
 # Alert rules. Written by grafana/dashboards/dashboards.py: change alerts.py beside it and run that.
-# Grafana shows them as provisioned and lets nobody change them there. README, "Alerts", has how to make one's own.
+# Grafana shows them as provisioned, and they cannot be changed there.
+# docs/operating.md, "Alerts", says how to make your own.
 """
 
 
 def rules(dashboards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What Grafana's provisioning reads. Messages link to panels of these dashboards (their JSON).
+    """The content of the file for Grafana's provisioning. `dashboards` are the JSON of those that messages link to.
 
-    Raises LookupError when a panel that a rule links to is not there.
+    Raises LookupError if a rule links to a panel that does not exist.
     """
     return provisioning(GROUPS, FOLDER, RETIRED, panel_ids(dashboards))
 

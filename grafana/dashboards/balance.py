@@ -1,4 +1,4 @@
-"""Phase balance: how near each phase came to the fuse, and how evenly the load lies on them."""
+"""Phase balance: how near each phase is to the fuse, and how even the load of the phases is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.dashboards.frame import Page, Row
 from grafana.dashboards.influxql import (
+    ALWAYS_SENT,
     EXPORT,
-    HEARD,
     IMPORT,
     METER,
     PHASES,
@@ -35,8 +35,8 @@ from grafana.dashboards.panels import (
     Look,
     Panel,
     graph,
+    horizontal_bars,
     limit_line,
-    lying_bars,
     rows,
     shares,
     thresholds,
@@ -52,7 +52,7 @@ _MINUTE: Final = 'GROUP BY time(1m), "phase"'
 
 
 def _highest() -> Panel:
-    panel = lying_bars(
+    panel = horizontal_bars(
         "Highest load of the fuse",
         "The most that each measured phase took of the main fuse in the time range, if only for ten seconds.",
         PERCENT,
@@ -73,7 +73,7 @@ def _shares() -> Panel:
 def _time_near() -> Panel:
     minutes = f'SELECT mean("value") AS "load" FROM "fuse_load" WHERE {METER} AND {WEEK} {_MINUTE}'
     over = f'SELECT {above("load", _NEAR_PERCENT)} * 60 AS "over" FROM ({minutes})'
-    panel = lying_bars(
+    panel = horizontal_bars(
         f"Time above {_NEAR_PERCENT} % of the fuse, 7 days",
         f"Minutes whose mean was {_NEAR_PERCENT} % of the main fuse or more, of the 7 days up to the time range's end.",
         SECONDS,
@@ -91,8 +91,8 @@ def _current() -> Panel:
         CURRENT,
         Target(course("current", PHASES, by="phase", of='max("value")'), "$tag_phase"),
     )
-    limit_line(panel, "current", "Main fuse", query=limit_level("current", "max", *HEARD))
-    limit_line(panel, "current", "Warning", "warn", query=limit_level("current", "warn", *HEARD))
+    limit_line(panel, "current", "Main fuse", query=limit_level("current", "max", *ALWAYS_SENT))
+    limit_line(panel, "current", "Warning", "warn", query=limit_level("current", "warn", *ALWAYS_SENT))
     return panel
 
 

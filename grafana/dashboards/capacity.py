@@ -1,7 +1,7 @@
-"""Capacity charge: the three days' peaks that it is made of, their step, and what the running hour does to them.
+"""Capacity charge: the peaks of three days that it depends on, their step, and the effect of the running hour.
 
-A month's figures stand at its start, so a month without a full hour yet has none: last month's are never shown as its
-own. They are told in kW, as the bill does: an hour of 5 kWh is 5 kW.
+The points of a month have the time of its start. So a month without a full hour has no figures: last month's are never
+shown for it. They are in kW, as on the bill: an hour of 5 kWh is 5 kW.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from grafana.dashboards.panels import (
     Panel,
     column,
     figure,
+    horizontal_bars,
     limit_across,
-    lying_bars,
     one_colour,
     rows,
     side_by_side,
@@ -42,13 +42,13 @@ KILO: Final = 'last("value") / 1000'
 _NONE: Final = "no full hour yet"
 _DATES: Final = "With fixed dates chosen at the top: the last month that begins within these."
 _NO_STEP: Final = 1000
-"""What a full bar is, in kW, where no step could end: in a month's first hour, and above the last step."""
+"""The length of a full bar, in kW, if the step has no end: in the first hour of a month, and above the last step."""
 _ABOVE: Final = "-0.001"
-"""What is written as step above the last one, -1 W, in kW."""
+"""The value of the step above the last one: -1 W, in kW."""
 
 
 def _of_month(measurement: str, *where: str, of: str = KILO) -> str:
-    """What stands at the start of the month that the panel shows."""
+    """The points at the start of the month that the panel shows."""
     return f'SELECT {of} FROM "{measurement}" WHERE {" AND ".join((*where, METER, "$timeFilter"))}'
 
 
@@ -83,7 +83,7 @@ def _peaks() -> Panel:
 
 
 def _mean() -> Panel:
-    panel = lying_bars(
+    panel = horizontal_bars(
         "Mean of the three",
         "This month's three highest days on average, and what the running hour would make of it if the power stays; a "
         f"full bar is the end of the step. {_DATES}",
@@ -100,7 +100,7 @@ def _mean() -> Panel:
 
 
 def _step() -> Panel:
-    """In words, which takes a text, since Grafana writes no unit on both sides of a number."""
+    """As text, since Grafana can write a unit only on one side of a number."""
     panel = figure(
         "Step",
         f"The step of the capacity charge that the mean falls into, by HAN_CAPACITY_STEPS_KW. {_DATES}",
@@ -118,9 +118,9 @@ def _step() -> Panel:
 
 
 def _next_step() -> Panel:
-    """Set against the end of the step, which is in another measurement, and so beyond InfluxQL.
+    """Compared with the end of the step by Grafana, since InfluxQL cannot calculate with two measurements.
 
-    Above the last step (-1) there is no higher one: then the end is as good as infinite.
+    Above the last step (-1), there is no higher one: then the end is a very large number.
     """
     end = _of_month("capacity_step", of=f"({KILO} - floor({KILO} / 1000000) * 1000000)")
     panel = figure(
@@ -164,9 +164,9 @@ def _counts_from() -> Panel:
 
 
 def _by_day() -> Panel:
-    """With the running hour among today's, so that a month begins with a bar, and not with an error."""
+    """Today includes the running hour, so that a month begins with a bar instead of an error."""
     final = f"{FINAL} AND {IMPORT} AND {METER} AND $timeFilter"
-    # By the hour, since InfluxQL orders by time only what it groups by it: else a day would come in pieces.
+    # By the hour, since InfluxQL sorts by time only what it groups by time: else a day would be in several pieces.
     over = f'SELECT max("value") AS "wh" FROM "hour_energy" WHERE {final} GROUP BY time(1h) fill(none)'
     so_far = f"{tag('kind', 'so_far')} AND {IMPORT} AND {METER} AND time > now() - 2m AND $timeFilter"
     running = f'SELECT last("value") AS "wh" FROM "hour_energy" WHERE {so_far}'
@@ -189,7 +189,7 @@ def _by_day() -> Panel:
 
 
 def _of_months(measurement: str, *where: str, of: str) -> str:
-    """What stands at the starts of the last 24 months, whatever time is chosen."""
+    """The points at the starts of the last 24 months, whatever time range is selected."""
     return f'SELECT {of} FROM "{measurement}" WHERE {" AND ".join((*where, METER, "time > now() - 731d"))}'
 
 

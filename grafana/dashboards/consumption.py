@@ -1,7 +1,7 @@
-"""Consumption: energy by hour, day and month, to hold beside the bill.
+"""Consumption: energy by hour, day and month, to compare with the bill.
 
-Every sum is of final hours, so hours, days, months and totals agree with each other, and with the grid company. Bars
-by hour stand over time; days and months, which differ in length, stand side by side, each with its name.
+Every sum is of final hours, so hours, days, months and totals agree with each other and with the grid company. The bars
+of hours are on a time axis. The bars of days and months, which differ in length, are side by side, each with its name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NONE: Final = "no full hour"
 
 
 def _sized(title: str, description: str, look: Look, *targets: Target, none: str) -> Panel:
-    """Figures that stand in one row, of one size."""
+    """Figures in one row, all of the same size."""
     panel = figure(title, description, look, *targets, none=none)
     return panel.text(make.VizTextDisplayOptions().title_size(14).value_size(22))
 
@@ -52,7 +52,7 @@ def _sum(direction: str) -> str:
 
 
 def _net() -> str:
-    """Import less export, only where there is any export."""
+    """Import minus export, only if there is any export."""
     taken = f'SELECT "value" AS "in" FROM "hour_energy" WHERE {IMPORT} AND {IN_RANGE}'
     given = f'SELECT "value" AS "out" FROM "hour_energy" WHERE {EXPORT} AND {IN_RANGE}'
     sums = f'SELECT sum("in") / 1000 AS "in", sum("out") / 1000 AS "out" FROM ({taken}), ({given})'
@@ -73,7 +73,7 @@ def _sums() -> Panel:
 
 
 def _earlier(title: str, shift: str, words: str) -> Panel:
-    """Nothing where less than nine tenths of the hours were read: a sum of a few hours is not what to compare with.
+    """Empty if fewer than nine tenths of the hours were read, since a sum of few hours cannot be compared.
 
     (A month can be a tenth shorter than the one that it is compared with.)
     """
@@ -91,7 +91,7 @@ def _earlier(title: str, shift: str, words: str) -> Panel:
 
 
 def _missing() -> Panel:
-    """The first hour is not looked at: InfluxDB gives one for the part of an hour that a range may begin with."""
+    """Without the first hour: InfluxDB also gives one if the range begins in the middle of an hour."""
     heard = (
         f'SELECT count("value") AS "heard" FROM "hour_energy" WHERE {IMPORT} AND {IN_RANGE} '
         "AND time < now() - 65m GROUP BY time(1h) fill(0) OFFSET 1"
@@ -128,8 +128,8 @@ def _running() -> str:
 def _day_before() -> str:
     """Energy 24 hours before each hour, kWh.
 
-    InfluxQL cannot shift times; but the sum of 25 hours less that of the last 24 of them is the first of them. An hour
-    without energy, which none but a missing one is, gives no value.
+    InfluxQL cannot shift times, but the sum of 25 hours minus that of the last 24 of them is the first one. An hour
+    without energy gives no value: only a missing hour has none.
     """
     hours = '(moving_average(sum("value"), 25) * 25 - moving_average(sum("value"), 24) * 24) / 1000'
     where = f"{FINAL} AND {IMPORT} AND {METER} AND time > now() - 3d AND time <= now()"
@@ -164,7 +164,7 @@ def _hours() -> Panel:
 
 
 def _calendar(title: str, description: str, look: Look, measurement: str, *, when: str, since: str) -> Panel:
-    """Sums of the calendar since the start of a month or year, which stand in a measurement of their own."""
+    """Sums of days or months since the start of a month or year, from the measurement that has them."""
     found = f'SELECT "value" / 1000 FROM "{measurement}" WHERE %s AND {METER} AND $timeFilter'
     targets = Target(found % IMPORT, "Import"), Target(if_any(found % EXPORT), "Export")
     return side_by_side(title, description, look, *targets, when=when, none=_NONE).time_from(since)
@@ -214,7 +214,7 @@ def _week() -> Panel:
 
 
 def _days() -> Panel:
-    """The day bars as figures, with what the sum lacks."""
+    """The bars of days as figures, and how many hours each has."""
     figures = 'sum("value") / 1000 AS "Import", max("value") / 1000 AS "Highest", count("value") AS "Hours"'
     by_day = f"{IN_RANGE} GROUP BY time(1d) fill(none) {LOCAL}"
     taken = f'SELECT {figures} FROM "hour_energy" WHERE {IMPORT} AND {by_day}'

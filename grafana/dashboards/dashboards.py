@@ -1,9 +1,9 @@
 """Dashboards and alert rules as code: writes every file that Grafana reads.
 
     python -m grafana.dashboards.dashboards            writes them
-    python -m grafana.dashboards.dashboards --check    exits with 1 and says which when one is not what it would write
+    python -m grafana.dashboards.dashboards --check    names the files that are not up to date; exit code 1 if any
 
-Needs grafana-foundation-sdk, which `pip install -e '.[test]'` brings. Nothing here runs on the owner's machine.
+Needs grafana-foundation-sdk, which `pip install -e '.[test]'` installs. Nothing here runs on the owner's machine.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ PAGES: Final[tuple[Page, ...]] = (
 
 
 def dashboards() -> dict[Path, dict[str, Any]]:
-    """Every dashboard: its file -> what stands in it."""
+    """Every dashboard: its file -> its content."""
     found = {}
     for one in PAGES:
         content = json.loads(JSONEncoder(sort_keys=True).encode(page(one)))
         for panel in content["panels"]:
-            if "timeShift" in panel:  # the SDK does not know it; Grafana's own words would be "timeshift -1M"
+            if "timeShift" in panel:  # the SDK has no builder for it; without it, Grafana shows "timeshift -1M"
                 panel["hideTimeOverride"] = True
         found[HERE / f"{one.name}.json"] = content
     return found
 
 
 def files() -> dict[Path, str]:
-    """Every generated file: where it is -> its text."""
+    """Every generated file: its path -> its text."""
     boards = dashboards()
     texts = {
         path: json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
@@ -57,7 +57,7 @@ def main() -> int:
     stale = [path for path, text in files().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
-            print(f"{path} is stale: run python -m grafana.dashboards.dashboards", file=sys.stderr)
+            print(f"{path} is not up to date: run python -m grafana.dashboards.dashboards", file=sys.stderr)
         return 1 if stale else 0
     for path in stale:
         path.write_text(files()[path], encoding="utf-8")

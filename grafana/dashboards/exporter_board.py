@@ -1,4 +1,4 @@
-"""Exporter: whether meter, exporter and InfluxDB do their work, for when something is not as it should be."""
+"""Exporter: whether meter, exporter and InfluxDB work, for when something is wrong."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from grafana.dashboards.influxql import INSTANCE, Target, course, latest, tag
 from grafana.dashboards.now import last_reading
 from grafana.dashboards.panels import (
     AGE,
+    BYTES,
     COUNT,
     FINE,
     NEAR,
-    OCTETS,
     OVER,
     PER_MINUTE,
     SECONDS,
@@ -26,8 +26,8 @@ from grafana.dashboards.panels import (
     bars,
     figure,
     graph,
+    horizontal_bars,
     limit_line,
-    lying_bars,
     one_colour,
     rows,
     states,
@@ -41,8 +41,9 @@ _SECONDS: Final = Look("suffix:s", soft_min=0)
 _MINUTES: Final = Look("suffix:min", soft_min=0)
 _OFF: Final = Look("s", soft_min=-10, soft_max=10)
 _WEEK: Final = "$timeFilter AND time > now() - 7d"
-"""Of the time range the last week at most. Counters begin again at 0 with the process, so they are compared from each
-point to the next, which is quick over a week and slow over a year."""
+"""At most the last week of the time range. Counters start at 0 with the process, so each point is compared with the
+next
+one, which is fast for a week and slow for a year."""
 Mapping: TypeAlias = model.ValueMap | model.RangeMap | model.RegexMap | model.SpecialValueMap
 _POINT: Final = '"{}"'
 _SILENT: Final = "silent"
@@ -65,7 +66,7 @@ _REJECTS: Final = {
     "Port lost in it": (f"rejects_{Kind.INCOMPLETE.value}",),
     "Noise": (f"rejects_{Kind.NOISE.value}",),
 }
-"""Why octets were no frame that could be read; Kind.FILL is none of it: HDLC allows flags between frames."""
+"""Why bytes were not a readable frame. Kind.FILL is not a reason: HDLC allows flags between frames."""
 _ALL_REJECTS: Final = tuple(field for fields in _REJECTS.values() for field in fields)
 _LOST: Final = {
     "lines_lost": "No room on the disk",
@@ -84,12 +85,12 @@ _NO_METERS: Final = tag("meter_id", "")
 
 
 def _backlog() -> str:
-    """The exporter's limit for a backlog, s, which belongs to no meter."""
+    """The exporter's limit for a backlog, in s. It has no meter."""
     return latest("threshold", tag("quantity", "backlog_age"), within="1d", whose=_NO_METERS)
 
 
 def _backlog_course() -> str:
-    """The same over the time range, min."""
+    """The same over the time range, in minutes."""
     of = 'last("value") / 60'
     return course("threshold", tag("quantity", "backlog_age"), of=of, fill="previous", whose=_NO_METERS)
 
@@ -99,27 +100,27 @@ def _course(field: str, of: str = "max") -> str:
 
 
 def _steps(fields: Sequence[str], of: str, bounds: str) -> str:
-    """By how much each of the counters rose, from each point (or interval) to the next."""
+    """The rise of each of the counters, from each point (or interval) to the next."""
     rise = 'SELECT non_negative_difference({}) AS "rise" FROM "exporter" WHERE {} AND {}'
     return ", ".join(f"({rise.format(of.format(field), INSTANCE, bounds)})" for field in fields)
 
 
 def _rise(*fields: str) -> str:
-    """By how much counters rose in the last day, together."""
-    # The time range stands outside, too: without it there, InfluxDB looks at everything that it has.
+    """The rise of counters in the last day, as one sum."""
+    # The outer query needs the time range too: without it, InfluxDB reads everything that it has.
     bounds = "time > now() - 1d"
     return f'SELECT sum("rise") FROM {_steps(fields, _POINT, bounds)} WHERE {bounds}'
 
 
 def _rises(*fields: str) -> str:
-    """By how much counters rose in each interval, together."""
+    """The rise of counters in each interval, as one sum."""
     each = "GROUP BY time($__interval)"
     steps = _steps(fields, f"last({_POINT})", f"{_WEEK} {each}")
     return f'SELECT sum("rise") FROM {steps} WHERE {_WEEK} {each} fill(null)'
 
 
 def _rate(field: str, below: int = 0) -> str:
-    """How fast a counter rises, a minute; steps that are as fast as `below`, or faster, left out."""
+    """The rise of a counter for each minute, without steps of `below` or more."""
     steps = f'SELECT non_negative_derivative("{field}", 1m) AS "rate" FROM "exporter" WHERE {INSTANCE} AND {_WEEK}'
     slow = f' AND "rate" < {below}' if below else ""
     return f'SELECT mean("rate") FROM ({steps}) WHERE {_WEEK}{slow} GROUP BY time($__interval) fill(null)'
@@ -234,7 +235,7 @@ def _rejected() -> Panel:
 
 
 def _reasons() -> Panel:
-    return lying_bars(
+    return horizontal_bars(
         "Damaged frames by reason, 24 h",
         "Why octets of the last 24 hours were no frame that could be read: noise and damage come from the wire or a "
         "wrong speed or parity, what is not understood is encrypted or from an unknown meter.",
@@ -315,7 +316,7 @@ def _memory() -> Panel:
     panel = graph(
         "Memory",
         "Memory of the exporter's process.",
-        OCTETS,
+        BYTES,
         Target(_course("memory"), "Memory"),
         fill=15,
         none=_NO_FIGURES,
@@ -347,7 +348,7 @@ def _offset() -> Panel:
 
 
 def _reasons_lost() -> Panel:
-    return lying_bars(
+    return horizontal_bars(
         "Readings lost, by reason, 24 h",
         "Why points or readings of the last 24 hours are in InfluxDB never: `han-exporter check` and the log say more.",
         COUNT,

@@ -1,4 +1,4 @@
-"""What every dashboard has in common: variables, links, annotations, and where panels stand."""
+"""What all dashboards have in common: variables, links, annotations, and the layout of panels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from grafana.dashboards.influxql import DATA_SOURCE, limit_last
 from grafana.dashboards.panels import COLOURS, Panel
 
 Row = tuple[int, Sequence[tuple[int, Panel]]]
-"""A row's height, and its panels with their widths: 24 is all of it. On a telephone they stand below each other."""
+"""Height of a row, and its panels with their widths, of 24 in sum. On a telephone, each is below the one before."""
 
 TAG: Final = "han-exporter"
-# With the condition, InfluxDB 2 leaves out a meter that was forgotten.
+# The condition makes InfluxDB 2 leave out a meter that `forget` removed.
 _METERS: Final = 'SHOW TAG VALUES FROM "meter" WITH KEY IN ("real", "simulated") WHERE "meter_id" != \'\''
 _ZONE: Final = 'SELECT last("timezone") FROM "meter" WHERE "meter_id" =~ /^${meter:regex}$/'
 _INSTANCES: Final = 'SHOW TAG VALUES FROM "exporter" WITH KEY = "instance"'
@@ -26,7 +26,7 @@ _EVENTS: Final = 'SELECT "text" FROM "event" WHERE $timeFilter'
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One dashboard: `name` is its file's, han-`name` its uid."""
+    """One dashboard: its file is `name`.json, and its uid han-`name`."""
 
     name: str
     title: str
@@ -36,11 +36,11 @@ class Page:
     refresh: str = "10s"
     instance: bool = False
     limits: Sequence[tuple[str, str]] = ()
-    """Quantity and bound of the limits that its queries name (influxql.limit_now), each a hidden variable."""
+    """Quantity and bound of the limits in its queries (influxql.limit_now). Each becomes a hidden variable."""
 
 
 def page(one: Page) -> model.Dashboard:
-    """Build a dashboard; its panels are numbered in the order in which they stand."""
+    """Build a dashboard. Its panels are numbered in the order of `rows`."""
     built = (
         board.Dashboard(one.title)
         .uid(f"han-{one.name}")
@@ -87,7 +87,7 @@ def _place(built: board.Dashboard, rows: Sequence[Row]) -> None:
 
 
 class _Given(Builder[Any]):
-    """Something that is JSON already, where the SDK wants a builder."""
+    """Content that is ready, for a place where the SDK needs a builder."""
 
     def __init__(self, content: Any) -> None:
         self._content = content
@@ -97,7 +97,7 @@ class _Given(Builder[Any]):
 
 
 def _variable(name: str, label: str, query: str, words: str, *, hidden: bool) -> dict[str, object]:
-    """As Grafana 9.3 wants it: without `current`, `options`, `definition`, `regex`, `refresh` it is left unfilled."""
+    """A variable for Grafana 9.3: it needs `current`, `options`, `definition`, `regex` and `refresh` to fill it in."""
     return {
         "name": name,
         "label": label,
@@ -119,13 +119,13 @@ def _variable(name: str, label: str, query: str, words: str, *, hidden: bool) ->
 
 
 def _link() -> board.DashboardLink:
-    """To the other dashboards, with meter and time range."""
+    """The link to the other dashboards, which keeps meter and time range."""
     link = board.DashboardLink("Dashboards").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
     return link.as_dropdown(True).include_vars(True).keep_time(True).icon("external link")
 
 
 def _alert_changes() -> dict[str, object]:
-    """When an alert fired and resolved, in the panels that the rules point to."""
+    """Marks when an alert fired and resolved, in the panels that the rules link to."""
     return {
         "builtIn": 1,
         "name": "Alerts",
@@ -139,7 +139,7 @@ def _alert_changes() -> dict[str, object]:
 
 
 def _events() -> dict[str, object]:
-    """What the exporter says of itself: starts, lost ports."""
+    """Events of the exporter: starts, lost ports."""
     return {
         "name": "Events",
         "datasource": DATA_SOURCE,

@@ -1,7 +1,7 @@
-"""Queries: InfluxQL text, and the target that Grafana's JSON carries it in.
+"""Queries: InfluxQL text, and the target that contains it in Grafana's JSON.
 
-Every query of a panel is for the meter that is chosen at the top of the dashboard. A time range is Grafana's
-($timeFilter), or, where a panel speaks of now, a stretch before now() that does not follow the time picker.
+Every query of a panel is for the meter that is selected at the top of the dashboard. Its time range is Grafana's
+($timeFilter). A panel that shows the present has a range that ends at now() and does not follow the time picker.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef
 DATA_SOURCE: Final = DataSourceRef(type_val="influxdb", uid="han-influxdb")
 
 METER: Final = '"meter_id" =~ /^${meter:regex}$/'
-"""As a regular expression, since Grafana escapes what it fills in for one."""
+"""A regular expression, since Grafana then escapes the value that it fills in."""
 INSTANCE: Final = '"instance" =~ /^${instance:regex}$/'
 LOCAL: Final = "tz('${timezone:raw}')"
-"""Makes time(1d) begin at the owner's midnight, 23 and 25 hours included."""
+"""Makes time(1d) begin at the owner's midnight, also on days of 23 and 25 hours."""
 
 TOTAL: Final = "\"phase\" = ''"
 """Totals and phases share a measurement."""
@@ -27,20 +27,20 @@ PHASES: Final = "\"phase\" != ''"
 IMPORT: Final = "\"direction\" = 'import'"
 EXPORT: Final = "\"direction\" = 'export'"
 FINAL: Final = "\"kind\" = 'final'"
-HEARD: Final = ("active_power", TOTAL, IMPORT)
-"""A measurement and its tags: what every meter sends, over which limits of what not every meter sends are drawn."""
+ALWAYS_SENT: Final = ("active_power", TOTAL, IMPORT)
+"""A measurement and its tags that every meter sends. Limits of values that not all send are drawn over its time."""
 WEEK: Final = "time > ${__to}ms - 7d AND time <= ${__to}ms"
-"""The seven days up to the end of the time range, for what would take too long over a year."""
+"""The seven days up to the end of the time range, for queries that would take too long over a year."""
 
 
 def tag(name: str, value: str) -> str:
-    """A condition: tag `name` has this value."""
+    """A condition: the tag `name` has this value."""
     return f"\"{name}\" = '{value}'"
 
 
 @dataclass(frozen=True, slots=True)
 class Target(Builder[Dataquery]):
-    """One query of a panel: `alias` names its series ($tag_phase fills in a tag), `table` asks for rows."""
+    """One query of a panel. `alias` is the name of its series ($tag_phase is replaced by a tag); `table`: give rows."""
 
     query: str
     alias: str = ""
@@ -48,12 +48,12 @@ class Target(Builder[Dataquery]):
     ref: str = "A"
 
     def build(self) -> Dataquery:
-        """As the SDK wants it."""
+        """Make the SDK's object."""
         return _Query(self)
 
 
 class _Query(Dataquery):
-    """grafana-foundation-sdk has no query for InfluxQL."""
+    """A query in InfluxQL, for which grafana-foundation-sdk has no class."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -73,7 +73,7 @@ class _Query(Dataquery):
 def course(
     measurement: str, *where: str, by: str = "", of: str = 'mean("value")', fill: str = "null", whose: str = METER
 ) -> str:
-    """How a quantity went over the time range: one value for each $__interval, by tag `by`."""
+    """A quantity over the time range: one value for each $__interval, by tag `by`."""
     group = f', "{by}"' if by else ""
     conditions = " AND ".join((*where, whose, "$timeFilter"))
     return f'SELECT {of} FROM "{measurement}" WHERE {conditions} GROUP BY time($__interval){group} fill({fill})'
@@ -89,17 +89,17 @@ def latest(
 
 
 def if_any(query: str, when: str = "") -> str:
-    """Only the values of a query that are above 0: a house without panels gets no line of zeros for its export.
+    """Only the values of a query that are above 0: a house without solar panels gets no line of zeros for export.
 
-    `when` is the query's own condition on time: without one outside as well InfluxDB looks into every week that it
-    has. It must be left out where a value stands before its range, as that of a day does.
+    `when` repeats the query's condition on time: if the outer query has none, InfluxDB reads every week that it has.
+    Leave it out if a value may have a time before the range, as that of a day has.
     """
     named = query.replace(" FROM ", ' AS "found" FROM ', 1)
     return f'SELECT "found" FROM ({named}) WHERE "found" > 0' + (f" AND {when}" if when else "")
 
 
 def limit(quantity: str, bound: str = "max", of: str = 'last("value")') -> str:
-    """The owner's limit as it is in force now; written every five minutes."""
+    """The owner's limit that is valid now; it is written every five minutes."""
     return latest("threshold", tag("quantity", quantity), tag("bound", bound), of=of, within="1d")
 
 
@@ -109,27 +109,27 @@ def limit_course(quantity: str, bound: str = "max", of: str = 'last("value")') -
 
 
 def limit_last(quantity: str, bound: str) -> str:
-    """The owner's limit, however long ago it was written, for a variable."""
+    """The owner's limit for a variable, even if it was written long ago."""
     return (
         f'SELECT last("value") FROM "threshold" WHERE {tag("quantity", quantity)} AND {tag("bound", bound)} AND {METER}'
     )
 
 
 def limit_now(quantity: str, bound: str = "max") -> str:
-    """The owner's limit as a number within a query, from a hidden variable (Page.limits); 0 where none is known."""
+    """The owner's limit as a number in a query, from a hidden variable (Page.limits); 0 if none is known."""
     return f"0${{{quantity}_{bound}:raw}}"
 
 
 def limit_known(quantity: str, bound: str = "max") -> str:
-    """A condition: nothing is found, rather than something false, for a meter whose limit is not known."""
+    """A condition that gives no result, instead of a wrong one, for a meter whose limit is not known."""
     return f"{limit_now(quantity, bound)} > 0"
 
 
 def limit_level(quantity: str, bound: str, measurement: str, *where: str) -> str:
-    """The owner's limit as it is in force now, from the first to the last value of a measurement in the time range.
+    """The owner's limit that is valid now, from the first to the last value of a measurement in the time range.
 
-    Two points are enough for a line. It stands only where there is something to hold against it, and also over what
-    was read before the first start of `run`, where limit_course has nothing.
+    Two points are enough for a line. It is drawn only where there are values to compare with it, and also where they
+    are from before the first start of `run`, where limit_course has nothing.
     """
     conditions = " AND ".join((*where, METER, limit_known(quantity, bound), "$timeFilter"))
     ends = (
@@ -140,10 +140,10 @@ def limit_level(quantity: str, bound: str, measurement: str, *where: str) -> str
 
 
 def above(field: str, number: str) -> str:
-    """1 where a field is this number or more, else 0: InfluxQL compares in WHERE only, which would leave no 0."""
+    """1 if a field is at least this number, else 0. InfluxQL can compare only in WHERE, which gives no 0."""
     return f'(1 + floor(("{field}" - {number}) / 1000000))'
 
 
 def below(field: str, number: str) -> str:
-    """1 where a field is this number or less, else 0."""
+    """1 if a field is at most this number, else 0."""
     return f'(1 + floor(({number} - "{field}") / 1000000))'

@@ -1,4 +1,4 @@
-"""Now, the home dashboard: what is going on, on one screen."""
+"""Now, the home dashboard: the present state of the house on one screen."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from grafana.dashboards.panels import (
     dials,
     figure,
     graph,
+    horizontal_bars,
     limit_line,
-    lying_bars,
     thresholds,
     transformed,
     with_max,
@@ -93,8 +93,8 @@ def _worst_phase() -> Panel:
 
 
 def this_hour() -> Panel:
-    """The running hour against its limit; the capacity charge has it too."""
-    panel = lying_bars(
+    """The running hour and its limit; the dashboard Capacity charge has this panel too."""
+    panel = horizontal_bars(
         "This hour",
         "Energy of the running clock hour so far, and what it comes to if the power stays; a full bar is your limit.",
         ENERGY,
@@ -114,10 +114,10 @@ def _day(back_h: int) -> str:
 
 
 def _today() -> str:
-    """Energy of today: the hours that are over, and the running one."""
+    """Energy of today: the full hours and the running one."""
     where = f"{IMPORT} AND {METER} AND time > now() -"
-    # Both by the hour: InfluxQL puts into the right day only what it groups by time within. Just after the full hour
-    # both the old hour and the new one are running, for no longer than is looked back.
+    # Both by the hour: InfluxQL assigns to the right day only what an inner query groups by time. Just after the full
+    # hour, both the old hour and the new one count as running, for the length of this range.
     over = f'SELECT sum("value") AS "wh" FROM "hour_energy" WHERE {FINAL} AND {where} 25h GROUP BY time(1h) fill(none)'
     running = f'SELECT last("value") AS "wh" FROM "hour_energy" WHERE {tag("kind", "so_far")} AND {where} 20s'
     running += " GROUP BY time(1h) fill(none)"
@@ -126,7 +126,7 @@ def _today() -> str:
 
 
 def _days() -> Panel:
-    return lying_bars(
+    return horizontal_bars(
         "Today",
         "Energy from the grid today, against yesterday and the same weekday last week up to the end of this hour.",
         ENERGY_ROUGH,
@@ -149,7 +149,7 @@ def _voltages() -> Panel:
 
 
 def last_reading(description: str = "How long ago the meter was last heard.") -> Panel:
-    """How long ago the meter was last heard; Exporter has it too."""
+    """The age of the last reading; the dashboard Exporter has this panel too."""
     panel = figure(
         "Last reading",
         description,

@@ -1,7 +1,7 @@
-"""Panel families: the same quantity looks the same on every dashboard.
+"""Kinds of panels: the same quantity looks the same on every dashboard.
 
-One palette, of Okabe and Ito's colours, which differ for every kind of colour vision and stand on black and on white;
-a state is told by blue, amber and vermilion, never by green and red.
+There is one palette, with the colours of Okabe and Ito. They differ for every kind of colour vision, on black and on
+white. A state is blue, amber or vermilion, never green or red.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import piechart as piecharts
 
-from grafana.dashboards.influxql import DATA_SOURCE, HEARD, Target, latest, limit, limit_course, limit_level, tag
+from grafana.dashboards.influxql import ALWAYS_SENT, DATA_SOURCE, Target, latest, limit, limit_course, limit_level, tag
 
 Panel: TypeAlias = (
     stat.Panel
@@ -40,18 +40,18 @@ COLOURS: Final = {
     "Before": "#8C96A3",
     "Projected": "#8C96A3",
 }
-"""Series that are named so have this colour everywhere."""
+"""The colour of a series with this name, on all dashboards."""
 FINE: Final = "#3D8FD1"
 NEAR: Final = "#E69F00"
 OVER: Final = "#D55E00"
 LIMIT: Final = "#D55E00"
 RUNNING: Final = "#9CC7EA"
-"""Import that is not final yet: paler than what is."""
+"""Import that is not final yet: a paler colour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a quantity is written: Grafana's unit, and decimals (None: as Grafana finds fit)."""
+    """How a quantity is shown: Grafana's unit, and the number of decimals (None: Grafana chooses)."""
 
     unit: str
     decimals: int | None = None
@@ -68,30 +68,30 @@ ENERGY_ROUGH: Final = Look("suffix:kWh", 1, soft_min=0)
 ENERGY_WHOLE: Final = Look("suffix:kWh", 0, soft_min=0)
 HOURS: Final = Look("suffix:h", 0)
 PLAIN: Final = Look("none", 1)
-"""A number whose unit the panel says elsewhere."""
+"""A number whose unit is elsewhere in the panel."""
 PERCENT: Final = Look("percent", 0, soft_min=0)
 FACTOR: Final = Look("none", 2, soft_max=1)
 FREQUENCY: Final = Look("suffix:Hz", 2, soft_min=49.9, soft_max=50.1)
 AGE: Final = Look("s", 0)
 SECONDS: Final = Look("s", soft_min=0)
 PER_MINUTE: Final = Look("suffix:/min", soft_min=0)
-OCTETS: Final = Look("bytes", soft_min=0)
+BYTES: Final = Look("bytes", soft_min=0)
 COUNT: Final = Look("short", 0, soft_min=0)
 
 _NO_READING: Final = "no reading"
 _NAMED: Final = "${__series.name}"
-"""Said, since a panel leaves out the name of its only series: one phase, an hour without a projection."""
+"""Set, since a panel omits the name if it has only one series: one phase, an hour without a projection."""
 
 
 def thresholds(
     steps: Sequence[tuple[float | None, str]], mode: model.ThresholdsMode = model.ThresholdsMode.PERCENTAGE
 ) -> board.ThresholdsConfig:
-    """Colours by value; in percent of what lies between the panel's min and max, unless said otherwise."""
+    """Colours by value; by default in percent of the range between the panel's min and max."""
     return board.ThresholdsConfig().mode(mode).steps([model.Threshold(value, colour) for value, colour in steps])
 
 
 NEAR_MAX: Final = ((None, FINE), (80.0, NEAR), (100.0, OVER))
-"""Fine up to 80 % of the limit, over it from 100 %."""
+"""Fine below 80 % of the limit, over it from 100 %."""
 WITHIN: Final = ((None, OVER), (0.0, FINE), (100.0, OVER))
 """Fine between the two limits."""
 HEAT: Final = (
@@ -101,17 +101,18 @@ HEAT: Final = (
     (45.0, "rgba(31, 96, 196, 0.65)"),
     (70.0, "rgba(31, 96, 196, 1)"),
 )
-"""From nothing to all, on black and on white. Grafana writes on it in the theme's colour up to 0.3, in white above: on
-a continuous scale white would stand on pale blue."""
+"""From the lowest value to the highest, on black and on white. Grafana writes text in the theme's colour up to an
+opacity of
+0.3, and in white above. With a continuous scale, there would be white text on pale blue."""
 
 
 def described(panel: Panel, title: str, description: str) -> Panel:
-    """What every panel has: a title, a sentence or two, where its data come from."""
+    """Set what every panel has: a title, a description, and the data source."""
     return panel.title(title).description(description).datasource(DATA_SOURCE)
 
 
 def lettered(targets: Sequence[Target]) -> list[Target]:
-    """Give each query its letter, but for those that have a name."""
+    """Give a letter to each query that has no name."""
     named = []
     for letter, target in zip("ABCDEFGHIJ", targets, strict=False):
         named.append(target if target.ref != "A" else Target(target.query, target.alias, target.table, letter))
@@ -119,7 +120,7 @@ def lettered(targets: Sequence[Target]) -> list[Target]:
 
 
 def colour_overrides(panel: Panel, names: Sequence[str] = tuple(COLOURS)) -> None:
-    """Fix the colour of each series that has one of these names."""
+    """Set the colour of each series that has one of these names."""
     for name in names:
         colour = model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": COLOURS[name]})
         panel.override_by_name(name, [colour])
@@ -131,29 +132,29 @@ def transformed(name: str, **options: object) -> model.DataTransformerConfig:
 
 
 def _from_limits(*names: str) -> model.DataTransformerConfig:
-    """Take the panel's min or max, or both, from the fields that the query `limits` gives under these names."""
+    """Take the panel's min or max, or both, from the fields of these names of the query `limits`."""
     mappings = [{"fieldName": name, "handlerKey": name, "reducerId": "lastNotNull"} for name in names]
     number = {"id": "byType", "options": "number"}
     return transformed("configFromData", configRefId="limits", applyTo=number, mappings=mappings)
 
 
 def without(panel: Panel, *names: str) -> None:
-    """Leave these fields out: where there is nothing else, a panel would show its limits as if they were values."""
+    """Hide these fields: without other values, a panel would show its limits as values."""
     panel.with_transformation(transformed("filterFieldsByName", exclude={"names": list(names)}))
 
 
 def with_max(panel: Panel, quantity: str, of: str = 'last("value")', query: str = "") -> None:
-    """Let `threshold`, or what `query` finds, set the panel's max, so that its colours go by the owner's limit."""
+    """Take the panel's max from `threshold`, or from `query`, so that its colours depend on the owner's limit."""
     panel.with_target(Target(query or limit(quantity, of=of), "max", ref="limits"))
     panel.with_transformation(_from_limits("max"))
     without(panel, "max")
     if isinstance(panel, bargauge.Panel):
-        panel.display_name("")  # the transformation loses the names of series, but not those of their fields
+        panel.display_name("")  # the transformation loses the names of series, not those of fields
 
 
 def with_min_and_max(panel: Panel, quantity: str) -> None:
-    """Let `threshold` set the panel's min and max."""
-    # In one frame, since the transformation can be used once: behind it frames have lost the name of their query.
+    """Take the panel's min and max from `threshold`."""
+    # In one frame, since the transformation can be used only once: after it, frames have no query name any more.
     both = latest("threshold", tag("quantity", quantity), of='min("value"), max("value")', within="6m")
     panel.with_target(Target(both, table=True, ref="limits"))
     panel.with_transformation(_from_limits("min", "max"))
@@ -186,7 +187,7 @@ def figure(
 
 
 def dials(title: str, description: str, look: Look, *targets: Target) -> gauge.Panel:
-    """A dial for each series, coloured by how near its limit it is."""
+    """A dial for each series, with a colour that shows how near the limit it is."""
     panel = gauge.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
@@ -196,8 +197,10 @@ def dials(title: str, description: str, look: Look, *targets: Target) -> gauge.P
     return panel.thresholds(thresholds(NEAR_MAX))
 
 
-def lying_bars(title: str, description: str, look: Look, *targets: Target, none: str = _NO_READING) -> bargauge.Panel:
-    """A lying bar for each series, with its number."""
+def horizontal_bars(
+    title: str, description: str, look: Look, *targets: Target, none: str = _NO_READING
+) -> bargauge.Panel:
+    """A horizontal bar for each series, with its number."""
     panel = bargauge.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
@@ -208,7 +211,7 @@ def lying_bars(title: str, description: str, look: Look, *targets: Target, none:
 
 
 def shares(title: str, description: str, look: Look, *targets: Target) -> piechart.Panel:
-    """A ring with the share of each series in their sum."""
+    """A ring that shows the share of each series in the sum."""
     panel = piechart.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
@@ -224,22 +227,22 @@ def shares(title: str, description: str, look: Look, *targets: Target) -> piecha
 def graph(
     title: str, description: str, look: Look, *targets: Target, fill: int = 0, none: str = _NO_READING
 ) -> timeseries.Panel:
-    """Lines over time. A gap of up to five minutes is drawn through; a longer one is seen."""
+    """Lines over time. They connect values up to five minutes apart; a longer gap stays visible."""
     panel = timeseries.Panel()
     described(panel, title, description)
     _looking(panel, look, targets)
     panel.draw_style(common.GraphDrawStyle.LINE).line_width(1).fill_opacity(fill)
     panel.line_interpolation(common.LineInterpolation.LINEAR).show_points(common.VisibilityMode.NEVER)
     panel.span_nulls(300_000).no_value(none)
-    # The words are the whole panel's; beside the mouse they would stand for every series that has nothing just there.
-    # Not "": Grafana takes that for the number 0 and fills gaps with it.
+    # The text `none` is for the whole panel; a tooltip would repeat it for each series without a value at that time.
+    # Not "": Grafana takes it for the number 0 and fills gaps with it.
     panel.override_by_regexp(".*", [model.DynamicConfigValue("noValue", "-")])
     _axes(panel, look)
     return panel
 
 
 def bars(title: str, description: str, look: Look, *targets: Target, none: str = _NO_READING) -> timeseries.Panel:
-    """Standing bars over time, each from the start of its hour, day or month."""
+    """Vertical bars over time, each from the start of its hour, day or month."""
     panel = graph(title, description, look, *targets, fill=80, none=none)
     panel.draw_style(common.GraphDrawStyle.BARS).bar_alignment(common.BarAlignment.AFTER).line_width(0)
     return panel.bar_width_factor(0.8)
@@ -248,9 +251,10 @@ def bars(title: str, description: str, look: Look, *targets: Target, none: str =
 def side_by_side(
     title: str, description: str, look: Look, *targets: Target, when: str, none: str = _NO_READING
 ) -> barchart.Panel:
-    """Standing bars side by side, each with the name of its time in the format `when` (time:D).
+    """Vertical bars side by side, each with the name of its time in the format `when` (time:D).
 
-    For days and months, which differ in length: over time, their bars would too, and the running one's be cut off.
+    For days and months, which differ in length: on a time axis, their bars would have different widths, and the last
+    one would be cut off.
     """
     panel = barchart.Panel()
     described(panel, title, description)
@@ -267,19 +271,19 @@ def side_by_side(
 
 
 def states(title: str, description: str, *targets: Target) -> statetimeline.Panel:
-    """Bands over time, one a series, whose colours and words are the panel's mappings."""
+    """A band over time for each series; its colours and texts are the panel's mappings."""
     panel = statetimeline.Panel()
     described(panel, title, description)
     _looking(panel, COUNT, targets)
     panel.merge_values(True).show_value(common.VisibilityMode.AUTO).row_height(0.8)
     panel.line_width(0).fill_opacity(80).no_value(_NO_READING)
     panel.legend(make.VizLegendOptions().show_legend(False).display_mode(common.LegendDisplayMode.LIST))
-    # Coloured by thresholds, Grafana would show these in place of the mappings.
+    # With colours by thresholds, Grafana would show these instead of the mappings.
     return panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(FINE))
 
 
 def one_colour(panel: Panel, colour: str = FINE) -> Panel:
-    """Draw every series that has no colour of its own in this one."""
+    """Draw every series that has no other colour in this one."""
     return panel.color_scheme(board.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(colour))
 
 
@@ -295,7 +299,7 @@ def _axes(panel: timeseries.Panel, look: Look) -> None:
 
 
 def dashed(panel: timeseries.Panel, name: str) -> None:
-    """Draw a series of bars as a dashed line in steps, for what they are compared with."""
+    """Draw a series as a dashed line in steps, so that bars can be compared with it."""
     panel.override_by_name(
         name,
         [
@@ -317,7 +321,7 @@ def limit_line(
     of: str = 'last("value")',
     query: str = "",
 ) -> None:
-    """Draw the owner's limit as a dashed line, as it went over the time range or as `query` says."""
+    """Draw the owner's limit as a dashed line, over the time range or as `query` gives it."""
     panel.with_target(Target(query or limit_course(quantity, bound, of), name, ref=f"limit {bound}"))
     panel.override_by_name(
         name,
@@ -335,14 +339,14 @@ def limit_line(
 
 
 def voltage_limits(panel: timeseries.Panel, *within: str) -> None:
-    """Draw both limits of the voltage, as they are now, over all that was heard `within` these conditions on time."""
-    lowest, highest = (limit_level("voltage", bound, *HEARD, *within) for bound in ("min", "max"))
+    """Draw both limits of the voltage that are valid now, over all readings `within` these conditions on time."""
+    lowest, highest = (limit_level("voltage", bound, *ALWAYS_SENT, *within) for bound in ("min", "max"))
     limit_line(panel, "voltage", "Lowest allowed", "min", query=lowest)
     limit_line(panel, "voltage", "Highest allowed", query=highest)
 
 
 def cells(panel: table.Panel, names: Sequence[str]) -> None:
-    """Colour the cells of these columns by their value, one scale for all of them: a map of heat."""
+    """Colour the cells of these columns by value, all on the same scale: a heat map."""
     panel.override_by_regexp(
         f"^({'|'.join(names)})$",
         [
@@ -358,7 +362,7 @@ def cells(panel: table.Panel, names: Sequence[str]) -> None:
 
 
 def column(panel: table.Panel, name: str, unit: str, decimals: int | None = None, width: int = 60) -> None:
-    """How a column of a table is written, and the least width it takes, which a telephone has room for."""
+    """How a column of a table is shown, and its least width, which must fit on a telephone."""
     found = [model.DynamicConfigValue("unit", unit), model.DynamicConfigValue("custom.minWidth", width)]
     if decimals is not None:
         found.append(model.DynamicConfigValue("decimals", decimals))
@@ -366,7 +370,7 @@ def column(panel: table.Panel, name: str, unit: str, decimals: int | None = None
 
 
 def limit_across(panel: barchart.Panel, quantity: str, of: str = 'last("value")') -> None:
-    """Draw the owner's limit, as it is now, as a dashed line over bars that stand side by side."""
+    """Draw the owner's limit that is valid now as a dashed line over bars side by side."""
     panel.with_target(Target(limit(quantity, of=of), "limit", ref="limits"))
     mapping = {"fieldName": "limit", "handlerKey": "threshold1", "reducerId": "lastNotNull"}
     number = {"id": "byType", "options": "number"}

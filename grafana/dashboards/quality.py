@@ -1,4 +1,4 @@
-"""Power quality: the voltage against its limits as EN 50160 and the Norwegian FoL measure it, and what else tells."""
+"""Power quality: the voltage and its limits as in EN 50160 and the Norwegian FoL, and other values of quality."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ _NO_LIMITS: Final = "no voltage or no limits known"
 
 
 def _means(minutes: int, within: str, *where: str, by_phase: bool = True) -> str:
-    """Means of the voltage over full minutes of the clock, as field "v"."""
+    """Means of the voltage over whole minutes of the clock, as field "v"."""
     conditions = " AND ".join((METER, within, *where))
     group = f'time({minutes}m), "phase"' if by_phase else f"time({minutes}m)"
     return f'SELECT mean("value") AS "v" FROM "voltage" WHERE {conditions} GROUP BY {group}'
 
 
 def _inside(minutes: int) -> str:
-    """1 for each mean of the week that is within the limits, else 0, as field "in"; nothing where no limit is known."""
+    """1 for each mean of the week that is within the limits, else 0, as field "in"; no values if no limit is known."""
     within = f"{above('v', limit_now('voltage', 'min'))} * {below('v', limit_now('voltage', 'max'))}"
     means = _means(minutes, WEEK, limit_known("voltage", "min"), limit_known("voltage", "max"))
     return f'SELECT {within} AS "in" FROM ({means})'
@@ -88,7 +88,7 @@ def _outside() -> Panel:
     return panel.thresholds(thresholds([(None, FINE), (1.0, OVER)], model.ThresholdsMode.ABSOLUTE))
 
 
-def _heard() -> Panel:
+def _share_read() -> Panel:
     return figure(
         "Week heard",
         f"How many of the minutes {_WEEK_WORDS} have a voltage: a few hours say little about a week.",
@@ -175,7 +175,7 @@ def _frequency() -> Panel:
 
 def _rows() -> list[Row]:
     return [
-        (6, [(7, _share()), (7, _outside()), (3, _heard()), (7, _extremes())]),
+        (6, [(7, _share()), (7, _outside()), (3, _share_read()), (7, _extremes())]),
         (9, [(24, _ten_minutes())]),
         (8, [(24, _one_minute())]),
         (8, [(9, _power_factor()), (9, _reactive()), (6, _frequency())]),

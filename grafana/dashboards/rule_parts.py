@@ -1,8 +1,10 @@
-"""What an alert rule is made of, and the form in which Grafana's provisioning reads it (apiVersion 1, 9.3 and up).
+"""The parts of an alert rule, and the form in which Grafana's provisioning reads it (apiVersion 1, Grafana 9.3 or
+later).
 
-A rule asks InfluxDB one or several things, each a series for every meter, or meter and phase; takes one number out of
-each series; and sets these numbers against each other in one expression. Grafana joins them by their labels: a number
-of a phase, labelled {meter_id, phase}, meets the limit of its meter, labelled {meter_id}.
+A rule sends one or more queries to InfluxDB. Each gives a series for every meter, or for every meter and phase. One
+number is taken from each series, and one expression compares these numbers. Grafana joins them by their labels: the
+number of a phase, with the labels {meter_id, phase}, is compared with the limit of its meter, with the label
+{meter_id}.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ DAY_S: Final = 24 * HOUR_S
 _EXPRESSION: Final = "__expr__"
 
 PanelId = Callable[[str, str], int]
-"""A dashboard's uid and a panel's title -> the panel's id; LookupError where there is no such panel."""
+"""A dashboard's uid and a panel's title -> the panel's id. Raises LookupError if there is no such panel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A query and the number that is taken out of each of its series.
+class RuleQuery:
+    """A query, and the number that is taken from each of its series.
 
-    `query` stands under the letter `ref`, looks back `since_s` seconds, and gives the number called `name`, which
-    expressions know as $name and annotations as .Values.name.
+    `ref` is the letter of the query, `since_s` the length of its time range in seconds. `name` is the name of the
+    number: $name in expressions, .Values.name in annotations.
     """
 
     ref: str
@@ -40,9 +42,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What an owner reads, as Go templates: `title` and `summary` say what is wrong, `advice` what to do.
+    """The texts for the owner, as Go templates: `title` and `summary` say what is wrong, `advice` what to do.
 
-    `resolved` is said when it is over; the numbers in it are those of that moment.
+    `resolved` is the text when it is over, with the numbers of that moment.
     """
 
     title: str
@@ -53,16 +55,16 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One alert rule. `condition` is an expression, `after` how long it has to hold.
+    """One alert rule. `condition` is an expression that must be true for the time `after`.
 
-    `also` are expressions that are only told in words. `panel` is the dashboard's uid and the panel's title that
-    messages link to. With `on_error` the rule fires when InfluxDB does not answer; every other rule keeps quiet then.
+    `also` are expressions that only the texts use. `panel` is the dashboard's uid and the panel's title that messages
+    link to. With `on_error`, the rule fires when InfluxDB does not answer; the other rules do not fire then.
     """
 
     uid: str
     title: str
     after: str
-    asks: tuple[Ask, ...]
+    queries: tuple[RuleQuery, ...]
     condition: str
     severity: str
     area: str
@@ -74,7 +76,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rules that are evaluated equally often."""
+    """Rules that are evaluated at the same interval."""
 
     name: str
     interval: str
@@ -87,7 +89,7 @@ class Group:
 def recent(
     measurement: str, *where: str, of: str = 'last("value")', by: tuple[str, ...] = ("meter_id",), every: str = ""
 ) -> str:
-    """One value of each series of the time range, by tags; of each stretch of it that is `every` long, if given."""
+    """One value for each series in the time range, by tags; with `every`, one for each interval of that length."""
     group = ", ".join(([f"time({every})"] if every else []) + [f'"{name}"' for name in by])
     conditions = " AND ".join((*where, "$timeFilter"))
     return f'SELECT {of} FROM "{measurement}" WHERE {conditions}' + (f" GROUP BY {group}" if group else "")
@@ -95,13 +97,13 @@ def recent(
 
 def limit(
     quantity: str, bound: str = "max", *, name: str = "limit", ref: str = "L", per: int = 1, since_s: int = HOUR_S
-) -> Ask:
+) -> RuleQuery:
     """The owner's limit for each meter, divided by `per`.
 
-    It is written at a meter's first reading, on change and every five minutes of reading.
+    It is written at a meter's first reading, when it changes, and every five minutes while there are readings.
     """
     of = f'last("value") / {per}' if per != 1 else 'last("value")'
-    return Ask(ref, name, recent("threshold", tag("quantity", quantity), tag("bound", bound), of=of), since_s)
+    return RuleQuery(ref, name, recent("threshold", tag("quantity", quantity), tag("bound", bound), of=of), since_s)
 
 
 # Words
@@ -126,7 +128,7 @@ def label(name: str) -> str:
 
 
 def provisioning(groups: Iterable[Group], folder: str, retired: Iterable[str], panel_id: PanelId) -> dict[str, Any]:
-    """The file's content. `retired` are uids of rules that earlier versions had: Grafana keeps a rule until it is told.
+    """The file's content. `retired` are uids of rules of earlier versions: Grafana keeps a rule until it is deleted.
 
     Raises LookupError for a panel that no dashboard has.
     """
@@ -148,7 +150,7 @@ def provisioning(groups: Iterable[Group], folder: str, retired: Iterable[str], p
 
 
 def panel_ids(dashboards: Iterable[Mapping[str, Any]]) -> PanelId:
-    """Looks panels up in dashboards' JSON, those in rows included."""
+    """A function that finds panels in the dashboards' JSON, also those in rows."""
     found: dict[tuple[str, str], int] = {}
     for dashboard in dashboards:
         for panel in dashboard["panels"]:
@@ -157,7 +159,7 @@ def panel_ids(dashboards: Iterable[Mapping[str, Any]]) -> PanelId:
 
     def panel_id(uid: str, title: str) -> int:
         if (uid, title) not in found:
-            raise LookupError(f"an alert rule links to the panel {title!r} of {uid}, and there is none of that title")
+            raise LookupError(f"an alert rule links to the panel {title!r} of {uid}, which does not exist")
         return found[uid, title]
 
     return panel_id
@@ -166,23 +168,23 @@ def panel_ids(dashboards: Iterable[Mapping[str, Any]]) -> PanelId:
 def _rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
     uid, title = rule.panel
     panel = panel_id(uid, title)
-    data = [_query(ask) for ask in rule.asks]
-    data += [_reduce(ask) for ask in rule.asks]
+    data = [_query(query) for query in rule.queries]
+    data += [_reduce(query) for query in rule.queries]
     data += [_math(name, text) for name, text in (*rule.also, ("alert", rule.condition))]
     return {
         "uid": rule.uid,
         "title": rule.title,
         "condition": "alert",
         "for": rule.after,
-        # Series that are not there (another kind of net, a house that sleeps, a server that is away) are no fault.
+        # Missing series (another kind of net, no load, a server that is stopped) are not a fault.
         "noDataState": "OK",
         "execErrState": "Alerting" if rule.on_error else "OK",
         "labels": {"severity": rule.severity, "area": rule.area},
         "annotations": {
-            "title": _told(rule.words.title, rule.on_error),
-            "summary": _told(rule.words.summary, rule.on_error),
-            "description": _told(rule.words.advice, rule.on_error),
-            "resolved": _told(rule.words.resolved, rule.on_error),
+            "title": _if_numbers(rule.words.title, rule.on_error),
+            "summary": _if_numbers(rule.words.summary, rule.on_error),
+            "description": _if_numbers(rule.words.advice, rule.on_error),
+            "resolved": _if_numbers(rule.words.resolved, rule.on_error),
             "__dashboardUid__": uid,
             "__panelId__": str(panel),
         },
@@ -192,31 +194,31 @@ def _rule(rule: Rule, panel_id: PanelId) -> dict[str, Any]:
     }
 
 
-def _told(words: str, on_error: bool) -> str:
-    """Without numbers (no data, no answer) nothing is said, unless that is what the rule is about."""
+def _if_numbers(words: str, on_error: bool) -> str:
+    """The text is empty if there are no numbers (no data, no answer), unless the rule is for exactly that."""
     return words if on_error or "{{" not in words else f"{{{{ if .Values }}}}{words}{{{{ end }}}}"
 
 
-def _query(ask: Ask) -> dict[str, Any]:
+def _query(one: RuleQuery) -> dict[str, Any]:
     model = {
-        "refId": ask.ref,
+        "refId": one.ref,
         "datasource": {"type": DATA_SOURCE.type_val, "uid": DATA_SOURCE.uid},
         "rawQuery": True,
-        "query": ask.query,
+        "query": one.query,
         "resultFormat": "time_series",
         "intervalMs": 1000,
         "maxDataPoints": 43200,
     }
     return {
-        "refId": ask.ref,
+        "refId": one.ref,
         "datasourceUid": DATA_SOURCE.uid,
-        "relativeTimeRange": {"from": ask.since_s, "to": 0},
+        "relativeTimeRange": {"from": one.since_s, "to": 0},
         "model": model,
     }
 
 
-def _reduce(ask: Ask) -> dict[str, Any]:
-    return _expression(ask.name, "reduce", ask.ref, reducer=ask.reducer, settings={"mode": "dropNN"})
+def _reduce(one: RuleQuery) -> dict[str, Any]:
+    return _expression(one.name, "reduce", one.ref, reducer=one.reducer, settings={"mode": "dropNN"})
 
 
 def _math(name: str, text: str) -> dict[str, Any]:

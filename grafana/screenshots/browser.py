@@ -1,6 +1,6 @@
-"""Dashboards in a real browser: opened, waited for, and asked whether a panel has an error.
+"""Dashboards in a real browser: opens them, waits until they are complete, and finds panels with an error.
 
-Needs playwright (`pip install -e '.[browser]'`) and a Chromium or Chrome that is on this machine.
+Needs playwright (`pip install -e '.[browser]'`) and a Chromium or Chrome.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from urllib.parse import urlencode
 from playwright.sync_api import Browser, FloatRect, Page, Request, Response, ViewportSize, sync_playwright
 
 ROW: Final = 38
-"""Pixels of a row of Grafana's grid, with the gap below it."""
+"""Pixels of a row of Grafana's grid, including the gap below it."""
 _PHONE: Final = 769
-"""Below so many pixels Grafana puts every panel below the one before."""
+"""With fewer pixels of width, Grafana puts every panel below the one before."""
 _QUIET_S: Final = 1.0
 _PATIENCE_S: Final = 60.0
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -49,7 +49,7 @@ _STATE: Final = """() => {
 
 @dataclass
 class Seen:
-    """A dashboard as it was shown: what is wrong, in words, and the panels (titles) that say that they have no data."""
+    """A dashboard as it was shown: what is wrong, as text, and the titles of the panels that have no data."""
 
     wrong: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -58,17 +58,17 @@ class Seen:
 
 
 def find_chromium() -> str | None:
-    """The program: HAN_TEST_CHROMIUM, or a Chromium or Chrome on PATH; None without."""
+    """The program: HAN_TEST_CHROMIUM, or a Chromium or Chrome on PATH; None if there is none."""
     given = os.environ.get("HAN_TEST_CHROMIUM")
     return given or next((found for name in _NAMES if (found := shutil.which(name))), None)
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A browser without a window. Raises LookupError where there is none."""
+    """A browser without a window. Raises LookupError if there is no browser."""
     program = find_chromium()
     if program is None:
-        raise LookupError("there is no browser: install chromium, or let HAN_TEST_CHROMIUM name one")
+        raise LookupError("no browser found: install chromium, or set HAN_TEST_CHROMIUM to one")
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=program, args=["--disable-gpu"])
         try:
@@ -78,14 +78,14 @@ def browser() -> Iterator[Browser]:
 
 
 class Dashboard:
-    """One dashboard of the Grafana at `base`, as anybody sees it, `width` pixels wide and as high as it gets."""
+    """One dashboard of the Grafana at `base`, as a visitor sees it."""
 
     def __init__(self, base: str, uid: str) -> None:
         self.base = base.rstrip("/")
         with urllib.request.urlopen(f"{self.base}/api/dashboards/uid/{uid}", timeout=30) as answer:
-            told = json.load(answer)
-        self.path = str(told["meta"]["url"])
-        self.board: Mapping[str, Any] = told["dashboard"]
+            content = json.load(answer)
+        self.path = str(content["meta"]["url"])
+        self.board: Mapping[str, Any] = content["dashboard"]
         self.titles = {str(panel["id"]): str(panel["title"]) for panel in self.board["panels"]}
 
     def look(
@@ -98,7 +98,7 @@ class Dashboard:
         picture: Path | None = None,
         height: int = 0,
     ) -> Seen:
-        """Show it for one meter until every panel is there; `picture` is written as PNG, cut at `height` if given."""
+        """Show it for one meter until all panels are complete. `picture` is written as PNG, cut at `height` if set."""
         places = [panel["gridPos"] for panel in self.board["panels"]]
         rows = sum(at["h"] for at in places) if width < _PHONE else max(at["y"] + at["h"] for at in places)
         context = browser.new_context(viewport={"width": width, "height": rows * ROW + 80}, reduced_motion="reduce")
@@ -111,40 +111,40 @@ class Dashboard:
 
 
 class _Visit:
-    """One page that is loaded, with the requests that it makes."""
+    """A page that is loading, with the requests that it makes."""
 
     def __init__(self, page: Page, titles: Mapping[str, str]) -> None:
         self._page, self._titles = page, titles
         self._open: set[Request] = set()
-        self._came: list[Response] = []
-        self._said: list[str] = []
-        page.on("request", self._asked)
-        page.on("requestfinished", self._answered)
-        page.on("requestfailed", self._answered)
+        self._answers: list[Response] = []
+        self._failures: list[str] = []
+        page.on("request", self._started)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)
         page.on("response", self._got)
-        page.on("pageerror", lambda error: self._said.append(f"the page fails: {error}"))
+        page.on("pageerror", lambda error: self._failures.append(f"the page fails: {error}"))
 
-    def _asked(self, request: Request) -> None:
+    def _started(self, request: Request) -> None:
         if "/api/ds/query" in request.url or "/api/datasources/" in request.url:
             self._open.add(request)
 
-    def _answered(self, request: Request) -> None:
+    def _ended(self, request: Request) -> None:
         self._open.discard(request)
 
     def _got(self, answer: Response) -> None:
-        self._came.append(answer)  # its body cannot be asked for in here
+        self._answers.append(answer)  # its body cannot be read in this callback
 
     def go(self, url: str, picture: Path | None, height: int) -> Seen:
         begun = time.monotonic()
         self._page.goto(url, wait_until="domcontentloaded")
         state = self._until_quiet()
-        seen = Seen(self._said, panels=state["panels"], seconds=time.monotonic() - begun - _QUIET_S)
-        for answer in self._came:
+        seen = Seen(self._failures, panels=state["panels"], seconds=time.monotonic() - begun - _QUIET_S)
+        for answer in self._answers:
             seen.wrong += _errors(answer)
         seen.wrong += [f"panel {self._title(panel)} has an error" for panel in state["errors"]]
         seen.empty = [self._title(panel) for panel in state["empty"]]
         if state["panels"] < len(self._titles):
-            seen.wrong.append(f"{state['panels']} of {len(self._titles)} panels are there")
+            seen.wrong.append(f"{state['panels']} of {len(self._titles)} panels are shown")
         if picture is not None:
             self._picture(picture, height or round(state["bottom"]) + 8)
         return seen
@@ -152,11 +152,11 @@ class _Visit:
     @property
     def _size(self) -> ViewportSize:
         size = self._page.viewport_size
-        assert size is not None, "the context was given one"
+        assert size is not None, "the context has one"
         return size
 
     def _until_quiet(self) -> dict[str, Any]:
-        """Wait until nothing is asked or drawn any more, growing to the dashboard's height."""
+        """Wait until nothing is loaded or drawn any more; make the page as high as the dashboard."""
         since: float | None = None
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
@@ -186,7 +186,7 @@ class _Visit:
 
 
 def _errors(answer: Response) -> list[str]:
-    """What the answer to a query complains of."""
+    """The errors in the answer to a query."""
     if "/api/" not in answer.url:
         return []
     if answer.status >= 400:

@@ -1,9 +1,9 @@
-"""Take the README's pictures from a running stack.
+"""Take the pictures of the documentation from a running stack.
 
     python -m grafana.screenshots.take [URL] [--meter ID] [--dashboard NAME]...
 
-URL is http://localhost:3000 unless said otherwise; the meter is the first of the list. Each picture is written beside
-this file, named after its dashboard. Needs `pip install -e '.[browser]'` and a Chromium or Chrome.
+URL is http://localhost:3000 by default, and the meter the first of the list. Each picture is written into the folder of
+this file, with the name of its dashboard. Needs `pip install -e '.[browser]'` and a Chromium or Chrome.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from grafana.screenshots.browser import Dashboard, browser
 
 HERE: Final = Path(__file__).parent
 WIDTH: Final = 1400
-MOST_OCTETS: Final = 150_000
+MOST_BYTES: Final = 150_000
 
 
 def main() -> int:
-    """Take them; exit code 1 when a dashboard has an error or a picture is too large."""
+    """Take them; exit code 1 if a dashboard has an error or a picture is too large."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", nargs="?", default="http://localhost:3000")
     parser.add_argument("--meter", default="")
@@ -32,7 +32,7 @@ def main() -> int:
     )
     parser.add_argument("--theme", default="dark", choices=["dark", "light"])
     parser.add_argument("--width", type=int, default=WIDTH)
-    parser.add_argument("--height", type=int, default=0, help="cut the pictures here; all of it unless given")
+    parser.add_argument("--height", type=int, default=0, help="cut the pictures at this height [default: whole]")
     parser.add_argument("--folder", type=Path, default=HERE)
     given = parser.parse_args()
     failed = False
@@ -47,7 +47,7 @@ def main() -> int:
             print(f"{picture}: {seen.panels} panels after {seen.seconds:.1f} s, {size / 1000:.0f} kB")
             for words in [
                 *seen.wrong,
-                *([f"it is larger than {MOST_OCTETS / 1000:.0f} kB"] if size > MOST_OCTETS else []),
+                *([f"it is larger than {MOST_BYTES / 1000:.0f} kB"] if size > MOST_BYTES else []),
             ]:
                 print(f"  {words}", file=sys.stderr)
                 failed = True
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def _squeeze(picture: Path) -> None:
-    """A palette of 256 colours in place of 16 million."""
+    """Reduce the colours to a palette of 256."""
     with Image.open(picture) as full:
         small = full.convert("RGB").quantize(256)
     small.save(picture, optimize=True)

@@ -1,9 +1,9 @@
 #!/bin/sh
-# What Grafana's container starts with: puts together what Grafana is to be provisioned with, then runs Grafana.
+# Starts Grafana in its container: prepares the provisioning files, then runs Grafana.
 #
-# Grafana reads a contact point from a file only, and does not start with one that has no address. So the files beside this
-# one are added to the provisioning of the stack when HAN_ALERT_WEBHOOK or HAN_ALERT_EMAIL is set. When both are empty again
-# what was added is undone, once; contact points and policies that the owner made in Grafana are left alone.
+# Grafana can read a contact point only from a file, and does not start if it has no address. So the files in this folder
+# are added to the provisioning of the stack only if HAN_ALERT_WEBHOOK or HAN_ALERT_EMAIL is set. When both are empty again,
+# what was added is removed, once. Contact points and policies that the owner made in Grafana stay as they are.
 #
 # Outside a container: GF_PATHS_PROVISIONING=… GF_PATHS_DATA=… start.sh grafana-server --homepath /usr/share/grafana
 set -eu
@@ -11,7 +11,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 given=${GF_PATHS_PROVISIONING:-/etc/grafana/provisioning}
 data=${GF_PATHS_DATA:-/var/lib/grafana}
-kept="$data/han-alerts-to" # uids of what was added, one a line
+kept="$data/han-alerts-to" # uids of what was added, one on each line
 [ $# -gt 0 ] || set -- /run.sh
 
 say() { printf 'han-exporter: %s\n' "$*" >&2; }
@@ -32,7 +32,7 @@ add() { # add FILE UID
   wanted="$wanted $2"
 }
 
-# Links in messages begin with this. Grafana does not start with one that is none.
+# Links in messages begin with this. Grafana does not start if it is not an address.
 root="http://localhost:${HAN_GRAFANA_PORT:-3000}/"
 if printf '%s\n' "$url" | grep -Eq '^https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?(/[A-Za-z0-9._~/-]*)?$'; then
   root=$url
@@ -53,14 +53,14 @@ case $webhook in
     ;;
   http://?* | https://?*)
     add to-webhook han-webhook
-    # Grafana would fill in braces itself.
+    # Grafana would replace braces.
     webhook=$(printf '%s' "$webhook" | sed 's/{/%7B/g; s/}/%7D/g')
     rest=${webhook#*://}
     host=${rest%%[/?]*}
     host=${host##*@}
     case $host in
       ntfy.* | ntfy | ntfy:*)
-        # ntfy 2.10 and later takes title and message out of what Grafana sends; else it shows all of it.
+        # ntfy 2.10 or later takes title and message from what Grafana sends; older ones show all of it.
         case $rest in
           *[?\&]tpl=* | *[?\&]template=*) ;;
           *\?*) webhook="$webhook&tpl=1&t=%7B%7B.title%7D%7D&m=%7B%7B.message%7D%7D" ;;
@@ -75,7 +75,7 @@ case $webhook in
 esac
 export HAN_ALERT_URL="$webhook"
 
-mail() { # sets Grafana's SMTP up; fails when something is missing
+mail() { # sets up Grafana's SMTP; fails if something is missing
   host=$(trimmed "${HAN_ALERT_SMTP_HOST:-}")
   user=${HAN_ALERT_SMTP_USER:-}
   from=$(trimmed "${HAN_ALERT_SMTP_FROM:-}")
@@ -94,7 +94,7 @@ mail() { # sets Grafana's SMTP up; fails when something is missing
     *:*) ;;
     *) host="$host:587" ;;
   esac
-  # Most servers only take a sender that they know: the user, or else the receiver.
+  # Most servers accept only a sender that they know: the user, or else the receiver.
   [ -n "$from" ] || case $user in
     ?*@?*) from=$user ;;
     *) from=${email%%[,; ]*} ;;
@@ -106,8 +106,8 @@ mail() { # sets Grafana's SMTP up; fails when something is missing
   export GF_SMTP_ENABLED=true GF_SMTP_HOST="$host" GF_SMTP_FROM_ADDRESS="$from" GF_SMTP_FROM_NAME="han-exporter"
   export HAN_ALERT_EMAIL="$email"
   if [ -n "$user" ]; then
-    # Grafana fills these in; written out, a $ in a password would mean something. No password goes out in the clear: port
-    # 465 is TLS from the start, and on every other port it is asked for.
+    # Grafana replaces these by the values of the environment. A $ in a password would have a meaning if it were written
+    # here. No password is sent unencrypted: port 465 uses TLS from the start, and STARTTLS is required on all others.
     export GF_SMTP_USER='$__env{HAN_ALERT_SMTP_USER}' GF_SMTP_PASSWORD='$__env{HAN_ALERT_SMTP_PASSWORD}'
     export HAN_ALERT_SMTP_USER="$user" HAN_ALERT_SMTP_PASSWORD="${HAN_ALERT_SMTP_PASSWORD:-}"
     export GF_SMTP_STARTTLS_POLICY=MandatoryStartTLS
@@ -141,7 +141,7 @@ if [ -n "$gone" ]; then
   } >"$made/alerting/han-gone.yaml"
 fi
 
-# Remembered before Grafana can have taken it over, and forgotten only once it has: it answers when it has read the files.
+# Written down before Grafana can have read the files, and removed only after that: it answers when it has read them.
 if [ -n "$wanted$gone" ]; then
   mkdir -p "$data"
   for uid in $wanted $gone; do printf '%s\n' "$uid"; done >"$kept.new"

@@ -39,7 +39,7 @@ class Asked:
     @property
     def fires(self) -> bool:
         """As Grafana decides: nothing at all without one of the numbers."""
-        if self.numbers.keys() != {ask.name for ask in self.rule.asks}:
+        if self.numbers.keys() != {query.name for query in self.rule.queries}:
             return False
         text = self.rule.condition.replace("&&", "and").replace("||", "or")
         return bool(eval(re.sub(r"\$(\w+)", r"numbers['\1']", text), {"numbers": self.numbers}))
@@ -48,7 +48,7 @@ class Asked:
 def ask(store: Store, rule: Rule, whose: str, now_ms: int) -> Asked:
     """Each query of a rule, looking back from this moment."""
     numbers = {}
-    for one in rule.asks:
+    for one in rule.queries:
         query = filled(
             one.query.replace("$timeFilter", f"time >= {now_ms - one.since_s * 1000}ms AND time <= {now_ms}ms"),
             meter="",

@@ -53,7 +53,7 @@ def test_every_limit_of_the_owner_is_read_by_a_rule() -> None:
     owner = Limits(**dict.fromkeys((field.name for field in fields(Limits)), 1.0))
     there = {(one.quantity, one.bound) for one in (*thresholds(owner), *exporter_thresholds(1))}
     pattern = re.compile(r"FROM \"threshold\" WHERE \"quantity\" = '(\w+)' AND \"bound\" = '(\w+)'")
-    read = {found for rule in RULES for ask in rule.asks for found in pattern.findall(ask.query)}
+    read = {found for rule in RULES for ask in rule.queries for found in pattern.findall(ask.query)}
     assert read == there - {("current", "warn")}
 
 
@@ -64,9 +64,9 @@ def test_no_limit_is_a_number(rule: Rule) -> None:
     assert rule.uid == "han-capacity" or numbers(rule.condition) <= {"0"}
     for _, text in rule.also:
         assert numbers(text) <= {"100"}
-    read = {ask.name for ask in rule.asks if ask.name in LIMITS}
+    read = {ask.name for ask in rule.queries if ask.name in LIMITS}
     assert read or rule.uid in COUNTED
-    for ask in rule.asks:
+    for ask in rule.queries:
         if ask.name in LIMITS:
             assert 'FROM "threshold"' in ask.query or 'FROM "capacity_step"' in ask.query
 
@@ -74,7 +74,7 @@ def test_no_limit_is_a_number(rule: Rule) -> None:
 @each
 def test_its_numbers_can_be_joined(rule: Rule) -> None:
     """Grafana joins what is labelled {meter_id, phase} with {meter_id}, and either with what has no label at all."""
-    values = {ask.name: grouped(ask.query) for ask in rule.asks}
+    values = {ask.name: grouped(ask.query) for ask in rule.queries}
     widest = max(values.values(), key=len)
     assert widest in ({"meter_id"}, {"meter_id", "phase"}, {"instance"}, set())
     for name, tags in values.items():
@@ -86,7 +86,7 @@ def test_its_numbers_can_be_joined(rule: Rule) -> None:
 @each
 def test_it_looks_back_just_far_enough(rule: Rule) -> None:
     """Values of the last minutes only; limits, which come every five minutes; a month for a month's."""
-    for ask in rule.asks:
+    for ask in rule.queries:
         assert "$timeFilter" in ask.query and "now()" not in ask.query
         if rule.uid == "han-no-reading" and ask.name == "limit":
             assert ask.since_s > 86400, "a meter is missed for a day, and its limit is as old as its last reading"
@@ -102,15 +102,15 @@ def test_it_looks_back_just_far_enough(rule: Rule) -> None:
 
 @each
 def test_it_asks_for_what_it_uses_and_tells_what_it_asked_for(rule: Rule) -> None:
-    known = {ask.name for ask in rule.asks}
+    known = {ask.name for ask in rule.queries}
     for name, text in rule.also:
         assert names(text) <= known
         known.add(name)
-    assert len(known) == len(rule.asks) + len(rule.also)
-    assert len({ask.ref for ask in rule.asks}) == len(rule.asks)
+    assert len(known) == len(rule.queries) + len(rule.also)
+    assert len({ask.ref for ask in rule.queries}) == len(rule.queries)
     assert names(rule.condition) <= known
     words = rule.words
-    tags = set().union(*(grouped(ask.query) for ask in rule.asks))
+    tags = set().union(*(grouped(ask.query) for ask in rule.queries))
     for text in (words.title, words.summary, words.advice, words.resolved):
         assert set(re.findall(r"\.Values\.(\w+)", text)) <= known, "a number that is not there is told as 0"
         assert set(re.findall(r"\.Labels\.(\w+)", text)) <= tags

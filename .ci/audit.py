@@ -35,7 +35,7 @@ def _installed() -> Path | None:
     program = folder / "bin" / "pip-audit"
     if not program.exists():
         venv.create(folder, with_pip=True)
-        command = [
+        command: list[str | Path] = [
             folder / "bin" / "python",
             "-m",
             "pip",

@@ -21,7 +21,6 @@ from exporter.derive.points import (
 from exporter.derive.sums import EnergySum
 from exporter.derive.values import Values, layout_of
 from exporter.model.obis import ObisCode
-from exporter.model.point import REPLACED_MEASUREMENTS
 from exporter.model.reading import Measurement, Meter, Placed, Reading
 
 OSLO = ZoneInfo("Europe/Oslo")
@@ -123,13 +122,3 @@ def test_limits_of_a_meter_and_of_the_exporter() -> None:
     assert threshold_line(Threshold("backlog_age", "max", 600), NOW) == (
         f"threshold,bound=max,quantity=backlog_age value=600.0 {NOW}"
     )
-
-
-def test_what_is_written_again_is_named() -> None:
-    assert {
-        "hour_energy",
-        "day_energy",
-        "month_energy",
-        "capacity",
-        "capacity_step",
-    } == REPLACED_MEASUREMENTS

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from exporter.derive.running_hour import projected
 from exporter.simulator.meter import SimulatedMeter
 from tests.support.years import HOUR, HOUR_MS, METER, Exporter, Meter, household, ms
 
@@ -210,3 +211,17 @@ def test_swedish_registers_make_it_exact_also_after_a_gap(gap_min: int) -> None:
     final = meter.registers(ms(NOON) + HOUR_MS)[0] - start
     assert last.so_far["import"] == pytest.approx(final, abs=20_000 * 12 / 3600)
     assert last.projected["import"] == pytest.approx(final, abs=10)
+
+
+# The projection
+
+
+def test_projection_by_hand() -> None:
+    assert projected(2000, 6000, 20 * 60_000) == pytest.approx(4000)  # 2 kWh and 6 kW for 20 minutes
+    assert projected(4321.5, 9000, 0) == 4321.5
+    assert projected(4321.5, 9000, -5) == 4321.5
+
+
+def test_no_projection_while_more_than_five_minutes_are_unknown() -> None:
+    assert projected(100, 600, 600_000, unknown_ms=300_000) == pytest.approx(200)
+    assert projected(100, 600, 600_000, unknown_ms=300_001) is None

@@ -45,15 +45,15 @@ def unit(obis: str) -> str:
 
 
 def wanted_objects() -> list[dict[str, Any]]:
-    """What must be said of all captures, one behind the other."""
+    """What must be printed for all captures, one after the other."""
     rows = [row for name in sorted(expected()) for row in expected()[name]]
     found, offset = [], 0
-    for octets, row in zip(all_frames(), rows, strict=True):
-        names = [name.decode() for name in _LISTS if name in octets]
+    for data, row in zip(all_frames(), rows, strict=True):
+        names = [name.decode() for name in _LISTS if name in data]
         found.append(
             {
                 "offset": offset,
-                "octets": len(octets),
+                "octets": len(data),
                 "maker": row.get("maker"),
                 "meter_id": row.get("meter_id"),
                 "meter_type": row.get("meter_type"),
@@ -62,12 +62,12 @@ def wanted_objects() -> list[dict[str, Any]]:
                 "measurements": {obis: {"value": value, "unit": unit(obis)} for obis, value in row_values(row).items()},
             }
         )
-        offset += len(octets)
+        offset += len(data)
     return found
 
 
 def objects(text: str) -> list[dict[str, Any]]:
-    """JSON lines; that offsets and octets leave no hole is looked at here, for every test."""
+    """JSON lines; that offsets and sizes leave no hole is checked here, for every test."""
     found: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
     at = 0
     for one in found:
@@ -195,16 +195,16 @@ def test_half_a_frame(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "words"),
+    ("data", "words"),
     [(ENCRYPTED, "encrypted; not supported yet"), (UNKNOWN_LIST, "unknown list (a structure of 2)")],
     ids=["encrypted", "unknown"],
 )
-def test_a_frame_that_checks_and_cannot_be_read_is_named(home: Home, octets: bytes, words: str) -> None:
-    done = home.han("decode", "--format", "json", stdin=octets)
-    assert objects(done.stdout) == [{"offset": 0, "octets": len(octets), "rejected": words}]
+def test_a_frame_that_checks_and_cannot_be_read_is_named(home: Home, data: bytes, words: str) -> None:
+    done = home.han("decode", "--format", "json", stdin=data)
+    assert objects(done.stdout) == [{"offset": 0, "octets": len(data), "rejected": words}]
     assert done.returncode == 1
     for form in ("text", "lp"):
-        done = home.han("decode", "--format", form, stdin=octets)
+        done = home.han("decode", "--format", form, stdin=data)
         assert words in done.stdout + done.stderr
         assert done.returncode == 1
 
@@ -239,8 +239,8 @@ def test_files_that_cannot_be_read(home: Home) -> None:
     assert (folder.returncode, folder.stderr) == (2, f"{home.folder} cannot be read: Is a directory\n")
 
 
-def test_a_damaged_line_costs_that_line_and_is_told(home: Home) -> None:
-    lines = [octets.hex() for octets in KAMSTRUP]
+def test_a_damaged_line_costs_that_line_and_is_reported(home: Home) -> None:
+    lines = [data.hex() for data in KAMSTRUP]
     lines[1] = lines[1][:99] + "x" + lines[1][100:]
     file = home.folder / "a.hex"
     file.write_text("\n".join(lines) + "\n")
@@ -263,7 +263,7 @@ def test_a_reader_that_goes_away_is_no_crash(home: Home) -> None:
         assert process.wait(HANG_S) == 1
 
 
-def test_a_wrong_format_is_told_with_what_there_is(home: Home) -> None:
+def test_a_wrong_format_is_reported_with_the_known_ones(home: Home) -> None:
     done = home.han("decode", "--format", "xml", stdin=KAMSTRUP[0])
     assert done.returncode == 2
     assert "'text', 'json', 'lp'" in done.stderr

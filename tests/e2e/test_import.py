@@ -44,7 +44,7 @@ NAMES = sorted(expected())
 
 @pytest.fixture
 def captures(home: Home, mark: str) -> dict[str, Path]:
-    """Every capture as a file of raw octets, its meters being this test's own."""
+    """Every capture as a file of raw data, its meters being this test's own."""
     return {name: write_raw(home.folder / f"{name}-{mark}.bin", with_mark(name, mark)[0]) for name in NAMES}
 
 
@@ -122,16 +122,16 @@ def test_an_autumn_night_of_three_meters_by_import_and_by_run(
         files.append(write_stamped(home.folder / f"{maker}.hex", frames))
         used: set[int] = set()
         begun: set[int] = set()
-        for complete, octets in frames:
+        for complete, data in frames:
             time = (complete - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
             assert time not in used
             used.add(time)
-            reading = read(octets)
+            reading = read(data)
             if reading.clock is not None and abs(to_ms(reading.clock) - time) > 600_000:
                 # The civil clock shows this hour twice; which one it is, only `received` tells.
                 assert maker == "kaifa"
                 assert to_ms(reading.clock) + 3_600_000 - time < 60_000
-                reading = _an_hour_later(octets)
+                reading = _an_hour_later(data)
             wanted |= reading_points(reading, meter.id, time, begun)
     hours = {p.time for p in wanted if p.measurement == "active_energy"}
     assert hours == {to_ms(datetime(2026, 10, 25, hour, tzinfo=UTC)) for hour in (0, 1)}
@@ -145,13 +145,13 @@ def test_an_autumn_night_of_three_meters_by_import_and_by_run(
     assert_same(of_meters(other.points()), wanted)
 
 
-def _an_hour_later(octets: bytes) -> Reading:
-    reading = read(octets)
+def _an_hour_later(data: bytes) -> Reading:
+    reading = read(data)
     assert reading.clock is not None
     return replace(reading, clock=reading.clock + timedelta(hours=1))
 
 
-def test_damage_is_told_and_the_rest_is_there(home: Home, store: Store, mark: str) -> None:
+def test_damage_is_reported_and_the_rest_is_imported(home: Home, store: Store, mark: str) -> None:
     frames, rows = with_mark("kamstrup-1phase-norway", mark)
     file = write_raw(home.folder / mark, [frames[0], damaged(frames[1]), frames[2]])
     done = home.han("import", file, influx=store)
@@ -258,8 +258,8 @@ def test_a_progress_bar_where_someone_looks(home: Home, store: Store, mark: str)
 
     def look() -> None:
         try:
-            while octets := os.read(watched, 65536):
-                seen.extend(octets)
+            while data := os.read(watched, 65536):
+                seen.extend(data)
         except OSError:  # the other end was closed
             return
 
@@ -282,7 +282,7 @@ def test_no_bar_where_nobody_looks(home: Home, store: Store, captures: dict[str,
     assert len(done.stderr.splitlines()) == len(captures)
 
 
-def test_a_certificate_that_is_not_there_is_told_at_once(home: Home, mark: str) -> None:
+def test_a_missing_certificate_is_reported_at_once(home: Home, mark: str) -> None:
     file = write_raw(home.folder / "a.bin", with_mark("kaifa-3phase-norway", mark)[0])
     began = datetime.now(UTC)
     done = home.han("import", file, influx_url=f"https://127.0.0.1:{free_port()}", influx_ca_cert=home.folder / "no")

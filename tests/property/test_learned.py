@@ -21,7 +21,7 @@ from exporter.simulator.sample import Flows, Identity, Sample
 from tests.benchmarks.frames import CASES, frames
 from tests.support.examples import examples
 from tests.support.octets import expected, frames_of
-from tests.support.two_ways import Chunks, mended, same
+from tests.support.two_ways import Chunks, same, with_check_sums
 
 NOON = datetime(2024, 1, 1, 11, 59, 40, tzinfo=UTC)
 ZONES = [ZoneInfo(name) for name in ("Europe/Oslo", "Australia/Lord_Howe", "Asia/Kathmandu", "America/St_Johns", "UTC")]
@@ -69,31 +69,31 @@ def received(draw: st.DrawFn, pieces: Sequence[bytes]) -> Chunks:
 # Streams
 
 
-def cut_or_filled(octets: bytes) -> st.SearchStrategy[bytes]:
+def cut_or_filled(sent: bytes) -> st.SearchStrategy[bytes]:
     """A frame that is damaged, and whose FCS says so; or fill, or noise beside it."""
-    places = st.integers(0, len(octets) - 1)
+    places = st.integers(0, len(sent) - 1)
     return st.one_of(
-        places.map(lambda at: octets[:at]),
-        places.map(lambda at: octets[:at] + octets),
+        places.map(lambda at: sent[:at]),
+        places.map(lambda at: sent[:at] + sent),
         st.tuples(places, st.integers(1, 255)).map(
-            lambda flip: octets[: flip[0]] + bytes([octets[flip[0]] ^ flip[1]]) + octets[flip[0] + 1 :]
+            lambda flip: sent[: flip[0]] + bytes([sent[flip[0]] ^ flip[1]]) + sent[flip[0] + 1 :]
         ),
-        st.just(octets[:-1]),
-        st.just(octets[1:]),
-        st.just(octets[:3]),
-        st.integers(1, 4).map(lambda n: b"\x7e" * n + octets),
-        st.binary(max_size=30).map(lambda noise: noise + octets),
+        st.just(sent[:-1]),
+        st.just(sent[1:]),
+        st.just(sent[:3]),
+        st.integers(1, 4).map(lambda n: b"\x7e" * n + sent),
+        st.binary(max_size=30).map(lambda noise: noise + sent),
     )
 
 
-def other_octets(octets: bytes) -> st.SearchStrategy[bytes]:
-    """Another frame, whose FCS is right: an octet is something else, or a flag and a format stand in it."""
-    places = st.integers(1, len(octets) - 5)
+def other_octets(sent: bytes) -> st.SearchStrategy[bytes]:
+    """Another frame, whose FCS is right: a byte is something else, or a flag and a format stand in it."""
+    places = st.integers(1, len(sent) - 5)
     instead = st.one_of(
         st.binary(min_size=1, max_size=1), st.sampled_from([b"\0", b"\xff", b"\x7f", b"\x80", b"\x7e\xa0", b"\x7e\x7e"])
     )
     return st.tuples(places, instead).map(
-        lambda at: mended(octets[: at[0]] + at[1] + octets[at[0] + len(at[1]) :]) if octets[0] == 0x7E else octets
+        lambda at: with_check_sums(sent[: at[0]] + at[1] + sent[at[0] + len(at[1]) :]) if sent[0] == 0x7E else sent
     )
 
 
@@ -103,19 +103,19 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     known = lists()
     names = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=3))
     turns = draw(st.integers(2, 4))
-    usual = [octets for turn in range(turns) for name in names for octets in known[name][turn * 2 : turn * 2 + 3]]
-    usual += [octets for name in names for octets in known[name][:2]]
+    usual = [sent for turn in range(turns) for name in names for sent in known[name][turn * 2 : turn * 2 + 3]]
+    usual += [sent for name in names for sent in known[name][:2]]
     pieces: list[bytes] = []
-    for octets in usual:
-        pieces.append(octets)
+    for sent in usual:
+        pieces.append(sent)
         kind = draw(st.integers(0, 7))
         if kind == 0:
-            pieces.append(draw(cut_or_filled(octets)))
+            pieces.append(draw(cut_or_filled(sent)))
         elif kind == 1:
-            pieces.append(draw(other_octets(octets)))
+            pieces.append(draw(other_octets(sent)))
         elif kind == 2:  # a whole frame of another list where this one broke off
             other = draw(st.sampled_from(usual))
-            pieces.append(octets[: draw(st.integers(1, 40))] + other)
+            pieces.append(sent[: draw(st.integers(1, 40))] + other)
     return pieces
 
 
@@ -127,13 +127,13 @@ def test_any_stream(data: st.DataObject, pieces: list[bytes], derived: bool, fal
 
 @examples(60)
 @given(st.sampled_from(sorted(lists())), st.sampled_from([1, 0x40, 0x80, 0xFF]), st.integers(0, 6), st.booleans())
-def test_each_octet_is_another_one(name: str, flip: int, first: int, derived: bool) -> None:
+def test_each_byte_is_another_one(name: str, flip: int, first: int, derived: bool) -> None:
     known = lists()[name]
-    octets = known[-1]
-    pieces = [*known[:4], *[octets] * 3]
-    for at in range(1 + first, len(octets) - 3, 7):
-        changed = octets[:at] + bytes([octets[at] ^ flip]) + octets[at + 1 :]
-        pieces += [mended(changed), octets] if octets[at] ^ flip != octets[at] else []
+    sent = known[-1]
+    pieces = [*known[:4], *[sent] * 3]
+    for at in range(1 + first, len(sent) - 3, 7):
+        changed = sent[:at] + bytes([sent[at] ^ flip]) + sent[at + 1 :]
+        pieces += [with_check_sums(changed), sent] if sent[at] ^ flip != sent[at] else []
     same([(piece, None) for piece in pieces], derived=derived)
 
 
@@ -197,8 +197,8 @@ def test_meters_and_what_they_measure(
     for turn in range(24):
         # each list with the same numbers a few times, and then with others
         encode = MAKERS[makers[turn % len(makers)]]
-        octets = encode(ids[turn // 3 % len(ids)], measured[turn // 4 % len(measured)], moment)
-        pieces.append((octets, moment if timed else None))
+        sent = encode(ids[turn // 3 % len(ids)], measured[turn // 4 % len(measured)], moment)
+        pieces.append((sent, moment if timed else None))
         moment += timedelta(seconds=step)
     same(pieces, derived=derived)
 
@@ -207,7 +207,7 @@ def test_meters_and_what_they_measure(
 
 
 def twelve(local: datetime, hundredths: int | None = None, deviation: int | None = None) -> bytes:
-    """A clock's octets."""
+    """A clock's sent."""
     day = (local.year, local.month, local.day, None, local.hour, local.minute, local.second)
     return date_time(MeterClock(*day, hundredths, deviation, 0))
 
@@ -249,17 +249,18 @@ CLOCKED = [case.name for case in CASES if "list 2" not in case.name or case.make
     st.sampled_from(ZONES),
     st.booleans(),
 )
-def test_clocks(data: st.DataObject, names: list[str], told: list[bytes], zone: ZoneInfo, derived: bool) -> None:
+def test_clocks(data: st.DataObject, names: list[str], shown: list[bytes], zone: ZoneInfo, derived: bool) -> None:
     known = lists()
-    pieces = [octets for name in names for octets in known[name][:4]]
-    for turn, clock in enumerate(told + told[:3]):
-        octets = known[names[turn % len(names)]][5]
-        at, here = octets.find(b"\x07\xe8\x01"), clock
+    pieces = [sent for name in names for sent in known[name][:4]]
+    for turn, clock in enumerate(shown + shown[:3]):
+        sent = known[names[turn % len(names)]][5]
+        at, here = sent.find(b"\x07\xe8\x01"), clock
         while at >= 0:
-            octets = octets[:at] + here + octets[at + 12 :]
-            at = octets.find(b"\x07\xe8\x01", at + 12)
-            here = told[turn * 7 % len(told)] if turn % 2 else clock  # the list's own may be another than the header's
-        pieces.append(mended(octets))
+            sent = sent[:at] + here + sent[at + 12 :]
+            at = sent.find(b"\x07\xe8\x01", at + 12)
+            # The list's own clock may differ from the header's.
+            here = shown[turn * 7 % len(shown)] if turn % 2 else clock
+        pieces.append(with_check_sums(sent))
     near = data.draw(st.sampled_from([None, *CHANGES[:6]]))
     moments = [near and near + timedelta(seconds=900 * n) for n in range(len(pieces))]
     same(list(zip(pieces, moments, strict=True)), zone=zone, derived=derived)
@@ -268,8 +269,8 @@ def test_clocks(data: st.DataObject, names: list[str], told: list[bytes], zone: 
 # Lists that no maker sends
 
 
-def octet_string(octets: bytes) -> Value:
-    return Value(Tag.OCTET_STRING, octets)
+def octet_string(sent: bytes) -> Value:
+    return Value(Tag.OCTET_STRING, sent)
 
 
 codes = st.sampled_from(

@@ -70,14 +70,14 @@ def same(chunks: Chunks, *, zone: Zone = OSLO, derived: bool = False, fallback: 
     return quickly
 
 
-def at_once(octets: Iterable[bytes], received: datetime | None = None) -> Chunks:
+def at_once(frames: Iterable[bytes], received: datetime | None = None) -> Chunks:
     """Frames in one chunk."""
-    return [(b"".join(octets), received)]
+    return [(b"".join(frames), received)]
 
 
-def mended(octets: bytes) -> bytes:
-    """A frame with its FCS, and its HCS where the header still has a form, as they should be."""
-    frame, at = bytearray(octets), 3
+def with_check_sums(sent: bytes) -> bytes:
+    """A frame with its FCS corrected, and its HCS if the header can be read."""
+    frame, at = bytearray(sent), 3
     for _ in ("destination", "source"):
         while at < len(frame) - 8 and not frame[at] & 1:
             at += 1

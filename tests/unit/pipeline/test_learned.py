@@ -1,4 +1,4 @@
-"""Lines of frames of a known shape: what goes the quick way, what must not, and what it once told otherwise."""
+"""Lines of frames of a known shape: what goes the quick way, what must not, and what once differed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.made_captures import kamstrup_10s
 from tests.support.octets import frame as built
 from tests.support.octets import notification, obis, octet_string, structure, u32
 from tests.support.two_ways import CLOCK as HOST
-from tests.support.two_ways import Chunks, at_once, mended, same
+from tests.support.two_ways import Chunks, at_once, same, with_check_sums
 
 NOON = datetime(2024, 1, 1, 11, 59, 40, tzinfo=UTC)
 LISTS = {case.name: list(frames(case, 60)) for case in CASES}
@@ -32,17 +32,17 @@ KAMSTRUP, AIDON, AIDON_1 = LISTS["kamstrup 10 s"], LISTS["aidon 10 s (list 2)"],
 CLOCK = b"\x07\xe8\x01\x01"  # how the clocks of all these lists begin
 
 
-def every(seconds: float, octets: list[bytes], start: datetime = NOON) -> Chunks:
-    return [(piece, start + timedelta(seconds=seconds * turn)) for turn, piece in enumerate(octets)]
+def every(seconds: float, sent: list[bytes], start: datetime = NOON) -> Chunks:
+    return [(piece, start + timedelta(seconds=seconds * turn)) for turn, piece in enumerate(sent)]
 
 
-def clocked(octets: bytes, clock: str) -> bytes:
-    """A frame with other octets for the beginning of each of its clocks."""
-    at, there = octets.find(CLOCK), bytes.fromhex(clock)
+def clocked(sent: bytes, clock: str) -> bytes:
+    """A frame with other sent for the beginning of each of its clocks."""
+    at, there = sent.find(CLOCK), bytes.fromhex(clock)
     while at >= 0:
-        octets = octets[:at] + there + octets[at + len(there) :]
-        at = octets.find(CLOCK, at + len(there))
-    return mended(octets)
+        sent = sent[:at] + there + sent[at + len(there) :]
+        at = sent.find(CLOCK, at + len(there))
+    return with_check_sums(sent)
 
 
 # What goes the quick way
@@ -52,7 +52,7 @@ def clocked(octets: bytes, clock: str) -> bytes:
 @pytest.mark.parametrize("derived", [False, True])
 def test_lists_of_every_maker(name: str, derived: bool) -> None:
     pieces = LISTS[name]
-    for chunks in (at_once(pieces), every(10, pieces), every(10, [octets[:-1] for octets in [*pieces, b"\x7e\0"]])):
+    for chunks in (at_once(pieces), every(10, pieces), every(10, [sent[:-1] for sent in [*pieces, b"\x7e\0"]])):
         quick = same(chunks, derived=derived)
         assert quick >= len(pieces) - 12
 
@@ -72,36 +72,36 @@ def test_meters_share_a_shape() -> None:
 
 
 def test_frames_that_share_a_flag() -> None:
-    assert same([(KAMSTRUP[0] + b"".join(octets[1:] for octets in KAMSTRUP[1:20]), None)]) >= 17
+    assert same([(KAMSTRUP[0] + b"".join(sent[1:] for sent in KAMSTRUP[1:20]), None)]) >= 17
 
 
 def test_an_invoke_id_that_counts() -> None:
     at = KAMSTRUP[0].index(b"\xe6\xe7\0\x0f") + 4
-    pieces = [mended(o[:at] + n.to_bytes(4, "big") + o[at + 4 :]) for n, o in enumerate(KAMSTRUP)]
+    pieces = [with_check_sums(o[:at] + n.to_bytes(4, "big") + o[at + 4 :]) for n, o in enumerate(KAMSTRUP)]
     assert same(at_once(pieces)) >= 57
 
 
-# What once was told otherwise
+# What once differed
 
 
 @pytest.mark.parametrize("name", ["kamstrup 10 s", "kaifa 10 s (list 2)", "kaifa hourly (list 3)"])
 @pytest.mark.parametrize("clock", ["270f0c1fff17", "270f0c1fff0b", "00010101ff00", "08d60c1fff17", "08d60101ff00"])
 def test_a_clock_at_the_edge_of_the_calendar(name: str, clock: str) -> None:
-    far = [clocked(octets, clock) for octets in LISTS[name][30:33]]
+    far = [clocked(sent, clock) for sent in LISTS[name][30:33]]
     same(at_once([*LISTS[name][:30], *far]))
     same(every(10, [*LISTS[name][:30], *far]), derived=True)
 
 
 def test_a_whole_frame_in_the_beginning_of_another_is_of_its_own_time() -> None:
-    for behind in (AIDON[22], b"\x01", b"\x7e"):
-        same(every(10, [*AIDON[:20], AIDON[21][:30] + AIDON_1[5], behind]))
-        same(every(10, [*AIDON[:20], AIDON[21][:30], AIDON_1[5], behind]))
-        same(every(10, [*AIDON[:20], AIDON[21][:2], AIDON_1[5], behind]))
+    for after in (AIDON[22], b"\x01", b"\x7e"):
+        same(every(10, [*AIDON[:20], AIDON[21][:30] + AIDON_1[5], after]))
+        same(every(10, [*AIDON[:20], AIDON[21][:30], AIDON_1[5], after]))
+        same(every(10, [*AIDON[:20], AIDON[21][:2], AIDON_1[5], after]))
 
 
 def test_registers_in_an_odd_unit_tell_the_hour_all_the_same() -> None:
-    def odd(octets: bytes) -> bytes:
-        return mended(octets.replace(b"\x16\x1e", b"\x16\x1b").replace(b"\x16\x20", b"\x16\x1b"))
+    def odd(sent: bytes) -> bytes:
+        return with_check_sums(sent.replace(b"\x16\x1e", b"\x16\x1b").replace(b"\x16\x20", b"\x16\x1b"))
 
     pieces = [*AIDON[:5], *map(odd, LISTS["aidon hourly (list 3)"][:20])]
     same(at_once(pieces))
@@ -138,7 +138,7 @@ def test_a_net_of_three_wires_and_one_of_four_are_both_quick() -> None:
         [aidon.list2(Identity(meter_id, b"ZF1"), sampled(u2, 0, turn), aidon.E350) for turn in range(30)]
         for meter_id, u2 in ((b"36976031", 0), (b"36976032", 231))
     )
-    in_turn = [octets for both in zip(three, four, strict=True) for octets in both]
+    in_turn = [sent for both in zip(three, four, strict=True) for sent in both]
     for pieces in (three + four, four + three, in_turn):
         assert same(every(10, pieces), derived=False) >= 54
 
@@ -155,7 +155,7 @@ def test_hundredths_of_a_volt(volts: int) -> None:
     [b" " * 16, bytes(16), b'a b,c=d"e%f\\ghij', b"\xff" * 16, "æøå\u2028\u202e12345".encode(), b"5706567000000 \0 "],
 )
 def test_ids_of_all_sorts(meter_id: bytes) -> None:
-    odd = [mended(o.replace(b"5706567000000000", meter_id)) for o in KAMSTRUP]
+    odd = [with_check_sums(o.replace(b"5706567000000000", meter_id)) for o in KAMSTRUP]
     assert meter_id in odd[0]
     for pieces in (odd, KAMSTRUP[:9] + odd[9:30], [o for both in zip(KAMSTRUP, odd, strict=True) for o in both]):
         same(at_once(pieces))
@@ -185,7 +185,7 @@ def test_two_meters_and_lists_that_name_none() -> None:
 
 def test_a_clock_that_stands_still() -> None:
     same(at_once([*KAMSTRUP[:3], *[KAMSTRUP[3]] * 30]))
-    same([(octets, NOON) for octets in [*KAMSTRUP[:3], *[AIDON_1[3], KAMSTRUP[3]] * 20]], derived=True)
+    same([(sent, NOON) for sent in [*KAMSTRUP[:3], *[AIDON_1[3], KAMSTRUP[3]] * 20]], derived=True)
 
 
 @pytest.mark.parametrize("zone", ["Europe/Oslo", "Australia/Lord_Howe", "Asia/Kathmandu", "America/St_Johns"])
@@ -204,13 +204,15 @@ def test_hours_that_come_twice_or_never(zone: str, name: str) -> None:
 
 
 def test_a_segment_of_a_longer_message() -> None:
-    segment = mended(KAMSTRUP[9][:1] + bytes([KAMSTRUP[9][1] | 8]) + KAMSTRUP[9][2:])
+    segment = with_check_sums(KAMSTRUP[9][:1] + bytes([KAMSTRUP[9][1] | 8]) + KAMSTRUP[9][2:])
     assert same(at_once([*KAMSTRUP[:9], segment, *KAMSTRUP[9:20], segment])) >= 16
 
 
 def test_a_flag_and_a_format_within_a_frame() -> None:
     at = KAMSTRUP[9].index(bytes.fromhex("0101010700ff06")) + 7
-    inner = [mended(o[:at] + b"\0\x7e" + bytes([0xA0 + n % 16, n]) + o[at + 4 :]) for n, o in enumerate(KAMSTRUP)]
+    inner = [
+        with_check_sums(o[:at] + b"\0\x7e" + bytes([0xA0 + n % 16, n]) + o[at + 4 :]) for n, o in enumerate(KAMSTRUP)
+    ]
     same(at_once([*KAMSTRUP[:9], *inner]))
     same(every(10, [*KAMSTRUP[:9], *inner]))
 
@@ -221,12 +223,12 @@ def test_a_frame_that_is_cut_anywhere() -> None:
         same(every(10, [*KAMSTRUP[:4], KAMSTRUP[9][:at], *KAMSTRUP[10:12]]))
 
 
-def test_an_octet_that_is_another_one_anywhere() -> None:
+def test_a_byte_that_is_another_one_anywhere() -> None:
     for flip in (1, 0xFF):
         changed = [KAMSTRUP[9][:at] + bytes([KAMSTRUP[9][at] ^ flip]) + KAMSTRUP[9][at + 1 :] for at in range(228)]
-        same(at_once([*KAMSTRUP[:4], *[octets for one in changed for octets in (one, KAMSTRUP[9])]]))
-        checked = [mended(octets) for octets in changed[1:225]]
-        same(at_once([*KAMSTRUP[:4], *[octets for one in checked for octets in (one, KAMSTRUP[9])]]))
+        same(at_once([*KAMSTRUP[:4], *[sent for one in changed for sent in (one, KAMSTRUP[9])]]))
+        checked = [with_check_sums(sent) for sent in changed[1:225]]
+        same(at_once([*KAMSTRUP[:4], *[sent for one in checked for sent in (one, KAMSTRUP[9])]]))
 
 
 def test_feeding_goes_on_after_an_interruption() -> None:
@@ -247,8 +249,8 @@ def test_feeding_goes_on_after_an_interruption() -> None:
 def of_many_shapes(count: int, times: int) -> Iterator[bytes]:
     at = KAMSTRUP[0].index(b"6841121BN") + 9
     for turn in range(count * times):
-        octets = KAMSTRUP[turn % 60]
-        yield mended(octets[:at] + b"%09d" % (turn // times) + octets[at + 9 :])
+        sent = KAMSTRUP[turn % 60]
+        yield with_check_sums(sent[:at] + b"%09d" % (turn // times) + sent[at + 9 :])
 
 
 def test_more_shapes_than_are_remembered() -> None:
@@ -257,11 +259,11 @@ def test_more_shapes_than_are_remembered() -> None:
 
 
 @pytest.mark.parametrize(
-    "octets", [b"\x7e" * 5000, b"\x7e\xa0" * 2500, KAMSTRUP[0][:9] * 500, b"\x7e\xa7" + bytes(5000), bytes(5000)]
+    "sent", [b"\x7e" * 5000, b"\x7e\xa0" * 2500, KAMSTRUP[0][:9] * 500, b"\x7e\xa7" + bytes(5000), bytes(5000)]
 )
-def test_noise(octets: bytes) -> None:
-    same(at_once([*KAMSTRUP[:5], octets, *KAMSTRUP[5:9]]))
-    same(every(10, [*KAMSTRUP[:5], octets[:2500], octets[2500:], *KAMSTRUP[5:9]]))
+def test_noise(sent: bytes) -> None:
+    same(at_once([*KAMSTRUP[:5], sent, *KAMSTRUP[5:9]]))
+    same(every(10, [*KAMSTRUP[:5], sent[:2500], sent[2500:], *KAMSTRUP[5:9]]))
 
 
 def test_a_float_and_a_list_of_two_identical_codes() -> None:

@@ -1,4 +1,4 @@
-"""han-exporter: octets from a smart meter's HAN port become points in InfluxDB."""
+"""han-exporter: bytes from a smart meter's HAN port become points in InfluxDB."""
 
 from typing import TYPE_CHECKING
 

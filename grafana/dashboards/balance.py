@@ -121,7 +121,7 @@ def _voltage() -> Panel:
 def _unbalance() -> Panel:
     panel = graph(
         "Unbalance of the currents",
-        "How far the phase that differs most lies from the mean of the measured ones; below 1 A it is not told. "
+        "How far the phase that differs most lies from the mean of the measured ones; below 1 A it is not shown. "
         "Much of it at a small load means little.",
         PERCENT,
         Target(course("phase_unbalance", _CURRENT_UNBALANCE), "Unbalance"),

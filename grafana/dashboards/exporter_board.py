@@ -237,7 +237,7 @@ def _rejected() -> Panel:
 def _reasons() -> Panel:
     return horizontal_bars(
         "Damaged frames by reason, 24 h",
-        "Why octets of the last 24 hours were no frame that could be read: noise and damage come from the wire or a "
+        "Why bytes of the last 24 hours were no frame that could be read: noise and damage come from the wire or a "
         "wrong speed or parity, what is not understood is encrypted or from an unknown meter.",
         COUNT,
         *(Target(_rise(*fields), words) for words, fields in _REJECTS.items()),

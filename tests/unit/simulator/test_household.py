@@ -83,7 +83,9 @@ def test_energy_between_slots_is_that_of_the_part() -> None:
     assert {b - a for a, b in pairwise(at)} == {power.active_import}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], KINDS[3], *(pytest.param(KINDS[n], marks=pytest.mark.rare) for n in (1, 2, 4))]
+)
 def test_the_energies_of_days_join_at_every_midnight(kind: tuple[int, str, bool]) -> None:
     house = household(*kind)
     for n in range(366):

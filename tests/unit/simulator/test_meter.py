@@ -153,7 +153,9 @@ def test_names_and_arguments() -> None:
             SimulatedMeter(*wrong)
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize(
+    "kind", ["kamstrup", *(pytest.param(kind, marks=pytest.mark.rare) for kind in ("aidon", "kaifa"))]
+)
 def test_backfill_is_two_months_of_hours_and_two_days_of_ten_seconds(kind: str) -> None:
     meter, complete = SimulatedMeter(kind), []
     for frame in meter.backfill(HOUR):

@@ -219,6 +219,7 @@ def test_an_overload_begins_with_the_first_live_frame_and_ends(maker: str, optio
             assert measured or phase != over
 
 
+@pytest.mark.rare
 def test_an_overload_begins_after_the_backfill_and_comes_once() -> None:
     time = Time()
     url = "sim:kamstrup?backfill=1&overload=L3"

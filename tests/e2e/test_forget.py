@@ -86,7 +86,7 @@ def test_no_hour_of_the_meter_is_known_any_more(home: Home, store: Store) -> Non
     gone, other = HourlyMeter("kamstrup"), HourlyMeter("kamstrup", seed=2, meter_id="OTHER")
     for number, one in enumerate((gone, other)):
         lists = [one.hourly(DAY + n * HOUR) for n in range(30)]
-        file = write_stamped(home.folder / f"{number}.txt", [(sent.received, sent.octets) for sent in lists])
+        file = write_stamped(home.folder / f"{number}.txt", [(sent.received, sent.frame) for sent in lists])
         assert home.han("import", file, influx=store).returncode == 0
     before = store.points()
     assert len(of(before, gone.meter_id)) > 100
@@ -94,7 +94,7 @@ def test_no_hour_of_the_meter_is_known_any_more(home: Home, store: Store) -> Non
     assert store.points() == {p for p in before if ("meter_id", "OTHER") in p.tags}
     assert kept(home) == {"OTHER"}
     again = [gone.hourly(DAY + n * HOUR) for n in range(27, 30)]
-    file = write_stamped(home.folder / "again.txt", [(sent.received, sent.octets) for sent in again])
+    file = write_stamped(home.folder / "again.txt", [(sent.received, sent.frame) for sent in again])
     assert home.han("import", file, influx=store).returncode == 0
     months = [dict(p.fields)["hours"] for p in of(store.points("month_energy"), gone.meter_id)]
     assert months == [2.0, 2.0], "for import and for export"

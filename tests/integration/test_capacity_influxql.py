@@ -38,7 +38,7 @@ def test_capacity_of_a_month(store: Store, year: int, month: int) -> None:
     exporter = Exporter()
     for hour in lists_of(meter, year, month, random):
         one = meter.hourly(hour)
-        exporter.hear(one.octets, one.received)
+        exporter.read(one.frame, one.received)
     exporter.stop()
     client = store.client()
     lines = [f"{series} {fields} {time}" for (series, time), fields in exporter.written.points.items()]

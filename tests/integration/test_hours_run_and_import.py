@@ -54,9 +54,9 @@ class Run:
         """Nothing is said to the SourceWorker."""
         self.outbox.close()
 
-    def hear(self, lists: list[Sent]) -> None:
+    def read(self, lists: list[Sent]) -> None:
         for one in lists:
-            self._reader.take(Chunk(one.octets, one.received))
+            self._reader.take(Chunk(one.frame, one.received))
             self._reader.tick()
 
     def send(self) -> None:
@@ -85,7 +85,7 @@ def whole(shared_influx: Influx, lists: list[Sent], tmp_path_factory: pytest.Tem
     """What one uninterrupted run writes."""
     store = Store(shared_influx)
     run = Run(Home(tmp_path_factory.mktemp("whole")), store)
-    run.hear(lists)
+    run.read(lists)
     run.send()
     run.close()
     return store.points()
@@ -99,8 +99,8 @@ def home(tmp_path: Path) -> Home:
 def capture(home: Home, lists: list[Sent], *, raw: bool = False) -> Path:
     path = home.folder / f"{lists[0].received:%d-%H}-{lists[-1].received:%d-%H}.{'bin' if raw else 'txt'}"
     if raw:
-        return write_raw(path, [one.octets for one in lists])
-    return write_stamped(path, [(one.received, one.octets) for one in lists])
+        return write_raw(path, [one.frame for one in lists])
+    return write_stamped(path, [(one.received, one.frame) for one in lists])
 
 
 def imports(home: Home, influx: Influx, *files: Path) -> None:
@@ -122,20 +122,20 @@ def test_live_and_imported_in_turn_while_run_holds_the_outbox(
     assert len(finals(whole)) == HOURS - 1
     assert sum(p.measurement == "meter" for p in whole) == 9, "local days that it was heard on"
     run = Run(home, store)
-    run.hear(lists[60:90])
+    run.read(lists[60:90])
     run.send()
     imports(home, store, capture(home, lists[20:60]))  # joins what is live at its end
-    run.hear(lists[90:100])
+    run.read(lists[90:100])
     run.send()
     run.kill()
     run.start()
     imports(home, store, capture(home, lists[100:150]), capture(home, lists[:20]))
-    run.hear(lists[150:151])
+    run.read(lists[150:151])
     run.send()
     run.kill()
     imports(home, store, capture(home, lists[140:180]))  # some of it a second time, and no service beside it
     run.start()
-    run.hear(lists[180:])
+    run.read(lists[180:])
     run.send()
     assert store.points() == whole
     imports(home, store, capture(home, lists))
@@ -167,7 +167,7 @@ def test_two_computers_import_into_one_influxdb(
     assert store.points() == whole
 
 
-def test_raw_octets_give_the_same_hours(home: Home, store: Store, whole: set[Point], lists: list[Sent]) -> None:
+def test_raw_bytes_give_the_same_hours(home: Home, store: Store, whole: set[Point], lists: list[Sent]) -> None:
     derived = {"hour_energy", "day_energy", "month_energy", "capacity", "capacity_step", "active_energy"}
     imports(home, store, capture(home, lists, raw=True))
     assert {p for p in store.points() if p.measurement in derived} == {p for p in whole if p.measurement in derived}
@@ -179,7 +179,7 @@ def test_import_says_nothing_of_now(home: Home, store: Store) -> None:
     meter = Meter("kaifa", seed=14)
     lists = [meter.hourly(now.replace(minute=0, second=0) - number * HOUR) for number in (2, 1)]
     moment = now - timedelta(seconds=5)
-    lists.append(Sent(moment, meter.octets(moment, moment), None))
+    lists.append(Sent(moment, meter.frame(moment, moment), None))
     imports(home, store, capture(home, lists))
     points = store.points()
     assert len(finals(points)) >= 1

@@ -1,4 +1,4 @@
-"""Laws of the derived figures, and the calendar and the capacity charge against independent calculations."""
+"""Properties of the derived figures; calendar and capacity charge compared with independent calculations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ watts = st.integers(0, 100_000).map(float)
 
 
 def reading(values: dict[int, float], unit: str) -> Reading:
-    """Group C -> value."""
+    """A reading of these values, by group C of their codes."""
     return Reading(Meter("m"), None, tuple(Measurement(ObisCode(1, 0, c, 7, 0), v, unit) for c, v in values.items()))
 
 
@@ -66,7 +66,9 @@ def test_equal_phases_are_in_balance(value: float, count: int) -> None:
 
 
 @given(watts, watts, watts, watts)
-def test_power_factor_is_from_0_to_1_and_blind_to_the_direction(p: float, p_out: float, q: float, q_out: float) -> None:
+def test_power_factor_is_from_0_to_1_and_independent_of_the_direction(
+    p: float, p_out: float, q: float, q_out: float
+) -> None:
     def of(*values: float) -> dict[str, float]:
         units = ("W", "W", "var", "var")
         codes = (ObisCode(1, 0, c, 7, 0) for c in (1, 2, 3, 4))
@@ -85,16 +87,16 @@ def test_power_factor_is_from_0_to_1_and_blind_to_the_direction(p: float, p_out:
     st.lists(st.tuples(watts, st.integers(1, 3_600_000)), min_size=1, max_size=30), st.randoms(use_true_random=False)
 )
 def test_the_projection_equals_the_truth_at_the_end_of_the_hour(
-    spells: list[tuple[float, int]], chance: random.Random
+    spans: list[tuple[float, int]], chance: random.Random
 ) -> None:
-    """Spells of constant power, stretched to fill an hour: projected in the last it is the truth, whenever asked."""
-    total = sum(span for _, span in spells)
-    ends = [sum(span for _, span in spells[: i + 1]) * HOUR // total for i in range(len(spells))]
+    """Times of constant power that fill an hour: at any moment of the last one, the projection is the truth."""
+    total = sum(length for _, length in spans)
+    ends = [sum(length for _, length in spans[: i + 1]) * HOUR // total for i in range(len(spans))]
     starts = [0, *ends[:-1]]
-    truth = sum(power * (end - start) / HOUR for (power, _), start, end in zip(spells, starts, ends, strict=True))
-    assert projected(truth, spells[-1][0], 0) == truth
+    truth = sum(power * (end - start) / HOUR for (power, _), start, end in zip(spans, starts, ends, strict=True))
+    assert projected(truth, spans[-1][0], 0) == truth
     at = chance.randint(starts[-1], HOUR)
-    last = spells[-1][0]
+    last = spans[-1][0]
     so_far = truth - last * (HOUR - at) / HOUR
     assert projected(so_far, last, HOUR - at) == pytest.approx(truth, rel=1e-9, abs=1e-6)
 
@@ -106,7 +108,7 @@ moments = st.integers(1_420_070_400_000, 2_208_988_800_000)  # 2015 to 2039
 
 
 @given(moments, zones.map(ZoneInfo))
-def test_days_and_months_join_without_gap_and_begin_at_midnight(ms: int, zone: ZoneInfo) -> None:
+def test_days_and_months_have_no_gaps_and_begin_at_midnight(ms: int, zone: ZoneInfo) -> None:
     for start, following in ((day_start, next_day), (month_start, next_month)):
         begun, ended = start(ms, zone), following(ms, zone)
         assert begun <= ms < ended
@@ -143,7 +145,7 @@ def test_every_hour_of_three_years_is_in_one_day_with_its_own_weekday_and_hour()
 
 
 def hours_of(year: int, month: int, days: int, seed: int, *, missing: float = 0.0) -> dict[int, float]:
-    """Random final hours of so many days from the first of a month on, in steps of 10 Wh as meters send them."""
+    """Random final hours of some days from the first of a month on, in steps of 10 Wh as meters send them."""
     chance = random.Random(seed)
     at = datetime(year, month, 1, tzinfo=OSLO).astimezone(UTC)
     end = (datetime(year, month, 1, tzinfo=OSLO) + timedelta(days=days)).astimezone(UTC)
@@ -156,7 +158,7 @@ def hours_of(year: int, month: int, days: int, seed: int, *, missing: float = 0.
 
 
 def independent(finals: dict[int, float], year: int, month: int) -> tuple[list[float], float]:
-    """The three highest days' highest hours, and their mean, in plain Python."""
+    """The highest hours of the three highest days, and their mean, in plain Python."""
     best: dict[date, float] = {}
     for ms, wh in finals.items():
         day = datetime.fromtimestamp(ms / 1000, OSLO).date()
@@ -175,7 +177,7 @@ MONTHS = [
 def test_capacity_equals_an_independent_calculation(year: int, month: int) -> None:
     seed = 100 * year + month
     start = int(datetime(year, month, 1, tzinfo=OSLO).timestamp()) * 1000
-    # From the month before into the month after, and with hours missing.
+    # From the month before to the month after, with missing hours.
     before = (year, month - 1) if month > 1 else (year - 1, 12)
     finals = hours_of(*before, 70, seed, missing=0.1)
     found = capacity(finals, start, OSLO)
@@ -192,7 +194,7 @@ def test_capacity_equals_an_independent_calculation(year: int, month: int) -> No
 
 
 @given(st.sampled_from(MONTHS), st.integers(1, 34), st.integers(0, 1000), st.floats(0, 0.9))
-def test_a_running_hour_that_comes_out_as_projected_gives_the_projected_mean(
+def test_a_projection_that_is_right_gives_the_mean_of_the_final_hours(
     month: tuple[int, int], days: int, seed: int, missing: float
 ) -> None:
     finals = hours_of(*month, days, seed, missing=missing)

@@ -1,7 +1,7 @@
-"""A meter's hourly lists over months, the truth behind them, and what `run` makes of them: for the tests of the hours.
+"""A meter's hourly lists over months, the true energies, and what `run` writes for them: for the tests of hours.
 
-The octets come from the simulator's encoders and the truth from its household; what the exporter makes of them is
-gathered as InfluxDB would keep it: a point written again replaces the one before.
+The simulator's encoders make the frames, and its household gives the truth. What the exporter writes is kept as
+InfluxDB keeps it: a point that is written again replaces the one before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAKERS = ("kamstrup", "aidon", "kaifa")
 LAG = {"kamstrup": 6.1, "aidon": 11.4, "kaifa": 11.0, "swedish": 2.3}
 """Seconds from the full hour, by the meter's own clock, to the closing flag."""
 STEP = {"kamstrup": 10, "aidon": 10, "kaifa": 1, "swedish": 1}
-"""The registers' last digit, Wh."""
+"""The step of the registers, Wh."""
 
 
 def ms(moment: datetime) -> int:
@@ -45,10 +45,10 @@ def ms(moment: datetime) -> int:
 
 @dataclass(frozen=True)
 class Sent:
-    """A list on the wire: when its closing flag came, and which full hour's registers it carries (None: no hour's)."""
+    """A list: when its closing flag was received, and the full hour of its registers (None: not of a full hour)."""
 
     received: datetime
-    octets: bytes
+    frame: bytes
     hour: int | None
 
 
@@ -58,9 +58,9 @@ def _household(_thread: int, seed: int, phases: int, net: str, zone: ZoneInfo, s
 
 
 def shared_household(seed: int, phases: int, net: str, zone: ZoneInfo, *, solar: bool = False) -> Household:
-    """A household that adds up the years before only once, however many meters of a thread measure it.
+    """A household that sums the years before only once, for all meters of a thread that measure it.
 
-    It may be shared, for it is a function of seed and time.
+    It can be shared, since it depends only on seed and time.
     """
     return _household(threading.get_ident(), seed, phases, net, zone, solar)
 
@@ -72,15 +72,16 @@ def household(seed: int, solar: bool = False) -> Household:
 
 @cache
 def _registers(house: Household, moment: datetime) -> Flows:
-    """A household's registers: a year of them is worked out once in a session."""
+    """A household's registers: a year of them is calculated once in a session."""
     return house.registers(moment)
 
 
 @dataclass
 class Meter:
-    """One meter: `off` is how much its clock is fast, `zone` what it takes for local time ("" for the maker's habit).
+    """One meter. `off`: how much its clock is fast. `shows`: the time that it shows ("" for what its maker usually
+    does).
 
-    A meter whose clock is fast by 3 minutes begins its hours 3 minutes early, and so do its registers and its bill.
+    A meter whose clock is fast by 3 minutes begins its hours 3 minutes early, in its registers and on the bill.
     """
 
     maker: str
@@ -96,17 +97,17 @@ class Meter:
 
     @property
     def early(self) -> timedelta:
-        """How long before the true full hour its own begins: `off` less whole hours."""
+        """How long before the true full hour its own hour begins: `off` without whole hours."""
         return self.off - HOUR * round(self.off / HOUR)
 
     def registers(self, hour: int) -> tuple[int, int]:
-        """What its registers of import and export were at its own full hour that is nearest to `hour` (ms), Wh."""
+        """Its registers of import and export, Wh, at its own full hour that is nearest to `hour` (ms)."""
         flows = _registers(self.house, datetime.fromtimestamp(hour / 1000, UTC) - self.early)
         step = STEP[self.maker]
         return int(flows.active_import) // step * step, int(flows.active_export) // step * step
 
     def energy(self, hour: int) -> tuple[int, int]:
-        """The truth: import and export of the hour that begins at `hour` (ms), Wh."""
+        """The true import and export of the hour that begins at `hour` (ms), Wh."""
         before, after = self.registers(hour), self.registers(hour + HOUR_MS)
         return after[0] - before[0], after[1] - before[1]
 
@@ -114,10 +115,10 @@ class Meter:
         """The hourly list of the full hour nearest to `hour`."""
         began = hour - self.early
         lag = LAG[self.maker] if lag is None else lag
-        octets = self.octets(began, began + timedelta(seconds=int(lag)))
-        return Sent(began + timedelta(seconds=lag), octets, ms(hour))
+        frame = self.frame(began, began + timedelta(seconds=int(lag)))
+        return Sent(began + timedelta(seconds=lag), frame, ms(hour))
 
-    def octets(self, registers_at: datetime, moment: datetime) -> bytes:
+    def frame(self, registers_at: datetime, moment: datetime) -> bytes:
         """A list with the registers of one moment and the clock of another."""
         sample = Sample(
             Flows(1234, 0, 56, 0),
@@ -149,7 +150,7 @@ class Meter:
 
 @dataclass
 class Written:
-    """What InfluxDB would hold: (measurement and tags, time) -> fields; and all that was ever said of an hour."""
+    """What InfluxDB would have: (measurement and tags, time) -> fields. Checks that a final hour never changes."""
 
     points: dict[tuple[str, int], str] = field(default_factory=dict)
     final_lines: int = 0
@@ -160,11 +161,11 @@ class Written:
             key = series, int(time)
             if ",kind=final," in series:
                 self.final_lines += 1
-                assert self.points.get(key, fields) == fields, f"an hour became another: {line}"
+                assert self.points.get(key, fields) == fields, f"a final hour changed: {line}"
             self.points[key] = fields
 
     def values(self, measurement: str, *parts: str) -> dict[int, float]:
-        """Time -> value of the points of a measurement whose tags hold every part."""
+        """Time -> value of the points of a measurement whose series contains every part."""
         return {
             time: float(fields.partition(",")[0].removeprefix("value="))
             for (series, time), fields in self.points.items()
@@ -177,7 +178,7 @@ class Written:
 
 
 class Exporter:
-    """Bytes -> Pipeline, and an outbox: lines and state that are kept together or not at all."""
+    """A Pipeline, and an outbox that keeps lines and state together, or neither."""
 
     def __init__(
         self,
@@ -194,13 +195,13 @@ class Exporter:
         self.start()
 
     def start(self) -> None:
-        """A new process: all that was not kept is gone."""
+        """A new process: what was not kept is lost."""
         self._lines: list[str] = []
         self.pipeline = Pipeline("meter", self.settings, Memory(self.state), self.clock, purpose=self.purpose)
 
-    def hear(self, octets: bytes, received: datetime | None, *, keep: bool = False) -> None:
-        """Take what one frame brings; `keep` makes it one transaction, as `run` does with what comes live."""
-        fed = self.pipeline.feed((Chunk(octets, received),), more=not keep)
+    def read(self, frame: bytes, received: datetime | None, *, keep: bool = False) -> None:
+        """Read one frame. With `keep`, in a transaction of its own, as `run` does."""
+        fed = self.pipeline.feed((Chunk(frame, received),), more=not keep)
         assert not fed.outcomes, fed.outcomes
         self._take(fed)
         if keep:
@@ -213,7 +214,7 @@ class Exporter:
         self._keep(fed)
 
     def stop(self) -> None:
-        """The orderly end."""
+        """End the process in order."""
         fed = self.pipeline.end(all_heard=False)
         self._take(fed)
         self._keep(fed)
@@ -229,7 +230,7 @@ class Exporter:
 
 
 def up_times(random: Random, share_down: float = 0.15) -> list[tuple[datetime, datetime]]:
-    """When the exporter runs in the year: spans of up to some weeks, between them spans of seconds to days."""
+    """When the exporter runs in the year: times of up to some weeks, with pauses of seconds to days."""
     spans, now, end = [], START - HOUR / 2, START + YEAR * HOUR
     while now < end:
         up = timedelta(hours=random.expovariate(1 / 150))
@@ -243,8 +244,8 @@ def up_times(random: Random, share_down: float = 0.15) -> list[tuple[datetime, d
 def run_through(
     exporter: Exporter, sent: Iterable[Sent], spans: list[tuple[datetime, datetime]], random: Random
 ) -> list[Sent]:
-    """Let the exporter hear what is sent while it is up; what it heard. Every span is a process of its own."""
-    heard: list[Sent] = []
+    """Let the exporter read what is sent while it runs, and return that. Every span is a process of its own."""
+    found: list[Sent] = []
     span = -1
     lists = list(sent)
     for one in lists:
@@ -254,10 +255,10 @@ def run_through(
             span += 1
         if span < 0 or one.received > spans[span][1]:
             continue
-        exporter.hear(one.octets, one.received, keep=random.random() < 0.01)
-        heard.append(one)
+        exporter.read(one.frame, one.received, keep=random.random() < 0.01)
+        found.append(one)
     exporter.stop()
-    return heard
+    return found
 
 
 def expected_hours(meter: Meter, hours: Iterable[int]) -> dict[int, float]:

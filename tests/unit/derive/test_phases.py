@@ -23,7 +23,7 @@ def reading(**values: float) -> Reading:
 
 
 def test_unbalance_by_hand() -> None:
-    assert unbalance([20, 16, 9]) == pytest.approx(40)  # mean 15, farthest is 9, by 6: 6 / 15
+    assert unbalance([20, 16, 9]) == pytest.approx(40)  # mean 15; 9 differs most, by 6: 6 / 15
     assert unbalance([230, 232, 225]) == pytest.approx(100 * 4 / 229)
     assert unbalance([10, 6]) == pytest.approx(25)  # mean 8, by 2
     assert unbalance([7, 7, 7]) == 0
@@ -31,7 +31,7 @@ def test_unbalance_by_hand() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [5], [0, 0, 0], [3, -3]])
-def test_no_unbalance_of_one_value_or_around_nothing(values: list[float]) -> None:
+def test_no_unbalance_of_one_value_or_of_a_mean_of_0(values: list[float]) -> None:
     assert unbalance(values) is None
 
 
@@ -42,14 +42,14 @@ def test_current_unbalance_and_fuse_load_of_20_16_and_9_ampere() -> None:
     assert fuse_load(house, 25) == pytest.approx({"L1": 80, "L2": 64, "L3": 36})
 
 
-def test_currents_without_sign() -> None:
-    """Some meters send the current of a phase that feeds in with a minus."""
+def test_the_sign_of_a_current_is_ignored() -> None:
+    """Some meters send the current of a phase that exports with a minus."""
     house = reading(I1=-20, I2=16, I3=-9)
     assert current_unbalance(house) == pytest.approx(40)
     assert fuse_load(house, 25) == pytest.approx({"L1": 80, "L2": 64, "L3": 36})
 
 
-def test_an_it_net_with_two_measured_currents_has_two() -> None:
+def test_an_it_net_with_two_measured_currents_has_two_fuse_loads() -> None:
     house = reading(I1=12, I3=8, U1=231, U3=229)
     assert current_unbalance(house) == pytest.approx(20)  # mean 10, by 2
     assert voltage_unbalance(house) == pytest.approx(100 / 230)
@@ -63,7 +63,7 @@ def test_one_phase_has_no_unbalance() -> None:
     assert fuse_load(house, 40) == pytest.approx({"L1": 30})
 
 
-def test_below_a_mean_of_one_ampere_unbalance_means_nothing() -> None:
+def test_no_unbalance_below_a_mean_of_one_ampere() -> None:
     assert current_unbalance(reading(I1=1.9, I2=0.5, I3=0.5)) is None  # mean 0.967
     assert current_unbalance(reading(I1=2.0, I2=0.5, I3=0.5)) == pytest.approx(100)  # mean 1
 
@@ -93,12 +93,12 @@ def test_power_factor_by_phase_where_both_powers_are_sent() -> None:
     assert power_factors(swedish) == pytest.approx({"": 1, "L1": 0.6, "L2": 1})
 
 
-def test_power_factor_is_left_to_the_meter_that_sends_it() -> None:
+def test_no_power_factor_is_calculated_if_the_meter_sends_it() -> None:
     assert power_factors(reading(P=300, Q=400, PF=0.61)) == {}
     assert power_factors(reading(P=300, Q=400, P1=300, Q1=400, PF1=0.61)) == pytest.approx({"": 0.6})
 
 
-def test_power_is_never_made_up_from_voltage_times_current() -> None:
+def test_power_is_never_calculated_from_voltage_and_current() -> None:
     assert power_factors(reading(Q=400, Q1=400, U1=230, I1=2)) == {}
 
 
@@ -107,6 +107,6 @@ def test_no_power_has_no_power_factor() -> None:
     assert power_factors(reading(P=0, Q=50)) == {"": 0}
 
 
-def test_a_value_in_another_unit_than_the_catalogues_is_no_current() -> None:
+def test_a_value_with_another_unit_than_the_catalogues_is_not_a_current() -> None:
     odd = Reading(Meter("m"), None, (Measurement(ObisCode(1, 0, 31, 7, 0), 20, "V"),))
     assert fuse_load(odd, 25) == {}

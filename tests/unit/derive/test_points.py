@@ -1,4 +1,4 @@
-"""The lines of derived points, whole, as they go to InfluxDB."""
+"""The whole lines of derived points, as they are sent to InfluxDB."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_reading_without_a_time_has_no_figures() -> None:
     assert Values.of(placed(None)) is None
 
 
-def test_a_meter_id_is_escaped_and_what_means_nothing_left_out() -> None:
+def test_a_meter_id_is_escaped_and_a_meaningless_unbalance_is_left_out() -> None:
     phases = layout_of(((ObisCode(1, 1, 51, 7, 0), "A"), (ObisCode(1, 1, 71, 7, 0), "A"))).phases
     assert phase_lines(phases, [0.5, 0.25], "a b,c=d", 25, NOW) == [
         f"fuse_load,meter_id=a\\ b\\,c\\=d,phase=L2 value=2.0 {NOW}",
@@ -61,7 +61,7 @@ def test_a_meter_id_is_escaped_and_what_means_nothing_left_out() -> None:
     ]
 
 
-def test_that_a_meter_is_there() -> None:
+def test_the_line_that_lists_a_meter() -> None:
     assert meter_line("5706 ,x", "Europe/Oslo", OCTOBER) == (
         f'meter,meter_id=5706\\ \\,x,real=5706\\ \\,x value=1.0,timezone="Europe/Oslo" {OCTOBER}'
     )
@@ -79,7 +79,7 @@ def test_the_running_hour() -> None:
     )
 
 
-def test_a_final_hour_says_its_local_weekday_and_hour() -> None:
+def test_a_final_hour_has_its_local_weekday_and_hour() -> None:
     first, second = 1_792_886_400_000, 1_792_890_000_000  # 2026-10-25 00:00 and 01:00 UTC: 02:00 twice, a Sunday
     assert [final_hour_line("m", "import", 1500, hour, OSLO) for hour in (first, second)] == [
         f"hour_energy,direction=import,hour=02,kind=final,meter_id=m,weekday=7 value=1500.0 {first}",
@@ -108,7 +108,7 @@ def test_the_capacity_of_a_month() -> None:
     assert projected_capacity_line("m", 5600, NOW) == f"capacity,kind=projected,meter_id=m value=5600.0 {NOW}"
 
 
-def test_above_the_last_step_an_earlier_step_is_overwritten() -> None:
+def test_above_the_last_step_a_value_replaces_an_earlier_step() -> None:
     found = Capacity(OCTOBER, (Peak(OCTOBER, 6100),), 6100)
     assert list(capacity_lines("m", found, [2000.0, 5000.0]))[-1] == (
         f"capacity_step,meter_id=m value={ABOVE_STEPS!r} {OCTOBER}"

@@ -6,9 +6,9 @@ from exporter.derive.sums import EnergySum, day_sums, month_sums
 from tests.support.moments import OSLO, utc
 
 
-def test_sums_of_days_and_months_say_of_how_many_hours() -> None:
+def test_sums_of_days_and_months_have_their_number_of_hours() -> None:
     finals = {
-        utc("2026-10-31 21:00"): 100.0,  # 22:00 of the 31st in Oslo, which is in winter time by then
+        utc("2026-10-31 21:00"): 100.0,  # 22:00 of the 31st in Oslo, in winter time
         utc("2026-10-31 22:00"): 250.0,
         utc("2026-10-31 23:00"): 70.0,  # the first of November
         utc("2026-11-02 11:00"): 5.0,

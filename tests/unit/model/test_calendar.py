@@ -19,7 +19,7 @@ def test_day_and_month_in_winter_and_summer() -> None:
     assert next_month(utc("2026-12-31 22:59"), OSLO) == utc("2026-12-31 23:00")
 
 
-def test_months_with_a_change_of_the_clock_begin_and_end_in_different_time() -> None:
+def test_months_with_a_clock_change_begin_and_end_at_different_offsets() -> None:
     march, october = utc("2026-03-15 12:00"), utc("2026-10-15 12:00")
     assert (month_start(march, OSLO), next_month(march, OSLO)) == (utc("2026-02-28 23:00"), utc("2026-03-31 22:00"))
     assert (month_start(october, OSLO), next_month(october, OSLO)) == (

@@ -82,7 +82,7 @@ def test_every_entry_is_recognised_as_that_of_its_meter() -> None:
     exporter = Exporter()
     for number in range(5):
         one = Meter("kaifa").hourly(NOON + number * HOUR)
-        exporter.hear(one.octets, one.received, keep=True)
+        exporter.read(one.frame, one.received, keep=True)
     assert len(exporter.state) >= 5
     assert {meter_of(key, value) for key, value in exporter.state.items()} == {METER}
 
@@ -232,9 +232,9 @@ def test_no_month_is_made_again_from_memory(maker: str, at: int) -> None:
     for number, one in enumerate(both):
         if number == 2 * at:
             forgetting(exporter, METER)
-        exporter.hear(one.octets, one.received, keep=True)
+        exporter.read(one.frame, one.received, keep=True)
         if number >= 2 * at or number % 2:
-            anew.hear(one.octets, one.received, keep=True)
+            anew.read(one.frame, one.received, keep=True)
         list(exporter.pipeline.now(ms(one.received)))
     exporter.stop()
     anew.stop()
@@ -249,7 +249,7 @@ def test_a_forgotten_meter_that_is_silent_has_no_points() -> None:
     exporter = Exporter()
     for one in (Meter("kamstrup"), Meter("kamstrup", meter_id=OTHER)):
         sent = one.hourly(NOON)
-        exporter.hear(sent.octets, sent.received, keep=True)
+        exporter.read(sent.frame, sent.received, keep=True)
     mentioned: Callable[[], set[str]] = lambda: {  # noqa: E731
         one for one in (METER, OTHER) for line in exporter.pipeline.now(ms(NOON) + 20_000) if point.is_of(one)(line)
     }

@@ -1,6 +1,6 @@
 """Crashes at random moments: the installed `han-exporter run`, three meters, a real InfluxDB behind a fault proxy.
 
-A campaign is some rounds of faults with everything healed at its end, and then every frame looked for in InfluxDB.
+A campaign is some rounds of faults. After them, everything recovers, and every frame is looked for in InfluxDB.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tests.support.patience import Patience, until
 
 _UNTIL_READ_S: Final = 3.0
 PATIENCE_S: Final = 150.0
-"""Longer than two of the writer's longest waits."""
+"""Longer than two of the longest waits of the writer."""
 
 
 @dataclass(slots=True)
-class Told:
-    """How a campaign went."""
+class Result:
+    """The result of a campaign."""
 
     verdict: Verdict = field(default_factory=Verdict)
     faults: Counter[str] = field(default_factory=Counter)
@@ -46,8 +46,8 @@ class Told:
     starts: int = 0
     rounds: int = 0
 
-    def add(self, other: Told) -> None:
-        """Count another one in."""
+    def add(self, other: Result) -> None:
+        """Add another one."""
         self.verdict.add(other.verdict)
         for mine, others in ((self.faults, other.faults), (self.requests, other.requests), (self.meters, other.meters)):
             mine.update(others)
@@ -56,7 +56,7 @@ class Told:
 
 
 class Campaign:
-    """Some rounds on an exporter of their own; `influx` may be used by others before and after."""
+    """Some rounds with one exporter. `influx` can be used by others before and after."""
 
     def __init__(self, folder: Path, influx: Influx, seed: int) -> None:
         self._seed = seed
@@ -70,27 +70,27 @@ class Campaign:
         self._exporter = Exporter(self._home, influx)
         for n, maker in enumerate(MAKERS):
             path, chance = names / f"usb-M-Bus_{maker}-if00-port0", random.Random(f"{seed} {maker}")
-            self._exporter.meters.append(FaultyMeter(path, maker, f"7{n}{mark}", chance, self._exporter.heard))
+            self._exporter.meters.append(FaultyMeter(path, maker, f"7{n}{mark}", chance, self._exporter.read_so_far))
         self._meters = self._exporter.meters
 
-    def run(self, rounds: int) -> Told:
-        """Do it, and hold what was sent beside what InfluxDB has."""
+    def run(self, rounds: int) -> Result:
+        """Run the rounds, and compare what was sent with what InfluxDB has."""
         with ExitStack() as stack:
             stack.callback(self._home.end)
             for meter in self._meters:
                 stack.callback(meter.close)
             proxy = stack.enter_context(FaultProxy(self._influx.url, random.Random(self._seed)))
-            # A pseudo-terminal has no speed: at this one, octets that come together are as good as of one moment.
+            # A pseudo-terminal has no speed. With this one, bytes that come together have nearly the same time.
             sources = " ".join(f"{meter.path}?baud=4000000" for meter in self._meters)
             self._exporter.settings = {"influx_url": proxy.url, "source": sources, "instance": f"faults-{self._seed}"}
             self._begin()
-            for strikes_ in strikes.plan(self._seed, rounds):
-                self._round(strikes_, proxy)
-            self._heal(proxy)
-            return self._told(proxy, rounds)
+            for planned in strikes.plan(self._seed, rounds):
+                self._round(planned, proxy)
+            self._recover(proxy)
+            return self._result(proxy, rounds)
 
     def _begin(self) -> None:
-        """Until each meter has named itself: a list without a name, before any was heard, waits in memory (design)."""
+        """Wait until each meter has sent its id: before that, lists without an id wait only in memory."""
         self._exporter.start()
         for meter in self._meters:
             meter.begin()
@@ -112,7 +112,7 @@ class Campaign:
         def do(strike: Strike) -> None:
             try:
                 time.sleep(strike.at)
-                deadline = time.monotonic() + (_UNTIL_READ_S if strike.heard else 0)
+                deadline = time.monotonic() + (_UNTIL_READ_S if strike.when_read else 0)
                 while self._meters[strike.meter].session is None and time.monotonic() < deadline:
                     time.sleep(0.01)
                 self._strike(strike, proxy)
@@ -147,11 +147,11 @@ class Campaign:
         elif strike.kind == strikes.REPLUG:
             self._replug(strike)
         else:
-            _on_the_wire(strike, self._meters[strike.meter])
+            _on_the_port(strike, self._meters[strike.meter])
 
     def _end_process(self, strike: Strike) -> None:
-        chance = random.Random(strike.dice)
-        if strike.heard:  # while a frame is on its way through it
+        chance = random.Random(strike.number)
+        if strike.when_read:  # while it handles a frame
             self._meters[strike.meter].next_frame(1)
             time.sleep(chance.uniform(0, chance.choice((0.003, 0.02))))
         if strike.kind == strikes.KILL:
@@ -160,28 +160,28 @@ class Campaign:
             self._exporter.stop(frozen=chance.choice((0, 0, 0.4)))
         time.sleep(strike.lasts / 2)
         self._exporter.start()
-        time.sleep(chance.choice((0.0, 0.3, 0.8)))  # the next fault may come before it reads, or after
+        time.sleep(chance.choice((0.0, 0.3, 0.8)))  # so that the next fault comes before it reads, or after
 
     def _replug(self, strike: Strike) -> None:
         meter = self._meters[strike.meter]
         with self._exporter.turn:
-            gone = strike.dice % 2 == 0 and meter.unplug_when_read()
+            gone = strike.number % 2 == 0 and meter.unplug_when_read()
         if not gone:
             self._exporter.frozen(0, meter.unplug)
         time.sleep(strike.lasts)
         meter.plug()
 
-    def _heal(self, proxy: FaultProxy) -> None:
-        """Everything is well again; wait until all is read and sent."""
+    def _recover(self, proxy: FaultProxy) -> None:
+        """End all faults, and wait until all is read and sent."""
         proxy.set("pass")
-        if self._seed % 2:  # else the exporter finds out by itself that all is well
+        if self._seed % 2:  # else the exporter recovers by itself
             self._exporter.stop()
             self._exporter.start()
         self._await(lambda: all(meter.session for meter in self._meters), "a reader of each port")
         time.sleep(0.5)
         for meter in self._meters:
             meter.finish()
-        self._await(lambda: all(map(self._last_is_there, self._meters)), "the last frames")
+        self._await(lambda: all(map(self._has_last_frame, self._meters)), "the last frames")
         self._await(lambda: self._outbox_status().depth_lines == 0, "an empty outbox")
         self._exporter.stop()
 
@@ -200,34 +200,35 @@ class Campaign:
         finally:
             outbox.close()
 
-    def _last_is_there(self, meter: FaultyMeter) -> bool:
+    def _has_last_frame(self, meter: FaultyMeter) -> bool:
         session = meter.session
         if session is None or not session.frames:
             return True
         where = f"meter_id = '{meter.ledger.meter_id}' AND value = {session.frames[-1].number} AND time > now() - 1h"
         return bool(self._influx.query(f"SELECT value FROM active_power WHERE direction = 'import' AND {where}"))
 
-    def _told(self, proxy: FaultProxy, rounds: int) -> Told:
-        told = Told(faults=self._faults, requests=proxy.hits, starts=self._exporter.starts, rounds=rounds)
+    def _result(self, proxy: FaultProxy, rounds: int) -> Result:
+        result = Result(faults=self._faults, requests=proxy.hits, starts=self._exporter.starts, rounds=rounds)
         for meter in self._meters:
-            told.verdict.add(judge(meter.ledger, points_of(self._influx, meter.ledger.meter_id), self._exporter.pauses))
-            told.meters.update(meter.ledger.counts)
-        told.verdict.wrong += self._exporter.wrong
+            points = points_of(self._influx, meter.ledger.meter_id)
+            result.verdict.add(judge(meter.ledger, points, self._exporter.pauses))
+            result.meters.update(meter.ledger.counts)
+        result.verdict.wrong += self._exporter.wrong
         status = self._outbox_status()
         if status.depth_lines or status.rejected_lines or status.dropped_lines:
-            told.verdict.wrong.append(f"the outbox is not as it should be: {status}")
-        return told
+            result.verdict.wrong.append(f"the outbox is not empty, or has lost lines: {status}")
+        return result
 
 
-def _on_the_wire(strike: Strike, meter: FaultyMeter) -> None:
-    chance = random.Random(strike.dice)
+def _on_the_port(strike: Strike, meter: FaultyMeter) -> None:
+    chance = random.Random(strike.number)
     if strike.kind == strikes.NOISE:
         meter.make_noise(noise(chance.choice(NOISES), 100_000, chance))
     elif strike.kind == strikes.HALVES:
         for _ in range(chance.randrange(1, 6)):
             meter.break_off()
     elif strike.kind == strikes.PARITY:
-        meter.wrong_parity(strike.dice)
+        meter.wrong_parity(strike.number)
         time.sleep(strike.lasts)
         meter.wrong_parity(None)
     else:

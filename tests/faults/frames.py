@@ -1,7 +1,7 @@
-"""Frames of all three makers, each with a number of its own in its values; and octets that are no frame.
+"""Frames of all three makers, each with its own number in its values; and bytes that are not a frame.
 
-The number is the power that is drawn (W), which every list has, and with registers the energy drawn (ten times the
-number, Wh). What a frame says is known from what it was made of, not from decoding it.
+The number is the imported power (W), which every list has. In lists with registers, the imported energy (Wh) is ten
+times the number. The values of a frame are known from what it was made of, not from decoding it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OF_REGISTER: Final = "1.8.0"
 _TYPES: Final = {"kamstrup": b"6841121BN243101040", "aidon": b"6534", "kaifa": b"MA304H4"}
 _AB: Final = {"kamstrup": "1-1", "aidon": "1-0", "kaifa": "1-0"}
 _DECIMALS: Final = {"kamstrup": (2, 0), "aidon": (1, 1), "kaifa": (3, 1)}
-"""Of a current and of a voltage (docs/protocol.md)."""
+"""Decimals of a current and of a voltage (docs/protocol.md)."""
 _CAPTURES: Final = {
     "kamstrup": ("kamstrup-1phase-norway", "kamstrup-3phase-sweden"),
     "aidon": ("aidon-3phase-norway", "aidon-3phase-sweden", "landisgyr-e350-norway"),
@@ -39,18 +39,18 @@ _CAPTURES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A frame, its number, and what it says by OBIS code."""
+    """A frame, its number, and its values by OBIS code."""
 
-    octets: bytes
+    data: bytes
     number: int
     values: Mapping[str, float]
 
 
 class Lists:
-    """What one meter sends: lists of every sort, from the encoders and from captures, numbered from 1000."""
+    """The frames of one meter: lists of all kinds, from the encoders and from captures, numbered from 1000."""
 
     def __init__(self, maker: str, meter_id: str, chance: random.Random) -> None:
-        assert len(meter_id) == 16, "captures have 16 octets for it"
+        assert len(meter_id) == 16, "captures have 16 bytes for it"
         self.meter_id = meter_id
         self._maker = maker
         self._identity = Identity(meter_id.encode(), _TYPES[maker])
@@ -62,7 +62,7 @@ class Lists:
         self._short, self._named, self._hourly = _FORMS[maker]
 
     def any(self) -> Made:
-        """The next list, of whatever sort."""
+        """The next list, of any kind."""
         die = self._chance.random()
         if die < 0.2:
             return renumbered(*self._chance.choice(self._captured), self.meter_id, next(self._numbers))
@@ -71,7 +71,7 @@ class Lists:
         return self._made(self._short if die < 0.6 else self._named)
 
     def named(self) -> Made:
-        """A list that names its meter."""
+        """A list with the meter's id."""
         return self._made(self._named)
 
     def short(self) -> Made:
@@ -80,8 +80,8 @@ class Lists:
 
     def _made(self, form: _Form) -> Made:
         number, now = next(self._numbers), datetime.now(UTC)
-        octets, values = form(self._identity, self._sample(number), now)
-        return Made(octets, number, {f"{_AB[self._maker]}:{code}": value for code, value in values.items()})
+        data, values = form(self._identity, self._sample(number), now)
+        return Made(data, number, {f"{_AB[self._maker]}:{code}": value for code, value in values.items()})
 
     def _sample(self, number: int) -> Sample:
         of_current, of_voltage = _DECIMALS[self._maker]
@@ -135,7 +135,7 @@ def _aidon(meter: Identity, sample: Sample, _: datetime) -> tuple[bytes, dict[st
 
 
 def _aidon_hourly(meter: Identity, sample: Sample, now: datetime) -> tuple[bytes, dict[str, float]]:
-    # A real one shows the full hour; between the hours that would be a clock that is wrong.
+    # A real one shows the full hour; at other times, that would be a wrong clock.
     clock = local_clock(standard_time(now, OSLO), deviation=0, sunday=0)
     return aidon.list3(meter, sample, clock), _list3(sample)
 
@@ -159,9 +159,9 @@ _FORMS: Final[Mapping[str, tuple[_Form, _Form, _Form]]] = {
 }
 
 
-def renumbered(octets: bytes, row: Mapping[str, Any], meter_id: str, number: int) -> Made:
-    """A captured frame, and its row of expected.json, with another number and, where it names one, another meter."""
-    body = octets[1:-3]
+def renumbered(data: bytes, row: Mapping[str, Any], meter_id: str, number: int) -> Made:
+    """A captured frame and its row of expected.json, with another number and, if it has a meter id, another id."""
+    body = data[1:-3]
     if row.get("meter_id"):
         body = body.replace(row["meter_id"].encode().ljust(16, b"\0"), meter_id.encode())
         assert meter_id.encode() in body
@@ -184,12 +184,13 @@ def _with_value(body: bytes, was: int, value: int) -> bytes:
     return body.replace(_u32(was), _u32(value), 1)
 
 
-# --- what is no frame -------------------------------------------------------------------------------------------------
+# --- bytes that are not a
+# frame----------------------------------------------------------------------------------------------
 
 
-def noise(kind: str, octets: int, chance: random.Random) -> bytes:
-    """So many octets of `random`, `flags` (full of 7E), `starts` (7E A0 …) or `headers` (starts whose HCS is right)."""
-    return bytes(itertools.islice(_NOISES[kind](chance), octets))
+def noise(kind: str, size: int, chance: random.Random) -> bytes:
+    """So many bytes: `random`, `flags` (full of 7E), `starts` (7E A0 …) or `headers` (starts whose HCS is right)."""
+    return bytes(itertools.islice(_NOISES[kind](chance), size))
 
 
 def _random(chance: random.Random) -> Iterator[int]:
@@ -220,21 +221,21 @@ _NOISES: Final = {"random": _random, "flags": _flags, "starts": _starts, "header
 NOISES: Final = tuple(_NOISES)
 
 
-def half(octets: bytes, chance: random.Random) -> bytes:
-    """A frame of which a piece is missing: its end, its beginning, or something in the middle.
+def half(data: bytes, chance: random.Random) -> bytes:
+    """A frame with a missing part: its end, its beginning, or something in the middle.
 
-    Never a flag alone: the frame beside it would lend its own.
+    Never only a flag: the flag of the next frame would replace it.
     """
-    at = chance.randrange(2, len(octets) - 2)
-    end = chance.randrange(at + 1, len(octets) - 1)
-    return chance.choice((octets[:at], octets[at:], octets[:at] + octets[end:]))
+    at = chance.randrange(2, len(data) - 2)
+    end = chance.randrange(at + 1, len(data) - 1)
+    return chance.choice((data[:at], data[at:], data[:at] + data[end:]))
 
 
-def framing_errors(octets: bytes) -> bytes:
-    """What a port hears at the wrong parity, 8E1 against 8N1: a parity bit 0 is no stop bit, and Linux gives 00."""
-    return bytes(octet if octet.bit_count() % 2 else 0 for octet in octets)
+def framing_errors(data: bytes) -> bytes:
+    """What a port with 8N1 receives from 8E1: a parity bit of 0 is not a stop bit, and Linux gives 00."""
+    return bytes(byte if byte.bit_count() % 2 else 0 for byte in data)
 
 
-def parity_as_bit_7(octets: bytes) -> bytes:
-    """What a port hears that takes seven bits and even parity for eight bits."""
-    return bytes(octet & 0x7F | (octet & 0x7F).bit_count() % 2 << 7 for octet in octets)
+def parity_as_bit_7(data: bytes) -> bytes:
+    """What a port with eight bits receives from seven bits and even parity."""
+    return bytes(byte & 0x7F | (byte & 0x7F).bit_count() % 2 << 7 for byte in data)

@@ -1,7 +1,7 @@
-"""A proxy between the exporter and InfluxDB that can be told to do what networks and servers do.
+"""A proxy between the exporter and InfluxDB that imitates faults of networks and servers.
 
-One request after another on a connection, each answered by the fault that is on when it comes. A pass keeps the
-connection open, as InfluxDB does; most faults cut it.
+A connection has one request after the other. Each is answered with the fault that is set when it comes. Without a
+fault, the connection stays open, as with InfluxDB; most faults close it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE: Final = re.compile(rb"\r\nconnection:[^\r]*", re.IGNORECASE)
 _HTML: Final = b"<html><body><h1>%d</h1></body></html>"
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
-"""A socket that is closed so says RST, not FIN."""
+"""With this option, a socket that is closed sends RST instead of FIN."""
 
 
 class FaultProxy:
     """Listens at `url`, passes on to `upstream`. `fault` is one of FAULTS, or "pass"; `hits` counts requests by it."""
 
     def __init__(self, upstream: str, chance: random.Random) -> None:
-        there = urlsplit(upstream)
-        self._there = (there.hostname or "localhost", there.port or 80)
+        address = urlsplit(upstream)
+        self._upstream = (address.hostname or "localhost", address.port or 80)
         self._chance = chance
         self.hits: Counter[str] = Counter()
         self._fault = "pass"
@@ -60,7 +60,7 @@ class FaultProxy:
         self._loop.close()
 
     def set(self, fault: str) -> None:
-        """From now on do this; what hangs is cut off."""
+        """Use this fault from now on. Requests that hang are ended."""
         assert fault == "pass" or fault in FAULTS, fault
         self._call(self._set(fault))
 
@@ -113,14 +113,14 @@ class FaultProxy:
                 if not await _BEHAVIOURS[fault](self, request, writer):
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # one side is gone: so is the other, below
+            pass  # one side has closed, so the other is closed below
         finally:
             self._connections.discard(task)
             _reset(writer)
 
     async def _ask(self, request: bytes) -> bytes:
-        """What InfluxDB answers; raises OSError when it is not there."""
-        reader, writer = await asyncio.open_connection(*self._there)
+        """The answer of InfluxDB. Raises OSError if it does not answer."""
+        reader, writer = await asyncio.open_connection(*self._upstream)
         try:
             head, _, body = request.partition(b"\r\n\r\n")
             writer.write(_CLOSE.sub(b"", head) + b"\r\nConnection: close\r\n\r\n" + body)
@@ -129,7 +129,7 @@ class FaultProxy:
         finally:
             writer.close()
         if not answer:
-            raise ConnectionError("InfluxDB is gone")
+            raise ConnectionError("InfluxDB closed the connection")
         head, _, body = answer.partition(b"\r\n\r\n")
         return _CLOSE.sub(b"", head) + b"\r\n\r\n" + body
 
@@ -152,7 +152,7 @@ class FaultProxy:
         return False
 
     async def _cut_body(self, request: bytes, writer: asyncio.StreamWriter) -> bool:
-        """An answer that promises more than it has; half of them to a write that was made."""
+        """An answer that is shorter than its length says; in half of the cases, after a write that succeeded."""
         if self._chance.random() < 0.5:
             await self._ask(request)
         writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 400\r\n\r\n" + _HTML % 500)
@@ -162,14 +162,14 @@ class FaultProxy:
         return False
 
     async def _cut_request(self, request: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Half of the request comes to InfluxDB, and no more."""
-        reader, there = await asyncio.open_connection(*self._there)
-        there.write(request[: (len(request) + request.index(b"\r\n\r\n")) // 2])
-        await there.drain()
-        there.write_eof()
+        """InfluxDB receives only half of the request."""
+        reader, influx = await asyncio.open_connection(*self._upstream)
+        influx.write(request[: (len(request) + request.index(b"\r\n\r\n")) // 2])
+        await influx.drain()
+        influx.write_eof()
         with_answer = self._chance.random() < 0.5
         answer = await reader.read(-1)
-        there.close()
+        influx.close()
         if with_answer and answer:
             writer.write(answer)
             await writer.drain()
@@ -189,7 +189,7 @@ class FaultProxy:
         return True
 
     async def _too_many(self, request: bytes, writer: asyncio.StreamWriter) -> bool:
-        """429; how long to wait is said in seconds, as a date, or not at all."""
+        """Status 429, with the time to wait in seconds, as a date, or without it."""
         soon = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
         asked = self._chance.choice((b"Retry-After: 1\r\n", f"Retry-After: {soon}\r\n".encode(), b""))
         writer.write(_answer(429, asked))
@@ -207,7 +207,7 @@ class FaultProxy:
 
 
 _Behaviour = Callable[[FaultProxy, bytes, asyncio.StreamWriter], Awaitable[bool]]
-"""Answer a request; False cuts the connection with RST."""
+"""Answers a request. False: the connection is closed with RST."""
 
 
 def _failing(status: int) -> _Behaviour:

@@ -1,4 +1,4 @@
-"""The InfluxDB that crashes are tried on: influxd 1.8 or 2.x by the program's own word, or one that runs anyway."""
+"""The InfluxDB of the crash matrix: influxd 1.8 or 2.x, or a server that is running already."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class LocalInflux2(ProcessInflux):
 
 
 def server(folder: Path, program: str | None = None) -> Influx:
-    """Start `program`, or what the other tests use; whoever calls stops it. Raises LookupError without either."""
+    """Start `program`, or the server of the other tests; the caller stops it. Raises LookupError if there is none."""
     folder.mkdir(parents=True, exist_ok=True)
     if program is None:
         return serve(folder)
-    said = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
-    return LocalInflux2(program, folder) if " v2" in said else LocalInflux(program, folder)
+    version = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
+    return LocalInflux2(program, folder) if " v2" in version else LocalInflux(program, folder)
 
 
 def points_of(influx: Influx, meter_id: str) -> set[Point]:

@@ -1,4 +1,4 @@
-"""The plan of a campaign: which faults come in which round, when, for how long. A function of the seed alone."""
+"""The plan of a campaign: the faults of each round, their times and lengths. It depends only on the seed."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _AT_ONCE: Final = (1, 1, 1, 1, 2, 2, 2, 3, 3, 4)
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """A fault: seconds after the round's beginning, seconds that it lasts, which meter, and a number for the rest.
+    """A fault: seconds after the start of the round, seconds that it lasts, its meter, and a random number.
 
-    `heard` tells that it waits until the meter's port is read.
+    `when_read`: it waits until the meter's port is read.
     """
 
     kind: str
     at: float
     lasts: float
     meter: int
-    dice: int
-    heard: bool
+    number: int
+    when_read: bool
 
 
 def plan(seed: int, rounds: int) -> list[list[Strike]]:
-    """So many rounds of one to four faults, each of another kind."""
+    """Rounds of one to four faults of different kinds."""
     chance = random.Random(seed)
     return [_round(chance) for _ in range(rounds)]
 
@@ -61,6 +61,6 @@ def _strike(kind: str, chance: random.Random) -> Strike:
         lasts = chance.uniform(0.2, 1.5)
     if kind == f"{PROXY}hang" and chance.random() < 0.1:
         lasts = 10.5  # longer than the exporter waits for an answer
-    heard = kind in (PARITY, HALVES, NOISE, QUIET) or chance.random() < 0.5
-    meter, dice = chance.randrange(len(MAKERS)), chance.randrange(1 << 32)
-    return Strike(kind, chance.uniform(0, 0.5), lasts, meter, dice, heard)
+    when_read = kind in (PARITY, HALVES, NOISE, QUIET) or chance.random() < 0.5
+    meter, number = chance.randrange(len(MAKERS)), chance.randrange(1 << 32)
+    return Strike(kind, chance.uniform(0, 0.5), lasts, meter, number, when_read)

@@ -1,12 +1,11 @@
-"""Coverage-guided fuzzing: `tests/run fuzz TARGET [SECONDS]`, or `python -m tests.fuzz …`; atheris does it
-(extra `fuzz`).
+"""Coverage-guided fuzzing with atheris (extra `fuzz`): `tests/run fuzz TARGET [SECONDS]`, or `python -m tests.fuzz …`.
 
     TARGET     stream, captures, settings or outbox
-    SECONDS    60 unless given
-    --corpus   a folder that inputs which reach something new are kept in; by default one below the temporary folder
+    SECONDS    60 by default
+    --corpus   a folder for inputs that reach new code; by default in the temporary folder
 
-What finds something is written to a file whose name it tells, and the exit code is not 0. `--again FILE` tries one
-input, with no atheris.
+An input that finds a fault is written to a file, and its name is printed; the exit code is not 0. `--again FILE` tries
+one input, without atheris.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _MEMORY_MB = 700
 
 
 def main() -> None:
-    """Fuzz one target until the time is over or something is found."""
+    """Fuzz one target until the time is over or a fault is found."""
     parser = argparse.ArgumentParser(
         prog="tests/run fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,9 +41,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for n, content in enumerate([*target.first(), *kept(options.target)]):
         (corpus / f"first-{n}").write_bytes(content)
-    logging.getLogger("exporter").setLevel(
-        logging.CRITICAL
-    )  # what it says of each input is formatted, and goes nowhere
+    logging.getLogger("exporter").setLevel(logging.CRITICAL)  # messages would take time, and nobody reads them
     _fuzz(target, options.seconds, corpus)
 
 
@@ -57,10 +54,10 @@ def _fuzz(target: Target, seconds: int, corpus: Path) -> None:
         run = target.load()
 
     def change(data: bytes, most: int, seed: int) -> bytes:
-        dice = random.Random(seed)
-        if dice.random() < 0.2:
+        chance = random.Random(seed)
+        if chance.random() < 0.2:
             data = atheris.Mutate(data, most)
-        return target.change(data, dice)[:most]
+        return target.change(data, chance)[:most]
 
     settings = {
         "max_total_time": seconds,

@@ -1,4 +1,4 @@
-"""Any file as a capture, in its three forms: octets and problems, or NotACapture, and what `import` makes of it."""
+"""Any file as a capture, in its three forms: bytes and problems, or NotACapture, and the points of `import`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(content: bytes) -> None:
 
 
 def parsed(pieces: list[bytes]) -> list[Chunk]:
-    """The chunks of a file that comes in these pieces; none when it is no capture."""
+    """The chunks of a file that is read in these pieces; none if it is not a capture."""
     parser, chunks = CaptureParser(), list[Chunk]()
     length = sum(map(len, pieces))
     try:

@@ -1,4 +1,4 @@
-"""Mutations that know what they change: of octets, of frames (lengths and checksums made right again), of text."""
+"""Mutations of bytes, of frames (with lengths and check sums repaired), and of text."""
 
 from __future__ import annotations
 
@@ -71,54 +71,54 @@ _SIMPLE: Final = (
     *((0, 0), (3, 1), (5, 4), (6, 4), (15, 1), (16, 2), (17, 1), (18, 2), (20, 8), (21, 8), (22, 1), (23, 4), (24, 8)),
     *((25, 12), (26, 5), (27, 4), (9, -1), (10, -1), (12, -1), (4, -8)),
 )
-"""Tags of values that are no lists, and their octets: -1 and -8 for a length before them, in octets or bits."""
+"""Tags of values that are not lists, and their bytes. -1 and -8: a length is before them, in bytes or in bits."""
 
 
-def octets(data: bytes, dice: random.Random) -> bytes:
-    """One to four changes of octets, without knowing what they are."""
+def any_bytes(data: bytes, chance: random.Random) -> bytes:
+    """One to four changes of any bytes."""
     content = bytearray(data)
-    for _ in range(dice.choice([1, 1, 2, 4])):
-        at = dice.randrange(len(content) + 1)
-        match dice.randrange(7):
+    for _ in range(chance.choice([1, 1, 2, 4])):
+        at = chance.randrange(len(content) + 1)
+        match chance.randrange(7):
             case 0 if content:
-                content[at % len(content)] = dice.choice(_INTERESTING)
+                content[at % len(content)] = chance.choice(_INTERESTING)
             case 1 if content:
-                content[at % len(content)] ^= 1 << dice.randrange(8)
+                content[at % len(content)] ^= 1 << chance.randrange(8)
             case 2:
-                del content[at : at + dice.choice([1, 2, 8, 64])]
+                del content[at : at + chance.choice([1, 2, 8, 64])]
             case 3:
-                content[at:at] = dice.randbytes(dice.choice([1, 2, 8, 20]))
+                content[at:at] = chance.randbytes(chance.choice([1, 2, 8, 20]))
             case 4:
-                end = at + dice.choice([1, 9, 13, 60, 300])
-                content[at:at] = content[at:end] * dice.choice([1, 1, 2, 10])
+                end = at + chance.choice([1, 9, 13, 60, 300])
+                content[at:at] = content[at:end] * chance.choice([1, 1, 2, 10])
             case 5:
-                other = dice.randrange(len(content) + 1)
-                length = dice.choice([1, 4, 20, 100])
+                other = chance.randrange(len(content) + 1)
+                length = chance.choice([1, 4, 20, 100])
                 content[at : at + length] = content[other : other + length]
             case _:
-                content[at:at] = dice.choice(_CODES)
+                content[at:at] = chance.choice(_CODES)
     return bytes(content)
 
 
-def framed(data: bytes, dice: random.Random) -> bytes:
-    """Octets of a stream, changed; most often its frames check afterwards, so that what they hold is looked at."""
-    if dice.random() < 0.15:
-        data += frame(notification(value(dice)))
-    match dice.randrange(10):
+def framed(data: bytes, chance: random.Random) -> bytes:
+    """A changed stream. In most cases its check sums are repaired, so that the content of its frames is decoded."""
+    if chance.random() < 0.15:
+        data += frame(notification(value(chance)))
+    match chance.randrange(10):
         case 0:
-            return octets(data, dice)
-        case 1:  # a header that checks, and promises more than there is; many of them
-            length = dice.choice([9, 20, 300, 0x7FF])
+            return any_bytes(data, chance)
+        case 1:  # headers with a right check sum, of frames that are not complete
+            length = chance.choice([9, 20, 300, 0x7FF])
             head = bytes([0xA0 | length >> 8, length & 0xFF, 3, 3, 0x13])
-            at = dice.randrange(len(data) + 1)
-            starts = (b"\x7e" + head + crc(head).to_bytes(2, "little")) * dice.choice([1, 2, 300])
+            at = chance.randrange(len(data) + 1)
+            starts = (b"\x7e" + head + crc(head).to_bytes(2, "little")) * chance.choice([1, 2, 300])
             return data[:at] + starts + data[at:]
         case _:
-            return mended(octets(data, dice))
+            return repaired(any_bytes(data, chance))
 
 
-def mended(stream: bytes) -> bytes:
-    """Every frame of a stream with the length up to its flag, and checksums that are right."""
+def repaired(stream: bytes) -> bytes:
+    """The stream with the right length and check sums in every frame."""
     content = bytearray(stream)
     at = 0
     while (found := _START.search(content, at)) is not None:
@@ -150,77 +150,77 @@ def _check(content: bytearray, start: int, end: int) -> None:
     content[end - 2 : end] = crc(bytes(content[start + 1 : end - 2])).to_bytes(2, "little")
 
 
-def value(dice: random.Random, depth: int = 0) -> bytes:
+def value(chance: random.Random, depth: int = 0) -> bytes:
     """An A-XDR value of any type."""
-    if depth < 3 and dice.random() < 0.5:
-        count = dice.choice([0, 1, 2, 3, 4, 9, 13, 14, 18])
-        return bytes([dice.choice([1, 2]), count]) + b"".join(value(dice, depth + 1) for _ in range(count))
-    if dice.random() < 0.3:
-        return dice.choice(_CODES)
-    tag, size = dice.choice(_SIMPLE)
+    if depth < 3 and chance.random() < 0.5:
+        count = chance.choice([0, 1, 2, 3, 4, 9, 13, 14, 18])
+        return bytes([chance.choice([1, 2]), count]) + b"".join(value(chance, depth + 1) for _ in range(count))
+    if chance.random() < 0.3:
+        return chance.choice(_CODES)
+    tag, size = chance.choice(_SIMPLE)
     if size >= 0:
-        return bytes([tag]) + dice.choice([dice.randbytes(size), b"\xff" * size, bytes(size), b"\x7f" * size])
-    length = dice.choice([0, 1, 6, 12, 16, 18])
-    return bytes([tag, length * (8 if size == -8 else 1)]) + dice.choice(
-        [dice.randbytes(length), b"5706567100012345AB"[:length], b"Kamstrup_V0001, =\n"[:length], b"KFM_001"[:length]]
+        return bytes([tag]) + chance.choice([chance.randbytes(size), b"\xff" * size, bytes(size), b"\x7f" * size])
+    length = chance.choice([0, 1, 6, 12, 16, 18])
+    return bytes([tag, length * (8 if size == -8 else 1)]) + chance.choice(
+        [chance.randbytes(length), b"5706567100012345AB"[:length], b"Kamstrup_V0001, =\n"[:length], b"KFM_001"[:length]]
     ).ljust(length, b"\\")
 
 
-def text(data: bytes, dice: random.Random) -> bytes:
-    """Text, changed word by word or octet by octet."""
-    if dice.random() < 0.4:
-        return octets(data, dice)
-    at = dice.randrange(len(data) + 1)
-    match dice.randrange(4):
+def text(data: bytes, chance: random.Random) -> bytes:
+    """Text with changed words or bytes."""
+    if chance.random() < 0.4:
+        return any_bytes(data, chance)
+    at = chance.randrange(len(data) + 1)
+    match chance.randrange(4):
         case 0:
-            return data[:at] + dice.choice(_WORDS) + data[at:]
+            return data[:at] + chance.choice(_WORDS) + data[at:]
         case 1:
             lines = data.split(b"\n")
-            lines.insert(dice.randrange(len(lines) + 1), dice.choice(lines))
+            lines.insert(chance.randrange(len(lines) + 1), chance.choice(lines))
             return b"\n".join(lines)
         case 2:
             lines = data.split(b"\n")
-            del lines[dice.randrange(len(lines))]
+            del lines[chance.randrange(len(lines))]
             return b"\n".join(lines)
         case _:
-            end = at + dice.choice([1, 2, 5, 30])
-            return data[:at] + dice.choice(_WORDS) + data[end:]
+            end = at + chance.choice([1, 2, 5, 30])
+            return data[:at] + chance.choice(_WORDS) + data[end:]
 
 
-def capture(data: bytes, dice: random.Random) -> bytes:
-    """A capture in one of its forms, or its octets changed and written in another."""
-    if dice.random() < 0.7:
-        return text(data, dice)
-    stream = framed(data[:600], dice)
-    if dice.random() < 0.3:
+def capture(data: bytes, chance: random.Random) -> bytes:
+    """A changed capture in one of the forms, or its changed bytes in another form."""
+    if chance.random() < 0.7:
+        return text(data, chance)
+    stream = framed(data[:600], chance)
+    if chance.random() < 0.3:
         return stream
     lines = [stream[at : at + 50].hex() for at in range(0, len(stream), 50)]
-    if dice.random() < 0.5:
+    if chance.random() < 0.5:
         return "\n".join(lines).encode()
-    year = dice.choice(["2026-10-25", "0001-01-01", "9999-12-31", "2026-03-29", "1969-12-31"])
+    year = chance.choice(["2026-10-25", "0001-01-01", "9999-12-31", "2026-03-29", "1969-12-31"])
     return "".join(f"{year}T{n % 24:02}:00:10.5Z {line}\n" for n, line in enumerate(lines)).encode()
 
 
-def damage(data: bytes, dice: random.Random) -> bytes:
-    """A list of damages (outbox.py), one more or one less or one changed."""
+def damage(data: bytes, chance: random.Random) -> bytes:
+    """A list of damages (outbox.py) with one more, one less, or one changed."""
     flags, rest = data[:1] or b"\0", bytearray(data[1:])
-    match dice.randrange(5):
+    match chance.randrange(5):
         case 0:
-            return bytes([dice.randrange(8)]) + rest
+            return bytes([chance.randrange(8)]) + rest
         case 1:
-            at = dice.randrange(len(rest) // 9 + 1) * 9
+            at = chance.randrange(len(rest) // 9 + 1) * 9
             del rest[at : at + 9]
         case 2 if rest:
-            rest[dice.randrange(len(rest))] = dice.randrange(256)
+            rest[chance.randrange(len(rest))] = chance.randrange(256)
         case _:
-            for _ in range(dice.choice([1, 1, 2, 5, 20])):
-                offset = dice.choice([dice.randrange(120), dice.randrange(4096), 4096 - dice.randrange(1, 400)])
-                rest += bytes([dice.choice([0, 0, 0, 1, 1, 2, 3, 4, 5]), dice.choice([0, 1, 0x81])])
-                rest += dice.randrange(64).to_bytes(2, "big") + offset.to_bytes(2, "big") + dice.randbytes(3)
+            for _ in range(chance.choice([1, 1, 2, 5, 20])):
+                offset = chance.choice([chance.randrange(120), chance.randrange(4096), 4096 - chance.randrange(1, 400)])
+                rest += bytes([chance.choice([0, 0, 0, 1, 1, 2, 3, 4, 5]), chance.choice([0, 1, 0x81])])
+                rest += chance.randrange(64).to_bytes(2, "big") + offset.to_bytes(2, "big") + chance.randbytes(3)
     return flags + rest
 
 
-def joined(data: Sequence[bytes], dice: random.Random) -> bytes:
-    """A piece of one, and behind it one of another."""
-    one, other = dice.choice(data), dice.choice(data)
-    return one[: dice.randrange(len(one) + 1)] + other[dice.randrange(len(other) + 1) :]
+def joined(data: Sequence[bytes], chance: random.Random) -> bytes:
+    """The start of one, and after it the end of another."""
+    one, other = chance.choice(data), chance.choice(data)
+    return one[: chance.randrange(len(one) + 1)] + other[chance.randrange(len(other) + 1) :]

@@ -1,8 +1,8 @@
-"""Any damage to the outbox: it opens, returns nothing that was never appended, and works.
+"""Any damage to an outbox file: it can be opened, gives nothing that was not appended, and works.
 
-An input is a list of damages to an outbox that was made once. Each is nine bytes: what, where, how long, and for some
-what to write. The first byte has flags: with or without a log, with or without a complete check when the file is
-opened, and whether it is read first as `check` reads it.
+An input is a list of damages to an outbox that is made once. Each has nine bytes: what is done, where, how long, and
+for some what is written. The first byte of the input has flags: with or without a log, with or without a complete check
+when the file is opened, and whether `check` reads it first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDER: Final = Path(_FOLDER.name)
 _DAMAGE: Final = 9
 _WITH_LOG, _UNCHECKED, _READ_ONLY = 1, 2, 4
 seen: Final[Counter[str]] = Counter()
-"""How often the file was replaced, and used as it was: shows whether both are reached."""
+"""How often the file was replaced, and how often it was used as it was."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ def _line(number: int, place: int) -> str:
 
 
 def make(folder: Path) -> Made:
-    """Make two outboxes with the same content: `home`, which was closed, and `log`, as a power cut leaves it."""
-    dice = random.Random(1)
+    """Make two outboxes with the same content: `home` was closed, `log` is as a power cut leaves it."""
+    chance = random.Random(1)
     lines: set[str] = set()
     states: dict[str, set[str]] = {}
     made = folder / "made"
     made.mkdir(exist_ok=True)
     outbox = Outbox(made / "outbox.sqlite")
     for number in range(60):
-        some = [_line(number, place) for place in range(dice.choice([1, 5, 12, 40]))]
+        some = [_line(number, place) for place in range(chance.choice([1, 5, 12, 40]))]
         if number == 30:
             some = [_line(number, place) for place in range(400)]
         state = {f"running:import:{number % 9}": f"{number} {number * 7}", "last_id:tty": f"57065{number}"}
@@ -101,21 +101,21 @@ def run(damage: bytes) -> None:
     try:
         if flags & _READ_ONLY:
             look(path)
-        # What was not looked at whole can write new lines over others: it must come to an end, and no more.
+        # Without a complete check, new lines may overwrite others. It must only come to an end.
         use(path, sound=not flags & _UNCHECKED)
     finally:
         checks.CHECKED_WHOLE = checked
 
 
 def hurt(files: dict[str, bytearray], damage: bytes) -> None:
-    """Do the damages that these bytes describe."""
+    """Damage the files as these bytes describe."""
     names = sorted(files)
     for at in range(0, min(len(damage), 40 * _DAMAGE), _DAMAGE):
         what, *rest = damage[at : at + _DAMAGE].ljust(_DAMAGE, b"\0")
         file = files[names[rest[0] % len(names)]]
         page = int.from_bytes(rest[1:3], "big")
         offset = page % max(1, len(file) // 4096 + 1) * 4096 + int.from_bytes(rest[3:5], "big") % 4096
-        if rest[0] & 0x80:  # the log's pages begin elsewhere
+        if rest[0] & 0x80:  # pages of the log begin at other offsets
             offset += 32 + 24 * (page + 1)
         content = bytes(rest[5:])
         match what % 6:
@@ -127,7 +127,7 @@ def hurt(files: dict[str, bytearray], damage: bytes) -> None:
                 file[offset : offset + 16 * content[0]] = bytes(len(file[offset : offset + 16 * content[0]]))
             case 3:
                 del file[offset:]
-            case 4:  # a page as another one
+            case 4:  # one page is a copy of another
                 source = content[0] * 4096 % max(1, len(file))
                 file[offset // 4096 * 4096 : offset // 4096 * 4096 + 4096] = file[source : source + 4096]
             case 5:
@@ -149,11 +149,11 @@ def look(path: Path) -> None:
 
 
 def use(path: Path, *, sound: bool) -> None:
-    """Use it as `run` does. A file that was found sound keeps what is stored in it."""
+    """Use it as `run` does. A file that passed the complete check keeps what is stored in it."""
     try:
         outbox = Outbox(path)
     except OutboxError as error:
-        assert "newer han-exporter" in str(error)  # any other version number is damage
+        assert "newer han-exporter" in str(error)  # any other version number counts as damage
         return
     try:
         for key, value in outbox.states("").items():
@@ -188,6 +188,6 @@ def _append_and_empty(outbox: Outbox, *, sound: bool) -> None:
             assert batch.keys == tuple(map(replaced_key, batch.lines)), batch
             outbox.delete(batch)
     else:
-        raise AssertionError("it never gets empty")
+        raise AssertionError("it never becomes empty")
     assert taken <= MADE.lines | {new}, sorted(taken - MADE.lines)[:3]
     assert new in taken or not sound

@@ -1,6 +1,6 @@
-"""Any environment and any han.toml: settings that can be used, or a SettingsError in words.
+"""Any environment and any han.toml: settings that can be used, or a SettingsError with a message.
 
-The form of an input: lines NAME=VALUE of the environment (HAN_ is put before), a line with `---`, then han.toml.
+The form of an input: lines NAME=VALUE of the environment (without HAN_), a line with `---`, then han.toml.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     for name in before:
         del os.environ[name]
-    # A setting that names another file to read settings from is the command's business, not this one's.
+    # HAN_CONFIG is left out: only commands read it.
     os.environ.update({name: value for name, value in variables.items() if name != PREFIX + "CONFIG"})
     try:
         yield
@@ -65,7 +65,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def use(settings: Settings) -> None:
-    """What `run` asks of settings that were taken."""
+    """Use accepted settings as `run` does."""
     assert settings.zone.key == settings.timezone
     assert settings.outbox_path
     assert settings.outbox_max >= 1 << 20

@@ -1,4 +1,4 @@
-"""Any octets on the port: frames, values, readings, places, lines. No exception but DecodeError, no octet lost."""
+"""Any bytes on the port: frames, values, readings, lines. No exception except DecodeError, and no byte is lost."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ from exporter.sources.contract import Chunk
 SETTINGS: Final = Settings()
 RECEIVED: Final = datetime(2026, 11, 22, 17, 0, 10, tzinfo=UTC)
 MOST_WAITING: Final = 2 * MAX_FRAME
-SECONDS_AN_OCTET: Final = 500e-6
-"""So long may an octet take, where it takes a few microseconds: what grows with the square of the length is seen."""
+SECONDS_A_BYTE: Final = 500e-6
+"""The most that a byte may take. It takes some microseconds, unless the time grows with the square of the length."""
 _SLACK_S: Final = 0.5
 _REWRITES: Final = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""What in a name could break or rewrite a line of the log."""
+"""Characters in a name that could break or change a line of the log."""
 _LINE: Final = re.compile(
     r"[a-z_]+(,[a-z_]+=([^\\ ,=\x00-\x1f\x7f]|\\[ ,=]|\\(?![ ,=]))+)+ "
     r'[a-z_]+=(-?[0-9.e+-]+|"([^"\\\n]|\\.)*")(,[a-z_]+=(-?[0-9.e+-]+|"([^"\\\n]|\\.)*"))* -?[0-9]+'
 )
 
 
-def slices(octets: bytes) -> list[bytes]:
-    """The octets in pieces, always the same for the same octets."""
-    dice = random.Random(zlib.crc32(octets))
-    largest = dice.choice([1 if len(octets) < 500 else 20, 60, 400, 5000])
+def slices(data: bytes) -> list[bytes]:
+    """The bytes in pieces; always the same pieces for the same bytes."""
+    chance = random.Random(zlib.crc32(data))
+    largest = chance.choice([1 if len(data) < 500 else 20, 60, 400, 5000])
     pieces, at = [], 0
-    while at < len(octets):
-        size = dice.randint(1, largest)
-        pieces.append(octets[at : at + size])
+    while at < len(data):
+        size = chance.randint(1, largest)
+        pieces.append(data[at : at + size])
         at += size
     return pieces
 
 
-def run(octets: bytes) -> None:
-    """Feed it; raises AssertionError, or whatever else should never be."""
+def run(data: bytes) -> None:
+    """Feed it. Raises AssertionError, or another error that must never happen."""
     began = time.thread_time()
-    for item in deframed(octets):
+    for item in deframed(data):
         if isinstance(item, Frame):
             decoded(item.content)
-    lines_of(octets)
+    lines_of(data)
     took = time.thread_time() - began
-    assert took < _SLACK_S + SECONDS_AN_OCTET * len(octets), f"{took:.2f} s for {len(octets)} octets"
+    assert took < _SLACK_S + SECONDS_A_BYTE * len(data), f"{took:.2f} s for {len(data)} bytes"
 
 
-def deframed(octets: bytes) -> list[Frame | Rejected]:
-    """What the Deframer makes of it, in pieces and at once: the same, and every octet of it once."""
+def deframed(data: bytes) -> list[Frame | Rejected]:
+    """What the Deframer finds, in pieces and at once: the same, and every byte belongs to one item."""
     deframer, found, fed = Deframer(), list[Frame | Rejected](), 0
-    for piece in slices(octets):
+    for piece in slices(data):
         found += deframer.feed(piece)
         fed += len(piece)
         assert deframer.fed == fed
@@ -77,14 +77,14 @@ def deframed(octets: bytes) -> list[Frame | Rejected]:
         assert item.offset == offset
         assert item.size > 0
         offset += item.size
-    assert offset == len(octets)
+    assert offset == len(data)
     at_once = Deframer()
-    assert found == [*at_once.feed(octets), *at_once.end()]
+    assert found == [*at_once.feed(data), *at_once.end()]
     return found
 
 
 def decoded(information: bytes) -> None:
-    """A reading of finite numbers, or a DecodeError in words."""
+    """A reading of finite numbers, or a DecodeError with a message."""
     try:
         reading = interpret(decode(information))
     except DecodeError as error:
@@ -97,10 +97,10 @@ def decoded(information: bytes) -> None:
         assert text is None or not _REWRITES.search(text), text
 
 
-def lines_of(octets: bytes) -> list[str]:
-    """Everything that would be kept of it, the way that `run` goes."""
+def lines_of(data: bytes) -> list[str]:
+    """All lines of it, through the pipeline as in `run`."""
     chunks, moment = [], RECEIVED
-    for piece in slices(octets):
+    for piece in slices(data):
         moment += timedelta(seconds=len(piece) / 240)
         chunks.append(Chunk(piece, moment, 1 / 240))
     now = iter([*(chunk.received or RECEIVED for chunk in chunks), moment])
@@ -113,13 +113,13 @@ def lines_of(octets: bytes) -> list[str]:
         yield pipeline.interrupted()
         yield pipeline.end()
 
-    # This computer's clock is wrong for half of all inputs: then it is the meter's that counts.
-    clock = HostClock(lambda: at[0], lambda: 0.0, lambda: bool(len(octets) % 2))
+    # For half of the inputs, this computer's clock is wrong, so the meter's clock is used.
+    clock = HostClock(lambda: at[0], lambda: 0.0, lambda: bool(len(data) % 2))
     return kept(fed(Pipeline("fuzz", SETTINGS, NoState(), clock, live=True)))
 
 
 def kept(all_fed: Iterable[Fed]) -> list[str]:
-    """The lines of all that was fed, each looked at."""
+    """The lines of all that was fed, each of them checked."""
     lines: list[str] = []
     for fed in all_fed:
         for outcome in fed.outcomes:

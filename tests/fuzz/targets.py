@@ -1,4 +1,4 @@
-"""What is fuzzed, where each begins, and how its inputs are changed. Modules of the product are imported late."""
+"""What is fuzzed, its first inputs, and how inputs are changed. Modules of the product are imported late."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fuzz import mutate
 from tests.support.octets import all_frames, frames_of
 
 KEPT: Final = Path(__file__).parent / "kept"
-"""A folder for each target: what once found something."""
+"""A folder for each target: the inputs that found a fault."""
 
 _STAMP: Final = "2026-11-22T17:00:{:02}.123Z {}"
 _SETTINGS: Final = (
@@ -36,7 +36,7 @@ _DAMAGES: Final = (
 
 @dataclass(frozen=True)
 class Target:
-    """`module` of this package has `run`; `most` is the longest input."""
+    """`module` of this package has `run`; `most` is the size of the longest input."""
 
     module: str
     change: mutate.Mutator
@@ -44,7 +44,7 @@ class Target:
     most: int
 
     def load(self) -> Callable[[bytes], None]:
-        """What is called with an input: it raises for what should never be."""
+        """The function that is called with an input. It raises an error for what must never happen."""
         run: Callable[[bytes], None] = import_module(f"tests.fuzz.{self.module}").run
         return run
 
@@ -59,9 +59,9 @@ def _captures() -> list[bytes]:
     for name in ("kaifa-3phase-norway", "kamstrup-1phase-norway", "aidon-3phase-norway"):
         frames = frames_of(name)[:3]
         forms.append(b"".join(frames))
-        forms.append(("# a capture\n" + "\n".join(octets.hex() for octets in frames) + "\n").encode())
-        forms.append(" ".join(f"0x{octet:02X}," for octet in frames[0]).encode())
-        forms.append("\n".join(_STAMP.format(n * 10, octets.hex().upper()) for n, octets in enumerate(frames)).encode())
+        forms.append(("# a capture\n" + "\n".join(data.hex() for data in frames) + "\n").encode())
+        forms.append(" ".join(f"0x{byte:02X}," for byte in frames[0]).encode())
+        forms.append("\n".join(_STAMP.format(n * 10, data.hex().upper()) for n, data in enumerate(frames)).encode())
     return forms
 
 
@@ -74,5 +74,5 @@ TARGETS: Final = {
 
 
 def kept(name: str) -> list[bytes]:
-    """What once found something in a target."""
+    """The inputs that found a fault in a target."""
     return [file.read_bytes() for file in sorted((KEPT / name).glob("*")) if file.is_file()]

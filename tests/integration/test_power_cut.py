@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -100,17 +101,17 @@ def found_in(path: Path) -> tuple[dict[int, int], int]:
         outbox.close()
 
 
-EVERY = int(os.environ.get("HAN_TEST_EVERY_CUT_IN", "40"))
+EVERY = int(os.environ.get("HAN_TEST_EVERY_CUT_IN", "10"))
 """1 tries every cut, each with none, some and all of what was not synced; that takes some minutes."""
 
 
-@pytest.mark.parametrize("every", [200, pytest.param(EVERY, marks=pytest.mark.rare)])
+@pytest.mark.parametrize(("every", "step"), [(40, 5), pytest.param(EVERY, 1, marks=pytest.mark.rare)])
 def test_a_power_cut_at_any_write_loses_nothing_that_append_returned_for(
-    recorded: tuple[Recorder, Story], folder: Path, every: int
+    recorded: tuple[Recorder, Story], folder: Path, every: int, step: int
 ) -> None:
     recorder, story = recorded
     checked = appends_checked = 0
-    for done, kind, files in images(recorder.ops, random.Random(SEED + 1), every):
+    for done, kind, files in islice(images(recorder.ops, random.Random(SEED + 1), every), 0, None, step):
         if not files:
             continue
         lay(files, folder)
@@ -129,11 +130,10 @@ def test_a_power_cut_at_any_write_loses_nothing_that_append_returned_for(
         for file in folder.iterdir():
             file.unlink()
     print(f"{len(recorder.ops)} operations, {checked} cuts, {appends_checked} appends looked for, 0 missing")
-    assert checked > 4000 / every
+    assert checked > 100 / step
 
 
-@pytest.mark.parametrize("every", [12, pytest.param(min(EVERY, 4), marks=pytest.mark.rare)])
-def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothing(folder: Path, every: int) -> None:
+def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothing(folder: Path) -> None:
     try:
         recorder = Recorder()
     except OSError as error:
@@ -161,7 +161,7 @@ def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothin
     assert [op.what for op in recorder.ops].count("rename") == 3
     found: set[tuple[str, ...]] = set()
     checked = 0
-    for done, _, files in images(recorder.ops, random.Random(SEED), every):
+    for done, _, files in images(recorder.ops, random.Random(SEED), min(EVERY, 4)):
         if done < begun:
             continue
         for file in folder.iterdir():
@@ -171,5 +171,5 @@ def test_a_power_cut_while_a_damaged_outbox_is_replaced_loses_and_doubles_nothin
         assert_whole(path)
         checked += 1
     print(f"{len(recorder.ops) - begun} operations, {checked} cuts, {len(found)} states of the names, 0 lines missing")
-    assert checked > 80 / every
-    assert len(found) >= (5 if every <= 4 else 3)
+    assert checked > 20
+    assert len(found) >= 5

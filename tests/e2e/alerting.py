@@ -1,4 +1,4 @@
-"""A Grafana that is started as in the stack, what its messages are sent to, and what meters would have written."""
+"""A Grafana that is started as in the stack, receivers of its messages, and lines as meters would have written them."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ LIMITS = Limits(
 )
 
 
-# Where messages go
+# Receivers of messages
 
 
 @dataclass(frozen=True)
 class Message:
-    """What came to a webhook."""
+    """A message that a webhook received."""
 
     path: str
     content: Any
@@ -61,17 +61,17 @@ class Message:
 
     @property
     def alerts(self) -> list[tuple[str, str, str]]:
-        """Status, name, and whose it is: meter and phase, or exporter."""
+        """Status, name, and owner (meter and phase, or exporter) of each alert."""
         found = []
         for alert in self.content["alerts"]:
             of = alert["labels"]
-            whose = " ".join(of[name] for name in ("meter_id", "phase", "instance") if name in of)
-            found.append((str(alert["status"]), str(of["alertname"]), whose))
+            owner = " ".join(of[name] for name in ("meter_id", "phase", "instance") if name in of)
+            found.append((str(alert["status"]), str(of["alertname"]), owner))
         return found
 
 
 class Webhook:
-    """Takes messages on this machine's loopback."""
+    """A webhook on the loopback address."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -94,21 +94,21 @@ class Webhook:
         self._server.shutdown()
         self._server.server_close()
 
-    def told(self, status: str, mark: str = "", since: int = 0) -> dict[tuple[str, str], Message]:
-        """(name, whose) -> the first message after the first `since` that names it with this status.
+    def by_alert(self, status: str, mark: str = "", since: int = 0) -> dict[tuple[str, str], Message]:
+        """(name, owner) -> the first message with this alert and status, after the first `since` messages.
 
-        Those whose meter or exporter bears the mark, without it, and those that are nobody's.
+        Only alerts whose owner contains the mark, which is removed, and alerts without an owner.
         """
         found: dict[tuple[str, str], Message] = {}
         for message in self.messages[since:]:
-            for state, name, whose in message.alerts:
-                if state == status and (mark in whose or not whose):
-                    found.setdefault((name, whose.replace(mark, "")), message)
+            for state, name, owner in message.alerts:
+                if state == status and (mark in owner or not owner):
+                    found.setdefault((name, owner.replace(mark, "")), message)
         return found
 
 
 class MailBox:
-    """An SMTP server on this machine's loopback, without TLS: what came in, as sent."""
+    """An SMTP server on the loopback address, without TLS. It keeps the mails as they were sent."""
 
     def __init__(self) -> None:
         self.mails: list[str] = []
@@ -120,7 +120,7 @@ class MailBox:
                 for line in self.rfile:
                     word = line[:4].upper()
                     if word == b"DATA":
-                        self.wfile.write(b"354 go on\r\n")
+                        self.wfile.write(b"354 continue\r\n")
                         taken.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
                     self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
                     if word == b"QUIT":
@@ -139,7 +139,7 @@ class MailBox:
 
 
 class StartedGrafana(GrafanaServer):
-    """Grafana as the stack starts it, by start.sh, with HAN_… settings."""
+    """Grafana started by start.sh, as in the stack, with HAN_… settings."""
 
     def __init__(self, home: Path, folder: Path, influx: Influx, **settings: str) -> None:
         folder.mkdir(parents=True)
@@ -149,8 +149,8 @@ class StartedGrafana(GrafanaServer):
         self._command = ["sh", str(self.own / "start.sh"), *self._command]
         self.environment |= settings
 
-    def hurry(self) -> None:
-        """Every rule is evaluated every 10 s and has to hold for 10 s only; messages go at once."""
+    def speed_up(self) -> None:
+        """Evaluate every rule every 10 s, fire after 10 s, and send messages at once."""
         rules = self.provisioning / "alerting/rules.yaml"
         content = yaml.safe_load(rules.read_text("utf-8"))
         for group in content["groups"]:
@@ -164,7 +164,7 @@ class StartedGrafana(GrafanaServer):
         policy.write_text(yaml.safe_dump(content), "utf-8")
 
     def contact_points(self) -> dict[str, str]:
-        """uid -> type, of those that have an uid: Grafana's own default has none."""
+        """uid -> type of contact points with a uid: Grafana's default has none."""
         found = self.api("GET", "/api/v1/provisioning/contact-points", user="admin")
         return {one["uid"]: one["type"] for one in found if one["uid"]}
 
@@ -174,16 +174,16 @@ class StartedGrafana(GrafanaServer):
         return found
 
     def alerts(self, mark: str = "", state: str = "Alerting") -> set[tuple[str, str]]:
-        """(name, whose) of every alert in a state, marked ones as `Webhook.told` gives them."""
+        """(name, owner) of every alert in a state, with marks as in `Webhook.by_alert`."""
         found = set()
         answer = self.api("GET", "/api/prometheus/grafana/api/v1/rules", user="admin")
         for group in answer["data"]["groups"]:
             for rule in group["rules"]:
                 for alert in rule.get("alerts") or []:
                     of = alert["labels"]
-                    whose = " ".join(of[name] for name in ("meter_id", "phase", "instance") if name in of)
-                    if alert["state"].startswith(state) and (mark in whose or not whose):
-                        found.add((rule["name"], whose.replace(mark, "")))
+                    owner = " ".join(of[name] for name in ("meter_id", "phase", "instance") if name in of)
+                    if alert["state"].startswith(state) and (mark in owner or not owner):
+                        found.add((rule["name"], owner.replace(mark, "")))
         return found
 
 
@@ -192,11 +192,11 @@ class StartedGrafana(GrafanaServer):
 
 @dataclass(frozen=True)
 class House:
-    """What a meter and its exporter would have written of the last minutes, the same all the time.
+    """A meter whose values do not change, and the lines of its last minutes.
 
-    `loads` are % of the main fuse by phase; `power` W, `hour` and `month` Wh (the projected hour, and the projected
-    mean of the month's peaks), `peaks` how many days had one, `step` in W. What is None is not written. `ended_s` ago
-    it fell silent.
+    `loads` are % of the main fuse by phase; `power` is in W; `hour` and `month` are in Wh (the projected hour, and the
+    projected mean of the month's peaks); `peaks` is the number of days with one; `step` is in W. None is not written.
+    The last reading was `ended_s` ago.
     """
 
     meter_id: str
@@ -213,7 +213,7 @@ class House:
     ended_s: int = 0
 
     def lines(self, now_ms: int, zone: Zone) -> Iterator[str]:
-        """Six minutes of readings up to now, on a grid, so that a later call with other values writes over them."""
+        """Six minutes of readings up to now, at full 10 s, so that a later call replaces them."""
         newest = now_ms - now_ms % STEP_MS - self.ended_s * 1000
         for ms in range(newest - 36 * STEP_MS, newest + 1, STEP_MS):
             yield from self._reading(ms)
@@ -244,7 +244,7 @@ class House:
 
 
 def exporter_lines(instance: str, now_ms: int, *, outbox_age: float = 0, ended_s: int = 0) -> Iterator[str]:
-    """Ten minutes of an exporter's own points that ended some seconds ago."""
+    """Ten minutes of an exporter's own points, which ended some seconds ago."""
     newest = now_ms - now_ms % STEP_MS - ended_s * 1000
     for ms in range(newest - 60 * STEP_MS, newest + 1, STEP_MS):
         yield own_points.exporter_line(instance, {"memory": 5e7, "outbox_age": outbox_age}, ms)
@@ -254,14 +254,14 @@ def exporter_lines(instance: str, now_ms: int, *, outbox_age: float = 0, ended_s
 
 
 class Writing:
-    """Writes what `lines` gives, again every few seconds, until it is closed. InfluxDB may be away."""
+    """Writes what `lines` gives every few seconds until it is closed. InfluxDB may be stopped."""
 
     def __init__(self, influx: Influx, lines: Callable[[int], Iterator[str]]) -> None:
         self.lines = lines
         self._influx = influx
         self._stop = threading.Event()
         self._now = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread = threading.Thread(target=self._write_on, daemon=True)
         self.once()
         self._thread.start()
 
@@ -270,16 +270,16 @@ class Writing:
         write(self._influx, list(self.lines(int(time.time() * 1000))))
 
     def change(self, lines: Callable[[int], Iterator[str]]) -> None:
-        """Something else from now on."""
+        """Write other lines from now on."""
         self.lines = lines
         self.once()
 
-    def _go_on(self) -> None:
+    def _write_on(self) -> None:
         while not self._stop.wait(4):
             try:
                 self.once()
             except OSError:
-                continue  # InfluxDB is away
+                continue  # InfluxDB is stopped
 
     def close(self) -> None:
         self._stop.set()
@@ -287,7 +287,7 @@ class Writing:
 
 
 def write(influx: Influx, lines: list[str]) -> None:
-    """Put lines into InfluxDB, 1.8 or 2. Raises OSError where it cannot be."""
+    """Write lines to InfluxDB 1.8 or 2. Raises OSError if that fails."""
     url = f"{influx.url}/api/v2/write?org={influx.org}&bucket={influx.bucket}&precision=ms"
     request = urllib.request.Request(url, "\n".join(lines).encode(), {"Authorization": f"Token {influx.token}"})
     with urllib.request.urlopen(request, timeout=30):

@@ -1,4 +1,4 @@
-"""Captures of known frames in the three forms, and what an owner may give in place of one."""
+"""Captures of known frames in the three forms, and other content that an owner may give."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ FIRST = datetime(2026, 10, 1, 6, 0, 3, 123000, tzinfo=UTC)
 
 
 def write_raw(path: Path, frames: Iterable[bytes]) -> Path:
-    """Octets as they are."""
+    """Raw bytes."""
     path.write_bytes(b"".join(frames))
     return path
 
 
 def write_hex(path: Path, frames: Iterable[bytes]) -> Path:
-    """Hex in lines of 16 octets, with comments and blanks."""
-    octets = b"".join(frames)
-    lines = [octets[at : at + 16].hex(" ") for at in range(0, len(octets), 16)]
+    """Hex in lines of 16 bytes, with comments and blanks."""
+    data = b"".join(frames)
+    lines = [data[at : at + 16].hex(" ") for at in range(0, len(data), 16)]
     path.write_text("# a meter\n\n" + "  # here\n".join(lines) + "\n")
     return path
 
 
 def stamp(moment: datetime) -> str:
-    """As `capture` writes it."""
+    """A time stamp as `capture` writes it."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def write_stamped(path: Path, chunks: Iterable[tuple[datetime, bytes]]) -> Path:
-    """Time-stamped hex, one line a chunk."""
-    path.write_text("".join(f"{stamp(moment)} {octets.hex().upper()}\n" for moment, octets in chunks))
+    """Time-stamped hex, one line for each chunk."""
+    path.write_text("".join(f"{stamp(moment)} {data.hex().upper()}\n" for moment, data in chunks))
     return path
 
 
 def every_ten_seconds(frames: Iterable[bytes], first: datetime = FIRST) -> list[tuple[datetime, bytes]]:
-    """A stamp for each frame."""
-    return [(first + timedelta(seconds=10 * n), octets) for n, octets in enumerate(frames)]
+    """Each frame with a time."""
+    return [(first + timedelta(seconds=10 * n), data) for n, data in enumerate(frames)]
 
 
 def in_pieces(chunks: Iterable[tuple[datetime, bytes]], size: int) -> Iterator[tuple[datetime, bytes]]:
-    """As a port hands frames over: the last piece of each comes at its time, the others at 2400 baud before it."""
-    for moment, octets in chunks:
-        for at in range(0, len(octets), size):
-            left = len(octets) - min(at + size, len(octets))
-            yield moment - timedelta(milliseconds=round(left * 1000 / 240)), octets[at : at + size]
+    """Frames as a port gives them: the last piece of each at its time, the others before it at 2400 baud."""
+    for moment, data in chunks:
+        for at in range(0, len(data), size):
+            left = len(data) - min(at + size, len(data))
+            yield moment - timedelta(milliseconds=round(left * 1000 / 240)), data[at : at + size]
 
 
-def damaged(octets: bytes) -> bytes:
-    """A frame with one bit turned in its information field."""
-    return octets[:60] + bytes([octets[60] ^ 0x04]) + octets[61:]
+def damaged(data: bytes) -> bytes:
+    """A frame with one wrong bit in its information field."""
+    return data[:60] + bytes([data[60] ^ 0x04]) + data[61:]
 
 
-def fcs_words(octets: bytes) -> str:
-    """What is to be said of a frame whose FCS is wrong; both as they stand on the wire."""
-    sent, calculated = octets[-3:-1], crc_x25(octets[1:-3])
+def fcs_words(data: bytes) -> str:
+    """The message for a frame with a wrong FCS; both values in the order of the frame."""
+    sent, calculated = data[-3:-1], crc_x25(data[1:-3])
     assert sent != calculated
     return f"FCS {sent.hex().upper()}, calculated {calculated.hex().upper()}"
 

@@ -21,13 +21,13 @@ from tests.support.influx_server import Influx
 from tests.support.patience import HANG_S, Patience, quiet_seconds
 
 HAN = Path(sys.executable).with_name("han-exporter")
-"""The command that was installed with this Python."""
+"""The command that is installed with this Python."""
 BAUD_2400 = 240.0
-"""Octets a second at 2400 8N1."""
+"""Bytes a second at 2400 8N1."""
 
 
 class Home:
-    """A user's home folder, and the environment in which that user calls the command. Nothing else leaks in."""
+    """A user's home folder, and the environment in which that user calls the command."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Home:
         self._running: list[Run] = []
 
     def environment(self, influx: Influx | None = None, **settings: str | Path) -> dict[str, str]:
-        """HAN_… of these settings over those for `influx`, and no other HAN_…; None of the machine's."""
+        """The environment with HAN_… of these settings and of `influx`, and no other HAN_…."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("HAN_", "XDG_"))}
         given: dict[str, str | Path] = {"outbox": self.outbox}
         if influx is not None:
@@ -53,7 +53,7 @@ class Home:
         timeout: float = HANG_S,
         **settings: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """Call the command and wait for its end. `before` is a command that starts it."""
+        """Call the command, and wait for its end. `before` is a command that starts it."""
         done = subprocess.run(
             [*before, str(HAN), *map(str, arguments)],
             input=b"" if stdin is None else stdin,
@@ -81,20 +81,20 @@ class Home:
         return running
 
     def waiting_lines(self) -> int:
-        """Lines that wait in the outbox, looked at from outside; 0 before there is one."""
+        """How many lines wait in the outbox, as another process reads it; 0 if there is no outbox yet."""
         try:
             outbox = Outbox(self.outbox, read_only=True)
         except OutboxError:
             return 0
         try:
             return outbox.status().depth_lines
-        except OutboxError:  # it is just being made
+        except OutboxError:  # it is being created
             return 0
         finally:
             outbox.close()
 
     def end(self) -> None:
-        """Leave no process behind."""
+        """End all processes."""
         for running in self._running:
             running.kill()
 
@@ -123,12 +123,12 @@ class Run:
 
     @property
     def log(self) -> list[str]:
-        """What was logged so far."""
+        """The log so far."""
         with self._news:
             return list(self._log)
 
     def expect(self, pattern: str, seconds: float = 20, *, times: int = 1) -> str:
-        """Wait until so many lines match; give the last of them."""
+        """Wait until so many lines match; return the last of them."""
 
         def found() -> list[str]:
             return [line for line in self._log if re.search(pattern, line)]
@@ -138,18 +138,18 @@ class Run:
             while not (len(found()) >= times or "(the end)" in self._log or patience.is_over()):
                 self._news.wait(0.1)
             lines = found()
-            assert len(lines) >= times, f"{pattern!r} is not there {times} times:\n" + "\n".join(self._log)
+            assert len(lines) >= times, f"{pattern!r} was not logged {times} times:\n" + "\n".join(self._log)
             return lines[times - 1]
 
     def wait(self) -> int:
-        """Wait for its end; give the exit code."""
+        """Wait for its end; return the exit code."""
         code = self.process.wait(HANG_S)
         self._reader.join(HANG_S)
         assert not any("Traceback" in line for line in self.log), "\n".join(self.log)
         return code
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Ask it to stop; it must leave with 0. Returns the seconds that it took, as on a quiet machine."""
+        """Stop it; its exit code must be 0. Returns the seconds that it took, as on a quiet machine."""
         patience = Patience(HANG_S)
         self.process.send_signal(number)
         code = self.wait()
@@ -158,7 +158,7 @@ class Run:
         return took
 
     def kill(self) -> None:
-        """As a power cut would; nothing when it has ended already."""
+        """Kill it, as a power cut does. Does nothing if it has ended."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(HANG_S)
@@ -168,7 +168,7 @@ class Run:
 
 
 class Meter:
-    """A meter behind a serial port, which is a pseudo-terminal with a name of its own."""
+    """A meter on a serial port, which is a pseudo-terminal with its own name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -180,25 +180,25 @@ class Meter:
 
     @property
     def device(self) -> str:
-        """What the name stands for."""
+        """The device that has this name."""
         return os.ttyname(self._port)
 
-    def send(self, octets: bytes, patience: float = HANG_S) -> None:
-        """As fast as the port takes it; raises TimeoutError when nobody reads."""
-        while octets:
+    def send(self, data: bytes, patience: float = HANG_S) -> None:
+        """Send as fast as the port takes it. Raises TimeoutError if nobody reads."""
+        while data:
             if not select.select([], [self._meter], [], patience)[1]:
                 raise TimeoutError(f"nobody reads {self.path}")
-            octets = octets[os.write(self._meter, octets) :]
+            data = data[os.write(self._meter, data) :]
 
     def send_at_pace(self, frame: bytes, stop: threading.Event | None = None) -> float:
-        """At 2400 baud; give the time (seconds since 1970) when the last octet was handed over."""
+        """Send at 2400 baud. Returns when the last byte was handed over (seconds since 1970)."""
         feed(self._meter, [frame], BAUD_2400, stop or self.pause)
         return time.time()
 
     def unplug(self) -> None:
-        """Both ends go, and the name."""
+        """Remove the port and its name."""
         self.path.unlink(missing_ok=True)
-        # Once only: by the second time the numbers may be another's.
+        # Only once: a second time, the numbers may belong to other files.
         for descriptor in {self._port, self._meter} - {-1}:
             os.close(descriptor)
         self._port = self._meter = -1

@@ -1,4 +1,4 @@
-"""What takes a minute of real time, all at once: simulated meters at the pace of the wire, outages, patience."""
+"""What takes a minute of real time, all at the same time: simulated meters at the speed of a port, outages, waits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAKERS: Final = ("kamstrup", "aidon", "kaifa")
 
 @dataclass
 class Sent:
-    """What one meter sent: each frame, and when its first and its last octet were handed over (ms since 1970)."""
+    """What one meter sent: each frame, and when its first and its last byte were handed over (ms since 1970)."""
 
     meter_id: str
     frames: list[bytes] = field(default_factory=list)
@@ -42,8 +42,8 @@ class Sent:
 
 
 @dataclass
-class Told:
-    """How a scenario ended."""
+class Result:
+    """The result of a scenario."""
 
     sent: list[Sent]
     points: set[Point] = field(default_factory=set)
@@ -53,14 +53,14 @@ class Told:
 
 
 class Minute:
-    """Scenarios that go on in threads of their own; `result` waits for one."""
+    """Scenarios that run in threads; `result` waits for one."""
 
     def __init__(self, folders: pytest.TempPathFactory) -> None:
         self._folders = folders
         self._making = threading.Lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._results: dict[str, queue.Queue[Told | subprocess.CompletedProcess[str] | BaseException]] = {}
+        self._results: dict[str, queue.Queue[Result | subprocess.CompletedProcess[str] | BaseException]] = {}
         self._clean: list[Callable[[], object]] = []
 
     def begin(self) -> None:
@@ -77,29 +77,29 @@ class Minute:
             thread.start()
 
     def end(self) -> None:
-        """Stop what still goes on."""
+        """Stop what still runs."""
         self._stop.set()
         for clean in reversed(self._clean):
             clean()
         for thread in self._threads:
             thread.join(HANG_S)
 
-    def result(self, name: str) -> Told | subprocess.CompletedProcess[str]:
+    def result(self, name: str) -> Result | subprocess.CompletedProcess[str]:
         """Wait for a scenario."""
         result = self._results[name].get(timeout=HANG_S)
-        self._results[name].put(result)  # for whoever asks next
+        self._results[name].put(result)  # for the next call
         if isinstance(result, BaseException):
             raise result
         return result
 
-    def _work(self, name: str, scenario: Callable[[], Told | subprocess.CompletedProcess[str]]) -> None:
+    def _work(self, name: str, scenario: Callable[[], Result | subprocess.CompletedProcess[str]]) -> None:
         try:
             self._results[name].put(scenario())
-        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
             self._results[name].put(error)
 
     def _folder(self, name: str) -> Path:
-        with self._making:  # pytest's own is not made for threads
+        with self._making:  # pytest's is not for several threads
             return self._folders.mktemp(name)
 
     def _home(self, name: str) -> Home:
@@ -117,58 +117,58 @@ class Minute:
         self._clean.append(meter.unplug)
         return meter
 
-    # --- a minute of three meters as they are: each list when it is due
+    # --- a minute of three meters that send each list at its time
 
-    def _steady(self) -> Told:
+    def _steady(self) -> Result:
         home, store = self._home("steady"), Store(self._server())
         instance = f"steady-{secrets.token_hex(4)}"
         meters = {maker: self._plug(home, maker) for maker in MAKERS}
-        told = Told([Sent(f"STEADY-{maker}-{secrets.token_hex(4)}") for maker in MAKERS], instance=instance)
+        result = Result([Sent(f"STEADY-{maker}-{secrets.token_hex(4)}") for maker in MAKERS], instance=instance)
         ports = " ".join(str(meter.path) for meter in meters.values())
         run = home.run(influx=store, source=ports, instance=instance)
         run.expect(r"\(2400 8N1\) is open", times=3)
         self._together(
             [
                 lambda port=port, maker=maker, sent=sent: self._when_due(port, maker, sent)  # type: ignore[misc]
-                for (maker, port), sent in zip(meters.items(), told.sent, strict=True)
+                for (maker, port), sent in zip(meters.items(), result.sent, strict=True)
             ]
         )
-        frames = sum(len(sent.frames) for sent in told.sent)
-        # The exporter's own count comes every 10 s: the one with all frames in it ends this.
+        frames = sum(len(sent.frames) for sent in result.sent)
+        # The exporter writes its count every 10 s: wait for the one with all frames.
         until(
             lambda: self._stop.is_set() or any(dict(p.fields)["frames"] == frames for p in store.points("exporter")),
             25,
             f"a count of all {frames} frames",
         )
-        told.stopped_in = run.stop()
-        told.points, told.log = store.points(), run.log
-        return told
+        result.stopped_in = run.stop()
+        result.points, result.log = store.points(), run.log
+        return result
 
     def _when_due(self, port: Meter, maker: str, sent: Sent) -> None:
         start = datetime.now(UTC)
         end = start + timedelta(seconds=SECONDS)
         frames = list(SimulatedMeter(maker, meter_id=sent.meter_id).frames(start, end))
-        if maker == "kamstrup":  # a Swedish one: registers and clock every 10 s
+        if maker == "kamstrup":  # a Swedish meter: registers and clock every 10 s
             frames = list(_swedish(sent.meter_id, [frame.complete for frame in frames]))
-        port.send(frames[0].data[len(frames[0].data) // 2 :])  # we come in the middle of one
-        for complete, octets in frames:
-            begin = complete - timedelta(seconds=len(octets) / BAUD_2400)
+        port.send(frames[0].data[len(frames[0].data) // 2 :])  # reading starts in the middle of a frame
+        for complete, data in frames:
+            begin = complete - timedelta(seconds=len(data) / BAUD_2400)
             if self._stop.wait(max(0, (begin - datetime.now(UTC)).total_seconds())):
                 return
-            self._send(port, octets, sent)
+            self._send(port, data, sent)
 
-    # --- a minute of three meters that talk all the time, with InfluxDB away twice
+    # --- a minute of three meters that send all the time, while InfluxDB is stopped twice
 
-    def _outage(self) -> Told:
+    def _outage(self) -> Result:
         home, server = self._home("outage"), self._server()
         store = Store(server)
         meters = {maker: self._plug(home, maker) for maker in MAKERS}
-        told = Told([Sent(f"OUTAGE-{maker}-{secrets.token_hex(4)}") for maker in MAKERS])
+        result = Result([Sent(f"OUTAGE-{maker}-{secrets.token_hex(4)}") for maker in MAKERS])
         ports = " ".join(str(meter.path) for meter in meters.values())
         run = home.run(influx=store, source=ports)
         run.expect(r"\(2400 8N1\) is open", times=3)
 
-        def go_and_come() -> None:
+        def stop_and_start() -> None:
             for seconds, act in (
                 (15, server.stop),
                 (8, server.start),
@@ -181,56 +181,56 @@ class Minute:
 
         self._together(
             [
-                go_and_come,
+                stop_and_start,
                 *(
                     lambda port=port, maker=maker, sent=sent: self._all_the_time(port, maker, sent)
-                    for (maker, port), sent in zip(meters.items(), told.sent, strict=True)
+                    for (maker, port), sent in zip(meters.items(), result.sent, strict=True)
                 ),
             ]
         )
 
-        def all_there() -> bool:
+        def all_found() -> bool:
             points = store.points("active_power")
-            return all(len(times_of(points, sent.meter_id)) >= len(sent.frames) for sent in told.sent)
+            return all(len(times_of(points, sent.meter_id)) >= len(sent.frames) for sent in result.sent)
 
-        until(lambda: self._stop.is_set() or all_there(), 40, "all that was sent in spite of the outages")
-        told.stopped_in = run.stop()
-        told.points, told.log = store.points(), run.log
-        return told
+        until(lambda: self._stop.is_set() or all_found(), 40, "all that was sent, also during the outages")
+        result.stopped_in = run.stop()
+        result.points, result.log = store.points(), run.log
+        return result
 
     def _all_the_time(self, port: Meter, maker: str, sent: Sent) -> None:
-        octets_left = SECONDS * BAUD_2400
-        for octets in _lists_of(maker, sent.meter_id):
-            octets_left -= len(octets)
-            if octets_left < 0 or self._stop.is_set():
+        bytes_left = SECONDS * BAUD_2400
+        for data in _lists_of(maker, sent.meter_id):
+            bytes_left -= len(data)
+            if bytes_left < 0 or self._stop.is_set():
                 return
-            self._send(port, octets, sent)
+            self._send(port, data, sent)
 
-    # --- a meter that does not name itself for a minute
+    # --- a meter that sends no id for a minute
 
-    def _nameless(self) -> Told:
+    def _nameless(self) -> Result:
         home, store = self._home("nameless"), Store(self._server())
         name = f"nameless-{secrets.token_hex(4)}"
         port = self._plug(home, name)
-        told = Told([Sent(f"unknown-tty-{name}")])
+        result = Result([Sent(f"unknown-tty-{name}")])
         run = home.run(influx=store, source=str(port.path))
         run.expect("is open")
         for number in range(3):
             power = structure(obis("1-0:1.7.0"), u32(1000 + number), structure(b"\x0f\x00", b"\x16\x1b"))
-            self._send(port, frame(notification(array(power))), told.sent[0])
+            self._send(port, frame(notification(array(power))), result.sent[0])
         run.expect("reading tty-nameless")
         assert not store.points("active_power")
         until(lambda: self._stop.is_set() or store.points("active_power"), 75, "the nameless lists")
-        told.sent[0].done.append(round(time.time() * 1000))  # when they were there
+        result.sent[0].done.append(round(time.time() * 1000))  # when they were found
         meter_id = structure(obis("0-0:96.1.0"), octet_string("NAMED-AT-LAST"))
         power = structure(obis("1-0:1.7.0"), u32(2000), structure(b"\x0f\x00", b"\x16\x1b"))
         self._send(port, frame(notification(array(meter_id, power))), Sent(""))
         until(lambda: self._stop.is_set() or len(store.points("active_power")) == 4, 10, "the list with a name")
-        told.stopped_in = run.stop()
-        told.points, told.log = store.points(), run.log
-        return told
+        result.stopped_in = run.stop()
+        result.points, result.log = store.points(), run.log
+        return result
 
-    # --- an import that waits for an InfluxDB that does not come
+    # --- an import that waits for an InfluxDB that does not answer
 
     def _patience(self) -> subprocess.CompletedProcess[str]:
         home = self._home("patience")
@@ -240,10 +240,10 @@ class Minute:
 
     # ---
 
-    def _send(self, port: Meter, octets: bytes, sent: Sent) -> None:
+    def _send(self, port: Meter, data: bytes, sent: Sent) -> None:
         sent.begun.append(round(time.time() * 1000))
-        sent.done.append(round(port.send_at_pace(octets, self._stop) * 1000))
-        sent.frames.append(octets)
+        sent.done.append(round(port.send_at_pace(data, self._stop) * 1000))
+        sent.frames.append(data)
 
     def _together(self, works: list[Callable[[], None]]) -> None:
         errors: list[BaseException] = []
@@ -264,12 +264,12 @@ class Minute:
 
 
 def _lists_of(maker: str, meter_id: str) -> Iterator[bytes]:
-    """Lists of every sort but the hourly one, as fast as one can take them; their clock is right."""
+    """Endless lists of every kind except the hourly one, with the right clock."""
     household = Household(7, 3, "TN", OSLO)
     meter = Identity(meter_id.encode(), MAKERS_OF_METERS[maker].types[1])
     for n in itertools.count():
         now = datetime.now(UTC)
-        sample = household.sample(now + timedelta(minutes=n))  # the day goes by quickly, so that there is something new
+        sample = household.sample(now + timedelta(minutes=n))  # a minute later in each list, so that values change
         if maker == "kamstrup":
             yield kamstrup.list1(meter, sample, kamstrup.clock(now, OSLO))
         elif maker == "aidon":
@@ -280,7 +280,7 @@ def _lists_of(maker: str, meter_id: str) -> Iterator[bytes]:
 
 
 def _swedish(meter_id: str, moments: list[datetime]) -> Iterator[Frame]:
-    """The hourly list of a Kamstrup …092 at these moments."""
+    """The hourly list of a Swedish Kamstrup meter (type …092) at these moments."""
     household = Household(8, 3, "TN", OSLO)
     meter = Identity(meter_id.encode(), b"6841131BN299901092")
     for moment in moments:

@@ -1,6 +1,6 @@
-"""The simulator's overload, from the meter's octets to the message, with the rules as they are: minutes of real time.
+"""The simulator's overload, from the meter's bytes to the message, with the rules of the stack: minutes of real time.
 
-It begins with the first test of alerts and goes on behind the others.
+It begins with the first test of alerts, and runs while the others run.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ METER = "SIMULATED-KAMSTRUP-1"
 
 
 class Overload:
-    """`sim:kamstrup?overload=L2` into an InfluxDB and a Grafana of its own.
+    """`sim:kamstrup?overload=L2` with its own InfluxDB and Grafana.
 
-    `fired` and `ended` are the messages of the fuse, `fired_after` and `ended_after` seconds from the first octet: the
-    overload begins then, and lasts five minutes.
+    `fired` and `ended` are the messages about the fuse, `fired_after` and `ended_after` the seconds from the first
+    byte. The overload begins with it, and lasts five minutes.
     """
 
     def __init__(self, home: Path, folder: Path) -> None:
@@ -28,47 +28,47 @@ class Overload:
         self.fired_after = self.ended_after = 0.0
         self.failed: BaseException | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, args=(home, folder), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(home, folder), daemon=True)
         self._thread.start()
 
     @property
     def fired(self) -> Message | None:
-        """What came when it began."""
+        """The message when it fired."""
         return self._message("firing")
 
     @property
     def ended(self) -> Message | None:
-        """What came when it was over."""
+        """The message when it ended."""
         return self._message("resolved")
 
     def wait(self) -> None:
-        """Until the end has come. Raises what went wrong."""
+        """Wait until it has ended. Raises the error if there was one."""
         self._thread.join()
         if self.failed is not None:
             raise self.failed
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Stop at once."""
         self._stop.set()
         self._thread.join()
 
     @property
     def alerts(self) -> set[tuple[str, str, str]]:
-        """Status, name and phase of all that the simulated meter's messages tell."""
+        """Status, name and phase of all alerts of the simulated meter."""
         found = {alert for message in self.messages for alert in message.alerts}
-        return {(status, name, whose) for status, name, whose in found if whose.startswith(METER)}
+        return {(status, name, owner) for status, name, owner in found if owner.startswith(METER)}
 
     def _message(self, status: str) -> Message | None:
         wanted = (status, "Fuse overloaded", f"{METER} L2")
         return next((message for message in self.messages if wanted in message.alerts), None)
 
-    def _guarded(self, home: Path, folder: Path) -> None:
+    def _run(self, home: Path, folder: Path) -> None:
         try:
-            self._go(home, folder)
+            self._measure(home, folder)
         except BaseException as failed:  # noqa: BLE001 - `wait` raises it
             self.failed = failed
 
-    def _go(self, home: Path, folder: Path) -> None:
+    def _measure(self, home: Path, folder: Path) -> None:
         influx, webhook, owner = serve(folder), Webhook(), Home(folder)
         self.messages = webhook.messages
         grafana = StartedGrafana(home, folder / "grafana", influx, HAN_ALERT_WEBHOOK=webhook.url)

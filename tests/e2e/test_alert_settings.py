@@ -1,4 +1,4 @@
-"""HAN_ALERT_… come and go, on a real Grafana: what was made of them goes with them, what the owner made stays."""
+"""HAN_ALERT_… on a real Grafana: what is made from them is removed with them; what the owner made stays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.patience import until
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_grafana() is None, reason=NO_GRAFANA),
-    pytest.mark.usefixtures("overload"),  # begins, and is waited for by the last
+    pytest.mark.usefixtures("overload"),  # it starts now; test_alerts.py waits for it
 ]
 CONFIG = "/api/alertmanager/grafana/config/api/v1/alerts"
 SILENCES = "/api/alertmanager/grafana/api/v2/silences"
@@ -111,7 +111,9 @@ def ours(grafana: StartedGrafana) -> dict[str, str]:
     return {uid: kind for uid, kind in grafana.contact_points().items() if uid.startswith("han-")}
 
 
-def test_settings_come_and_go_and_what_the_owner_made_stays(grafana: StartedGrafana, webhook: Webhook) -> None:
+def test_settings_are_added_and_removed_and_what_the_owner_made_stays(
+    grafana: StartedGrafana, webhook: Webhook
+) -> None:
     remembered = grafana.folder / "data/han-alerts-to"
     grafana.start()
     assert ours(grafana) == {}
@@ -154,10 +156,10 @@ def test_settings_come_and_go_and_what_the_owner_made_stays(grafana: StartedGraf
     assert webhook.url not in grafana.log.read_text("utf-8"), "an address is a secret"
 
 
-def test_the_rules_are_ours_and_a_restart_while_one_fires_says_nothing_twice(
+def test_a_restart_while_a_rule_fires_sends_no_message_twice(
     grafana: StartedGrafana, store: Store, webhook: Webhook, mark: str
 ) -> None:
-    grafana.hurry()
+    grafana.speed_up()
     grafana.environment["HAN_ALERT_WEBHOOK"] = webhook.url
     over = House(f"RESTART{mark}", loads={"L1": 50.0, "L2": 120.0})
     writing = Writing(store, lambda now_ms: over.lines(now_ms, OSLO))
@@ -165,21 +167,21 @@ def test_the_rules_are_ours_and_a_restart_while_one_fires_says_nothing_twice(
         grafana.start()
         rules = [rule for group in grafana.api("GET", RULES, user="admin")["HAN"] for rule in group["rules"]]
         assert {rule["grafana_alert"]["provenance"] for rule in rules} == {"file"}
-        until(lambda: webhook.told("firing", mark), 90, "the alert")
+        until(lambda: webhook.by_alert("firing", mark), 90, "the alert")
         restart(grafana, HAN_ALERT_WEBHOOK=webhook.url)
         until(lambda: grafana.alerts(mark) == {("Fuse overloaded", "RESTART L2")}, 40, "the alert after the restart")
         writing.change(lambda now_ms: House(f"RESTART{mark}").lines(now_ms, OSLO))
-        until(lambda: webhook.told("resolved", mark), 90, "its end")
-        told = [alert for message in webhook.messages for alert in message.alerts if mark in alert[2]]
-        assert told == [(status, "Fuse overloaded", f"RESTART{mark} L2") for status in ("firing", "resolved")]
+        until(lambda: webhook.by_alert("resolved", mark), 90, "its end")
+        messages = [alert for message in webhook.messages for alert in message.alerts if mark in alert[2]]
+        assert messages == [(status, "Fuse overloaded", f"RESTART{mark} L2") for status in ("firing", "resolved")]
     finally:
         writing.close()
 
 
-def test_a_rule_of_the_owners_is_told_by_its_summary_and_its_meter(
+def test_a_message_of_an_owners_rule_has_its_summary_and_its_meter(
     grafana: StartedGrafana, store: Store, webhook: Webhook, mark: str
 ) -> None:
-    grafana.hurry()
+    grafana.speed_up()
     grafana.environment["HAN_ALERT_WEBHOOK"] = webhook.url
     writing = Writing(store, lambda now_ms: House(f"OWN{mark}").lines(now_ms, OSLO))
     query = """SELECT mean("value") FROM "active_power" WHERE $timeFilter GROUP BY "meter_id" """
@@ -198,17 +200,17 @@ def test_a_rule_of_the_owners_is_told_by_its_summary_and_its_meter(
         grafana.start()
         grafana.api("POST", "/api/folders", {"title": "Mine", "uid": "mine"}, user="admin")
         grafana.api("POST", f"{RULES}/Mine", {"name": "mine", "interval": "10s", "rules": [rule]}, user="admin")
-        until(lambda: webhook.told("firing", mark), 90, "the alert")
+        until(lambda: webhook.by_alert("firing", mark), 90, "the alert")
     finally:
         writing.close()
-    message = webhook.told("firing", mark)["Mine", "OWN"]
+    message = webhook.by_alert("firing", mark)["Mine", "OWN"]
     assert message.title == "Mine"
     assert message.words.strip() == f"More than 2 kW. (meter OWN{mark})"
 
 
-def test_an_alert_goes_by_mail(grafana: StartedGrafana, store: Store, mark: str) -> None:
+def test_an_alert_is_sent_by_mail(grafana: StartedGrafana, store: Store, mark: str) -> None:
     box = MailBox()
-    grafana.hurry()
+    grafana.speed_up()
     settings = {"EMAIL": "me@example.org, you@example.org", "SMTP_HOST": box.host, "SMTP_FROM": "han@example.org"}
     grafana.environment |= {f"HAN_ALERT_{name}": text for name, text in settings.items()}
     grafana.environment["HAN_GRAFANA_URL"] = "http://han.example.org:3000"

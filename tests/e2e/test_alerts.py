@@ -1,7 +1,7 @@
-"""The alert rules on a real Grafana: each fires and ends, in an owner's words, and nothing else does.
+"""The alert rules on a real Grafana: each fires and ends, with the right texts, and nothing else does.
 
-The rules are those of the stack, in a hurry: evaluated every 10 s, and holding for 10 s instead of minutes. The last
-test waits for the real ones.
+The rules are those of the stack, but evaluated every 10 s, and they fire after 10 s instead of minutes. The last test
+waits for the real ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.patience import until
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_grafana() is None, reason=NO_GRAFANA),
-    pytest.mark.usefixtures("overload"),  # begins, and is waited for by the last
+    pytest.mark.usefixtures("overload"),  # it starts now; the last test waits for it
 ]
 
 OSLO = ZoneInfo("Europe/Oslo")
@@ -38,29 +38,29 @@ OTHER = replace(
     voltage_max=280,
     limit_silence_s=900,
 )
-WELL = (
+GOOD = (
     House("WELL"),
     House("CABIN", loads={"L1": 50.0}, volts={"L1": 230.0}, unbalance=None),
     House("IT", loads={"L1": 50.0, "L3": 50.0}, volts={"L1": 230.0, "L3": 231.0}),
     House("NEW", peaks=0),
     House("AT-REST", loads={"L1": 2.0, "L2": 49.0, "L3": 3.0}, unbalance=170),
     House("AT-REST", loads={"L1": 20.0, "L2": 2.0, "L3": 1.0}, unbalance=161),
-    # what would be too much elsewhere
+    # over the limits of other meters
     House("OTHER-LIMITS", OTHER, {"L1": 93.0}, {"L1": 200.0}).changed(power=12_000, hour=6_000, unbalance=62, age=400),
-    # nothing to hold it against
+    # no limits
     House("NO-LIMITS", None, {"L1": 150.0}, {"L1": 150.0}, power=50_000, unbalance=90, hour=50_000, age=5_000),
-    # over for ten minutes already
+    # it ended ten minutes ago
     House("ENDED", loads={"L1": 150.0}, volts={"L1": 150.0}, power=50_000, hour=50_000, age=5_000, ended_s=600),
-    # a month whose mean is of two days; a mean above the last step; a month's first hour, before it has a step
+    # a mean of two days; a mean above the last step; the first hour of a month, which has no step yet
     House("TWO-DAYS", month=6_000, peaks=2),
     House("ABOVE-ALL", month=6_000, step=-1),
     House("FIRST-HOUR", month=4_900, hour=4_900, step=2_000),
 )
 SMALL = replace(LIMITS, main_fuse_a=20, fuse_warn_pct=70)
 FREE_HOUR = replace(LIMITS, limit_hour_wh=50_000)
-ILL = (
+FAULTY = (
     House("FUSE", loads={"L1": 50.0, "L2": 108.0, "L3": 90.0}),
-    House("LEFT", loads={"L1": 150.0}),  # is forgotten while it is ill
+    House("LEFT", loads={"L1": 150.0}),  # its points end while its alert fires
     House("NEARLY", loads={"L1": 93.0, "L2": 60.0}),
     House("SMALL-FUSE", SMALL, {"L1": 80.0, "L2": 60.0}),
     House("LOAD", power=12_000),
@@ -108,76 +108,76 @@ ENDED = {
 
 
 class Written:
-    """What all of them write; the mark behind each name tells them from others' in the same InfluxDB."""
+    """What all of them write. Each name ends with the mark, so that it differs from others in the same InfluxDB."""
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
 
-    def ill(self, now_ms: int) -> Iterator[str]:
-        for house in (*WELL, *ILL):
+    def with_faults(self, now_ms: int) -> Iterator[str]:
+        for house in (*GOOD, *FAULTY):
             yield from self._of(house, now_ms)
         yield from exporter_lines(f"well{self._mark}", now_ms)
         yield from exporter_lines(f"slow{self._mark}", now_ms, outbox_age=900)
 
-    def well(self, now_ms: int) -> Iterator[str]:
-        for house in (*WELL, *(House(house.meter_id, house.limits) for house in ILL if house.meter_id != "LEFT")):
+    def without_faults(self, now_ms: int) -> Iterator[str]:
+        for house in (*GOOD, *(House(house.meter_id, house.limits) for house in FAULTY if house.meter_id != "LEFT")):
             yield from self._of(house, now_ms)
         for instance in ("well", "slow", "gone"):
             yield from exporter_lines(f"{instance}{self._mark}", now_ms)
 
     def gone(self, now_ms: int) -> Iterator[str]:
-        """An exporter's points until seven minutes ago."""
+        """An exporter's points, which ended seven minutes ago."""
         return exporter_lines(f"gone{self._mark}", now_ms, ended_s=420)
 
     def _of(self, house: House, now_ms: int) -> Iterator[str]:
         return house.changed(meter_id=house.meter_id + self._mark).lines(now_ms, OSLO)
 
 
-def test_every_rule_fires_and_ends_in_an_owners_words_and_a_stopped_influxdb_is_one_alert(
+def test_every_rule_fires_and_ends_and_a_stopped_influxdb_is_one_alert(
     tmp_path: Path, influx: Influx, webhook: Webhook, mark: str
 ) -> None:
     home = find_grafana()
     assert home is not None
     grafana = StartedGrafana(home, tmp_path / "grafana", influx, HAN_ALERT_WEBHOOK=webhook.url)
-    grafana.hurry()
+    grafana.speed_up()
     written = Written(mark)
     Writing(influx, written.gone).close()
-    writing = Writing(influx, written.ill)
+    writing = Writing(influx, written.with_faults)
     grafana.start()
     try:
-        took = until(lambda: webhook.told("firing", mark).keys() >= FIRING.keys(), 90, "every alert")
+        took = until(lambda: webhook.by_alert("firing", mark).keys() >= FIRING.keys(), 90, "every alert")
         print(f"\n{grafana.version}: all {len(FIRING)} fired within {took:.0f} s")
-        time.sleep(25)  # two more evaluations, for what must not fire
-        told = webhook.told("firing", mark)
-        assert told.keys() == FIRING.keys()
+        time.sleep(25)  # two more evaluations, in which nothing else must fire
+        messages = webhook.by_alert("firing", mark)
+        assert messages.keys() == FIRING.keys()
         assert grafana.alerts(mark) == FIRING.keys()
         for which, (title, words) in FIRING.items():
-            assert title in told[which].title
-            assert words in told[which].words.replace(mark, ""), told[which].words
-            assert "no value" not in told[which].words
-            assert "localhost" not in told[which].words, "a link that works on this computer alone"
+            assert title in messages[which].title
+            assert words in messages[which].words.replace(mark, ""), messages[which].words
+            assert "no value" not in messages[which].words
+            assert "localhost" not in messages[which].words, "a link that works only on this computer"
 
         before = len(webhook.messages)
-        writing.change(written.well)
-        took = until(lambda: webhook.told("resolved", mark).keys() >= FIRING.keys(), 120, "every end")
+        writing.change(written.without_faults)
+        took = until(lambda: webhook.by_alert("resolved", mark).keys() >= FIRING.keys(), 120, "every end")
         print(f"all ended within {took:.0f} s")
-        told = webhook.told("resolved", mark)
+        messages = webhook.by_alert("resolved", mark)
         for which, words in ENDED.items():
-            assert told[which].title.startswith("Ended: "), told[which].title
-            assert words in told[which].words.replace(mark, ""), told[which].words
-        assert not webhook.told("firing", mark, before)
+            assert messages[which].title.startswith("Ended: "), messages[which].title
+            assert words in messages[which].words.replace(mark, ""), messages[which].words
+        assert not webhook.by_alert("firing", mark, before)
 
         before = len(webhook.messages)
         influx.stop()
-        until(lambda: webhook.told("firing", mark, before), 90, "the alert of InfluxDB")
+        until(lambda: webhook.by_alert("firing", mark, before), 90, "the alert of InfluxDB")
         time.sleep(25)
-        assert webhook.told("firing", mark, before).keys() == {("InfluxDB does not answer", "")}
-        assert not webhook.told("resolved", mark, before)
+        assert webhook.by_alert("firing", mark, before).keys() == {("InfluxDB does not answer", "")}
+        assert not webhook.by_alert("resolved", mark, before)
         influx.start()
-        until(lambda: webhook.told("resolved", mark, before), 90, "its end")
+        until(lambda: webhook.by_alert("resolved", mark, before), 90, "its end")
         time.sleep(25)
-        assert webhook.told("firing", mark, before).keys() == {("InfluxDB does not answer", "")}
-        assert webhook.told("resolved", mark, before).keys() == {("InfluxDB does not answer", "")}
+        assert webhook.by_alert("firing", mark, before).keys() == {("InfluxDB does not answer", "")}
+        assert webhook.by_alert("resolved", mark, before).keys() == {("InfluxDB does not answer", "")}
         log = grafana.log.read_text("utf-8")
         assert "expanding template" not in log
         assert "failed to template" not in log
@@ -186,11 +186,13 @@ def test_every_rule_fires_and_ends_in_an_owners_words_and_a_stopped_influxdb_is_
         grafana.stop()
 
 
-def test_an_overload_in_the_simulator_is_told_within_three_minutes_and_so_is_its_end(overload: Overload) -> None:
+def test_an_overload_in_the_simulator_sends_a_message_within_three_minutes_and_one_at_its_end(
+    overload: Overload,
+) -> None:
     overload.wait()
     assert overload.fired is not None
     assert overload.ended is not None
-    print(f"\nfuse alert {overload.fired_after:.0f} s after the first octet, its end {overload.ended_after:.0f} s")
+    print(f"\nfuse alert {overload.fired_after:.0f} s after the first byte, its end {overload.ended_after:.0f} s")
     print(f"{overload.fired.title}: {overload.fired.words}\n{overload.ended.title}: {overload.ended.words}")
     assert overload.fired_after < 180
     assert overload.fired.title == "Fuse overloaded: L2"

@@ -1,7 +1,7 @@
-"""The stack's Grafana on simulated houses: what it serves, to whom, over restarts, and how it looks in a browser.
+"""The stack's Grafana with simulated houses: what it serves, its access rights, restarts, and a browser.
 
 Needs a Grafana (tests/support/grafana_server.py says how it is found), and for the last tests playwright and Chromium.
-HAN_TEST_GRAFANA_URL may name a stack that runs: then its dashboards are read and looked at, for the meters that it has.
+With HAN_TEST_GRAFANA_URL, the dashboards of a running stack are tested, with the meters that it has.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ with_grafana = pytest.mark.skipif(find_grafana() is None, reason=NO_GRAFANA)
 
 
 def no_browser() -> str:
-    """Why nothing can be looked at; "" when it can."""
+    """Why there is no browser; "" if there is one."""
     if importlib.util.find_spec("playwright") is None:
         return "playwright is not installed: pip install -e '.[browser]'"
     from grafana.screenshots.browser import find_chromium
 
-    return "" if find_chromium() else "there is no browser: put chromium on PATH, or let HAN_TEST_CHROMIUM name one"
+    return "" if find_chromium() else "no browser found: put chromium on PATH, or set HAN_TEST_CHROMIUM to one"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A Grafana that looks into an InfluxDB with these meters, at `now`."""
+    """A Grafana with an InfluxDB that has these meters, at `now`."""
 
     grafana: Grafana
     meters: tuple[str, ...]
     now: int
 
     def query(self, text: str, *, user: str | None = None, table: bool = False) -> Any:
-        """Let Grafana's own server ask, as it does for alerts, and later releases for panels. Raises Refused."""
+        """Query through Grafana's server, as alerts do, and panels in later releases. Raises Refused."""
         target = {"refId": "A", "datasource": SOURCE, "rawQuery": True, "query": text}
         target["resultFormat"] = "table" if table else "time_series"
         body = {"queries": [target], "from": str(self.now - 86_400_000), "to": str(self.now)}
@@ -87,7 +87,7 @@ def file(name: str) -> dict[str, Any]:
 
 
 def without_numbers(dashboard: dict[str, Any]) -> dict[str, Any]:
-    """What is not Grafana's own: it counts dashboards and versions."""
+    """A dashboard without the numbers that Grafana adds: id and version."""
     return {name: value for name, value in dashboard.items() if name not in ("id", "version")}
 
 
@@ -96,10 +96,10 @@ def board(grafana: Grafana, uid: str) -> dict[str, Any]:
     return found
 
 
-# What anybody sees
+# What a visitor sees
 
 
-def test_the_dashboards_are_there_as_they_stand_in_the_files(stack: Stack) -> None:
+def test_the_dashboards_are_those_of_the_files(stack: Stack) -> None:
     found = stack.grafana.api("GET", "/api/search?type=dash-db&folderIds=0&tag=han-exporter") or []
     found += stack.grafana.api("GET", "/api/search?type=dash-db&tag=han-exporter")
     assert {one["uid"] for one in found if one.get("folderTitle") == "HAN"} == OURS
@@ -110,12 +110,12 @@ def test_the_dashboards_are_there_as_they_stand_in_the_files(stack: Stack) -> No
         assert read["meta"]["canSave"] is False
 
 
-def test_now_is_the_first_thing_to_be_seen(stack: Stack) -> None:
+def test_now_is_the_home_dashboard(stack: Stack) -> None:
     home = stack.grafana.api("GET", "/api/dashboards/home")
     assert home["dashboard"]["title"] == "Now"
 
 
-def test_a_viewer_reads_and_writes_nothing(stack: Stack) -> None:
+def test_a_viewer_may_change_nothing(stack: Stack) -> None:
     attempts = [
         ("POST", "/api/dashboards/db", {"dashboard": {"title": "Mine", "panels": []}}),
         ("POST", "/api/folders", {"title": "Mine"}),
@@ -132,19 +132,19 @@ def test_a_viewer_reads_and_writes_nothing(stack: Stack) -> None:
         assert refused.value.status in (401, 403), path
 
 
-def test_the_data_source_answers_everybody(stack: Stack) -> None:
-    asked = {"db": "", "q": 'SHOW TAG VALUES FROM "meter" WITH KEY = "meter_id"'}
+def test_the_data_source_answers_visitors(stack: Stack) -> None:
+    query = {"db": "", "q": 'SHOW TAG VALUES FROM "meter" WITH KEY = "meter_id"'}
     sources = stack.grafana.api("GET", "/api/frontend/settings")["datasources"]
     ours = next(source for source in sources.values() if source.get("uid") == SOURCE["uid"])
-    asked["db"] = ours.get("database") or ours["jsonData"]["dbName"]
+    query["db"] = ours.get("database") or ours["jsonData"]["dbName"]
     assert "secureJsonData" not in ours
-    (answer,) = stack.grafana.api("GET", f"{ours['url']}/query?{urlencode(asked)}")["results"][0]["series"]
+    (answer,) = stack.grafana.api("GET", f"{ours['url']}/query?{urlencode(query)}")["results"][0]["series"]
     assert {row[1] for row in answer["values"]} >= set(stack.meters)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_grafanas_own_server_understands_every_query(stack: Stack, name: str) -> None:
-    """As Grafana 10 and later ask for panels: the server, not the browser."""
+def test_grafanas_server_understands_every_query(stack: Stack, name: str) -> None:
+    """Grafana 10 and later query for panels in the server, not in the browser."""
     content = file(name)
     start = PanelQuery("", "", "", "", time_from=content["time"]["from"]).range(0, stack.now, "Europe/Oslo")[0]
     for meter in stack.meters:
@@ -160,12 +160,12 @@ def test_grafanas_own_server_understands_every_query(stack: Stack, name: str) ->
             assert not stack.query(text, table=query.table).get("error"), (meter, query.panel, text)
 
 
-# What stays
+# Restarts and upgrades
 
 
 @pytest.fixture
 def grafana(shared_influx: Influx, tmp_path: Path) -> Iterator[StartedGrafana]:
-    """The stack's Grafana, to be stopped and changed."""
+    """The stack's Grafana, which a test may stop and change."""
     home = find_grafana()
     assert home is not None
     found = StartedGrafana(home, tmp_path / "grafana", Store(shared_influx))
@@ -175,7 +175,7 @@ def grafana(shared_influx: Influx, tmp_path: Path) -> Iterator[StartedGrafana]:
 
 
 def everything(grafana: Grafana) -> dict[str, Any]:
-    """All that it has to show, but for how often it was saved."""
+    """All that it has, without the number of times that it was saved."""
     found = {one["uid"]: one for one in grafana.api("GET", "/api/search?limit=1000", user="admin")}
     boards = {uid: board(grafana, uid)["dashboard"] for uid, one in sorted(found.items()) if one["type"] == "dash-db"}
     sources = grafana.api("GET", "/api/datasources", user="admin")
@@ -190,7 +190,7 @@ def everything(grafana: Grafana) -> dict[str, Any]:
 
 
 @with_grafana
-def test_a_restart_changes_nothing_and_the_owners_own_stays(grafana: StartedGrafana) -> None:
+def test_a_restart_changes_nothing_and_what_the_owner_made_stays(grafana: StartedGrafana) -> None:
     grafana.api("POST", "/api/folders", {"uid": "mine", "title": "Mine"}, user="admin")
     copy = {**file("now"), "uid": "my-now", "title": "Now, my way", "editable": True}
     own = {"uid": "own", "title": "Own", "panels": [], "schemaVersion": 36}
@@ -204,7 +204,7 @@ def test_a_restart_changes_nothing_and_the_owners_own_stays(grafana: StartedGraf
 
 
 @with_grafana
-def test_an_upgrade_brings_the_new_dashboards_and_leaves_the_owners_own(grafana: StartedGrafana) -> None:
+def test_an_upgrade_replaces_our_dashboards_and_not_the_owners(grafana: StartedGrafana) -> None:
     copy = {**file("now"), "uid": "my-now", "title": "Now, my way", "editable": True}
     grafana.api("POST", "/api/dashboards/db", {"dashboard": copy}, user="admin")
     before = everything(grafana)
@@ -220,7 +220,7 @@ def test_an_upgrade_brings_the_new_dashboards_and_leaves_the_owners_own(grafana:
 
 
 @with_grafana
-def test_not_even_the_admin_changes_ours_by_mistake(grafana: StartedGrafana) -> None:
+def test_the_admin_cannot_change_our_dashboards_by_mistake(grafana: StartedGrafana) -> None:
     with pytest.raises(Refused, match="provisioned"):
         changed = {**file("now"), "title": "Changed"}
         grafana.api("POST", "/api/dashboards/db", {"dashboard": changed, "overwrite": True}, user="admin")
@@ -231,7 +231,7 @@ def test_not_even_the_admin_changes_ours_by_mistake(grafana: StartedGrafana) -> 
     assert board(grafana, "han-now")["dashboard"]["title"] == "Now"
 
 
-# How it looks
+# In a browser
 
 
 @pytest.mark.skipif(bool(no_browser()), reason=no_browser())
@@ -244,7 +244,7 @@ def test_no_panel_has_an_error(stack: Stack, name: str, width: int) -> None:
     with browser() as program:
         for number, meter in enumerate(stack.meters):
             if width == 420 and number:
-                continue  # narrow is the same panels, in one column
+                continue  # one meter is enough for the narrow form of the same panels
             seen = shown.look(program, meter=meter, width=width)
             assert seen.wrong == [], meter
             assert seen.panels == len(file(name)["panels"])
@@ -253,8 +253,8 @@ def test_no_panel_has_an_error(stack: Stack, name: str, width: int) -> None:
 
 @with_grafana
 @pytest.mark.skipif(bool(no_browser()), reason=no_browser())
-def test_a_panel_with_an_error_is_seen(grafana: StartedGrafana) -> None:
-    """So that the test above means something."""
+def test_a_panel_with_an_error_is_found(grafana: StartedGrafana) -> None:
+    """Shows that the test above can find an error."""
     from grafana.screenshots.browser import Dashboard, browser
 
     broken = file("now")

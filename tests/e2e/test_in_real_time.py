@@ -7,16 +7,16 @@ import subprocess
 import pytest
 
 from tests.e2e.harness import words
-from tests.e2e.minute import SECONDS, Minute, Told
+from tests.e2e.minute import SECONDS, Minute, Result
 from tests.e2e.truth import assert_same, of_exporter, of_meters, point, points_of_lists, times_of
 from tests.support.patience import quiet_seconds
 
 pytestmark = pytest.mark.slow
 
 
-def result_of(minute: Minute, name: str) -> Told:
+def result_of(minute: Minute, name: str) -> Result:
     result = minute.result(name)
-    assert isinstance(result, Told)
+    assert isinstance(result, Result)
     return result
 
 

@@ -1,4 +1,4 @@
-"""What InfluxDB must hold for given frames, worked out apart from the product: the schema of design by hand."""
+"""What InfluxDB must have for given frames, calculated without the product: docs/schema.md by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.octets import crc_x25, expected, frames_of
 
 HOUR = 3_600_000
 OF_EXPORTER = frozenset({"exporter", "event", "reading_age"})
-"""Measurements in which the exporter speaks of itself."""
+"""Measurements about the exporter itself."""
 DERIVED = frozenset(
     {"power_factor", "phase_unbalance", "fuse_load", "hour_energy", "day_energy", "month_energy", "threshold"}
     | {"capacity", "capacity_step", "meter"}
@@ -32,7 +32,7 @@ _OF_METERS = frozenset({*_UNITS, "meter_clock_offset"})
 
 
 def quantity(obis: str) -> tuple[str, dict[str, str]]:
-    """`1-0:21.7.0` -> measurement and the tags beside meter_id."""
+    """`1-0:21.7.0` -> measurement, and its tags except meter_id."""
     match = re.fullmatch(r"1-[01]:(\d+)\.([78])\.0", obis)
     assert match is not None, obis
     c, d = int(match[1]), int(match[2])
@@ -46,7 +46,7 @@ def quantity(obis: str) -> tuple[str, dict[str, str]]:
 
 
 def obis_of(row_key: str, maker: str | None) -> str:
-    """`active_power_import_l1` of expected.json -> the OBIS code under which that maker sends it."""
+    """`active_power_import_l1` of expected.json -> the OBIS code with which that maker sends it."""
     match = re.fullmatch(r"(active|reactive)_(power|energy)_(import|export)(?:_l([123]))?", row_key)
     a_b = "1-1" if maker == "Kamstrup" else "1-0"
     if match is not None:
@@ -65,7 +65,7 @@ def point(obis: str, meter_id: str, time: int, value: float) -> Point:
 
 
 def offset_point(meter_id: str, time: int, seconds: float) -> Point:
-    """The point that says how far the meter's clock is from ours."""
+    """The point with the difference between the meter's clock and ours."""
     return Point("meter_clock_offset", (("meter_id", meter_id),), time, (("value", seconds),))
 
 
@@ -85,10 +85,10 @@ def row_clock(row: Mapping[str, Any]) -> int | None:
 def row_points(
     rows: Iterable[Mapping[str, Any]], fallback: str, received: Iterable[int | None] = itertools.repeat(None)
 ) -> set[Point]:
-    """What rows of expected.json become, as one source in this order.
+    """The points of rows of expected.json, as one source that sends them in this order.
 
-    For clocks that agree with `received`, and captures of one meter: its name counts for all, `fallback` where there is
-    none. A row that neither a stamp nor a clock tells the time of becomes nothing.
+    Only for clocks that agree with `received`, and for captures of one meter: all rows get its id, or `fallback` if it
+    has none. A row without a time stamp and without a clock has no points.
     """
     rows = list(rows)
     name = next((row["meter_id"] for row in rows if row.get("meter_id")), fallback)
@@ -100,7 +100,7 @@ def row_points(
         time = stamp if stamp is not None else clock
         if time is None:
             continue
-        while time in used:  # no two readings of a source share a millisecond
+        while time in used:  # each reading of a source has another millisecond
             time += 1
         used.add(time)
         values = row_values(row)
@@ -117,15 +117,15 @@ def row_points(
     return found
 
 
-def read(octets: bytes) -> Reading:
-    """What one whole frame says."""
-    (frame,) = Deframer().feed(octets)
+def read(data: bytes) -> Reading:
+    """The reading of one whole frame."""
+    (frame,) = Deframer().feed(data)
     assert isinstance(frame, Frame)
     return interpret(decode(frame.content))
 
 
 def reading_points(reading: Reading, meter_id: str, time: int, hours: set[int]) -> set[Point]:
-    """What a list received at `time` (ms) becomes. `hours` are those that the meter's lists before it began."""
+    """The points of a list that is received at `time` (ms). `hours` are the hours that earlier lists began."""
     hour = None
     clock = None if reading.clock is None else to_ms(reading.clock)
     if reading.list_clock:
@@ -145,15 +145,15 @@ def reading_points(reading: Reading, meter_id: str, time: int, hours: set[int]) 
 
 
 def register_hour(clock: int | None, received: int) -> int | None:
-    """The full hour that a list's registers carry; None: they carry `received` (design, "Time of a point")."""
+    """The full hour that is the time of a list's registers; None if it is `received` (docs/schema.md)."""
     if clock is None or clock % HOUR >= 60_000:
         return None
-    assert abs(clock - received) <= 5 * 60_000, "only for clocks that are right"
+    assert abs(clock - received) <= 5 * 60_000, "only for right clocks"
     return clock - clock % HOUR
 
 
 def times_of(points: Iterable[Point], meter_id: str) -> list[int]:
-    """When the meter's lists were received: every list has the power that is drawn."""
+    """When the meter's lists were received: every list has the imported power."""
     return sorted(
         p.time
         for p in points
@@ -164,7 +164,7 @@ def times_of(points: Iterable[Point], meter_id: str) -> list[int]:
 
 
 def powers(points: set[Point]) -> dict[str, list[float]]:
-    """Meter id -> its powers in the order of time."""
+    """Meter id -> its powers, in the order of time."""
     found: dict[str, list[float]] = {}
     for p in sorted(points, key=lambda p: p.time):
         if p.measurement == "active_power":
@@ -173,33 +173,33 @@ def powers(points: set[Point]) -> dict[str, list[float]]:
 
 
 def points_of_lists(points: Collection[Point], meter_id: str, frames: Sequence[bytes]) -> set[Point]:
-    """What these frames, and no others, must have become, at the times at which each is seen to have come."""
+    """The points of these frames, and no others, with the times at which they were found."""
     times = times_of(points, meter_id)
-    assert len(times) == len(frames), f"{meter_id}: {len(frames)} frames were sent, {len(times)} came"
+    assert len(times) == len(frames), f"{meter_id}: {len(frames)} frames were sent, {len(times)} were found"
     hours: set[int] = set()
     lists = zip(times, map(read, frames), strict=True)
     return {p for time, reading in lists for p in reading_points(reading, meter_id, time, hours)}
 
 
 def assert_same(found: Collection[Point], wanted: Collection[Point]) -> None:
-    """Both hold the same, and they hold something."""
-    assert wanted, "nothing was wanted: this compares nothing"
+    """Both are the same, and not empty."""
+    assert wanted, "nothing is wanted, so nothing would be compared"
     wanted_points, found_points = set(map(_in_ms, wanted)), set(map(_in_ms, found))
     missing, surplus = wanted_points - found_points, found_points - wanted_points
-    told = [f"{len(missing)} are missing of {len(wanted)}:", *map(str, sorted(missing)[:5])]
-    told += [f"{len(surplus)} too many:", *map(str, sorted(surplus)[:5])]
-    assert not missing and not surplus, "\n".join(told)
+    lines = [f"{len(missing)} are missing of {len(wanted)}:", *map(str, sorted(missing)[:5])]
+    lines += [f"{len(surplus)} too many:", *map(str, sorted(surplus)[:5])]
+    assert not missing and not surplus, "\n".join(lines)
 
 
 def _in_ms(one: Point) -> Point:
-    """A clock's offset is known to the microsecond, and the time that it is measured against is cut to ms."""
+    """A clock's offset is exact to the microsecond, and the time that it is compared with is rounded down to ms."""
     if one.measurement != "meter_clock_offset":
         return one
     return one._replace(fields=tuple((name, math.ceil(round(1000 * value, 3))) for name, value in one.fields))
 
 
 def of_meters(points: Iterable[Point]) -> set[Point]:
-    """The points of what meters sent; those that are worked out from it have tests of their own."""
+    """The points of what meters sent. Derived points have their own tests."""
     points = set(points)
     unknown = {p.measurement for p in points} - _OF_METERS - OF_EXPORTER - DERIVED
     assert not unknown, f"the schema has no {unknown}"
@@ -207,7 +207,7 @@ def of_meters(points: Iterable[Point]) -> set[Point]:
 
 
 def of_exporter(points: Iterable[Point]) -> set[Point]:
-    """The points in which the exporter speaks of itself."""
+    """The points about the exporter itself."""
     return {p for p in points if p.measurement in OF_EXPORTER}
 
 
@@ -217,7 +217,7 @@ def to_ms(moment: datetime) -> int:
 
 
 def line_points(text: str) -> set[Point]:
-    """Line protocol -> points; for ids without blanks, commas and equals signs."""
+    """Line protocol -> points, for ids without blanks, commas and equals signs."""
     found = set()
     for line in text.splitlines():
         series, field, time = line.split(" ")
@@ -229,11 +229,11 @@ def line_points(text: str) -> set[Point]:
 
 
 def with_mark(name: str, mark: str) -> tuple[list[bytes], list[dict[str, Any]]]:
-    """A capture of tests/captures and its rows, with six digits of every meter id replaced: a test's own meters."""
+    """A capture of tests/captures and its rows, with six digits of every meter id replaced, for one test only."""
     frames, rows = [], []
     ids = sorted({row["meter_id"] for row in expected()[name] if row.get("meter_id")})
-    for octets, row in zip(frames_of(name), expected()[name], strict=True):
-        body = octets[1:-3]
+    for data, row in zip(frames_of(name), expected()[name], strict=True):
+        body = data[1:-3]
         for meter_id in ids:
             body = body.replace(meter_id.encode(), (meter_id[:-6] + mark).encode())
         frames.append(b"\x7e" + body + crc_x25(body) + b"\x7e")

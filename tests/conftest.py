@@ -16,12 +16,18 @@ use_profile()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In the rare group what has a longer form comes once more, and so does every property."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose what is rare, or what is not. In the rare group every property comes again, and what has a longer form."""
+    chosen: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     for item in items:
         is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if RARE and (is_property or item.get_closest_marker("longer")):
             item.add_marker(pytest.mark.rare)
+        (chosen if (item.get_closest_marker("rare") is not None) == RARE else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = chosen
 
 
 @pytest.fixture(scope="session", autouse=True)

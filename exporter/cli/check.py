@@ -101,7 +101,8 @@ def _service(status: Mapping[str, Any], verdicts: Verdicts, *, patient: bool) ->
     reported = set()
     for link in status["sources"]:
         frames = counted(link["frames"], "frame")
-        message = f"{link['words']}; {frames}, the last {link['frame_age_s']:.0f} s ago"
+        age = f", the last {link['frame_age_s']:.0f} s ago" if link["frames"] else ""
+        message = f"{link['words']}; {frames}{age}"
         if link["state"] in _NOT_WRONG:
             verdicts.ok(link["name"], message)
         elif patient:

@@ -12,6 +12,7 @@ import click
 
 from exporter.cli._captures import Tally, feed_capture, progress
 from exporter.cli._common import give_up, naming_or_exit, say
+from exporter.counted import counted
 from exporter.model.obis import describe
 from exporter.model.reading import Reading
 from exporter.pipeline.decoder import Outcome, Undecoded
@@ -61,7 +62,7 @@ def decode(file: Path, form: str) -> None:
     except OSError as error:
         give_up(f"{name} cannot be read: {error.strerror or error}")
     if tally.is_no_capture:
-        give_up(f"{name}: no HDLC frame in it ({tally.size} bytes of something else)")
+        give_up(f"{name}: no HDLC frame in it ({counted(tally.size, 'byte')} of something else)")
     say(tally.summary(name))
     raise SystemExit(tally.exit_code)
 
@@ -99,8 +100,7 @@ def _show(outcome: Outcome, form: str) -> None:
 
 
 def _rejected_words(rejected: Rejected) -> str:
-    size = f"{rejected.size} byte{'s' * (rejected.size != 1)}"
-    return f"byte {rejected.offset}: {size} rejected: {rejected.reason}"
+    return f"byte {rejected.offset}: {counted(rejected.size, 'byte')} rejected: {rejected.reason}"
 
 
 def _json_line(outcome: Outcome) -> str:
@@ -136,7 +136,7 @@ def _text(outcome: Outcome) -> str:
         return _rejected_words(outcome)
     message = outcome.message
     if isinstance(outcome, Undecoded):
-        return f"byte {message.offset}: frame of {message.size} bytes not readable: {outcome.reason}"
+        return f"byte {message.offset}: frame of {counted(message.size, 'byte')} not readable: {outcome.reason}"
     reading = outcome.reading
     meter = reading.meter
     head = [
@@ -145,7 +145,7 @@ def _text(outcome: Outcome) -> str:
         f"meter {meter.id}" if meter.id else "meter not named",
         f"clock {_clock(reading)}" if reading.clock else "no clock",
     ]
-    rows = [f"byte {message.offset}: {message.size} bytes, {', '.join(head)}"]
+    rows = [f"byte {message.offset}: {counted(message.size, 'byte')}, {', '.join(head)}"]
     for m in reading.measurements:
         quantity = describe(m.obis)
         title = quantity.title if quantity else "(not in the catalogue)"

@@ -21,6 +21,7 @@ from exporter.cli._common import (
     settings_or_exit,
 )
 from exporter.cli.run import start_logging
+from exporter.counted import counted
 from exporter.model import point
 from exporter.outbox.queue import OutboxError
 from exporter.pipeline.host_clock import HostClock
@@ -95,12 +96,12 @@ def _import(file: Path, settings: Settings, poster: BulkWriter, hours: Hours, st
         bar.at(parser.fed)
     tally.close(parser, pipeline)
     if tally.is_no_capture:
-        say(f"{file}: no HDLC frame in it ({tally.size} bytes of something else)")
+        say(f"{file}: no HDLC frame in it ({counted(tally.size, 'byte')} of something else)")
         return EXIT_UNUSABLE
     rejected = poster.rejected - rejected_before
-    say(f"{tally.summary(str(file))}; {poster.written - written_before} points in InfluxDB")
+    say(f"{tally.summary(str(file))}; {counted(poster.written - written_before, 'point')} in InfluxDB")
     if rejected:
-        say(f"{rejected} points were rejected by InfluxDB: {'; '.join(poster.reasons)}")
+        say(f"InfluxDB rejected {counted(rejected, 'point')}: {'; '.join(poster.reasons)}")
     return EXIT_OK if not rejected and tally.exit_code == EXIT_OK else EXIT_REJECTED
 
 

@@ -50,7 +50,7 @@ def _run(settings: Settings) -> int:
     return service.run()
 
 
-class _LocalTime(logging.Formatter):
+class LocalTime(logging.Formatter):
     """Formats with times in HAN_TIMEZONE, never in the zone of the machine. Each message is one line."""
 
     def __init__(self, zone: ZoneInfo) -> None:
@@ -72,7 +72,7 @@ class _LocalTime(logging.Formatter):
 def start_logging(settings: Settings) -> None:
     """Log to standard error, from HAN_LOG_LEVEL on."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_LocalTime(settings.zone))
+    handler.setFormatter(LocalTime(settings.zone))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     for chatty in ("urllib3", "influxdb_client", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

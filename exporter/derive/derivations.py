@@ -1,7 +1,7 @@
 """Placed readings -> the points that are derived from them, and the state that this needs.
 
 Derivations is the list of all of them: one for each stream of `run`, one for a file of `import`. Each derivation takes
-a list's values, speaks of now if it has something to say, keeps what must outlive a restart, and can forget a meter.
+a list's values, gives points of now if there are any, keeps what must outlive a restart, and can forget a meter.
 The calculations themselves are in the modules beside this one.
 """
 
@@ -14,24 +14,25 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.derive import points
 from exporter.derive.capacity import capacity, with_running
-from exporter.derive.hours import HourBook
+from exporter.derive.hours import Get, HourBook
 from exporter.derive.limits import exporter_thresholds, thresholds
 from exporter.derive.running_hour import HourSoFar, projected
 from exporter.derive.sums import day_sums, month_sums
 from exporter.derive.values import Values
 from exporter.limiter import OnceAMinute
 from exporter.model.calendar import HOUR_MS, day_start, month_start, next_day, next_month
+from exporter.model.obis import DIRECTIONS
 
 if TYPE_CHECKING:
     from exporter.config import Settings
     from exporter.model.reading import Zone
 
-__all__ = ["Derivations", "Finals", "backlog_threshold_lines", "last_heard", "limit_lines"]
+__all__ = ["LIMITS_EVERY_MS", "Derivations", "Finals", "backlog_threshold_lines", "last_heard", "limit_lines"]
 
 log = logging.getLogger(__name__)
 
-_DIRECTIONS: Final = ("import", "export")
-_THRESHOLDS_EVERY_MS: Final = 5 * 60_000
+LIMITS_EVERY_MS: Final = 5 * 60_000
+"""So often are the limits written again."""
 _SILENT_S: Final = 5 * 60.0
 """After so long without a reading there are no points of the running hour."""
 _RUNNING: Final = "running:"
@@ -39,8 +40,6 @@ _FUSES: Final = 10_000
 _MONTHS: Final = 64
 """Months whose final hours are remembered, so that the running hour does not ask for them every ten seconds."""
 
-Get = Callable[[str], str | None]
-"""Finds the value of a key of the state."""
 Finals = Callable[[str, str, int, int], Mapping[int, float]]
 """Final hours that are known elsewhere: meter id, direction, start and end in ms -> start of the hour -> Wh."""
 
@@ -166,7 +165,7 @@ class _Meters:
     def limits_are_due(self, meter_id: str, now_ms: int) -> bool:
         """Whether a meter's limits are to be written: at its first reading and every five minutes."""
         written = self._limits.get(meter_id)  # later than now when this computer's clock was set back
-        if written is not None and 0 <= now_ms - written < _THRESHOLDS_EVERY_MS:
+        if written is not None and 0 <= now_ms - written < LIMITS_EVERY_MS:
             return False
         self._limits[meter_id] = now_ms
         return True
@@ -262,7 +261,7 @@ class _RunningHours:
         self._changed: set[tuple[str, str]] = set()
 
     def take(self, one: Values) -> None:
-        for direction in _DIRECTIONS:
+        for direction in DIRECTIONS:
             power, register = one.power(direction), one.register(direction)
             if power is None and register is None:
                 continue
@@ -278,7 +277,7 @@ class _RunningHours:
 
     def lines(self, meter_id: str, now: int) -> Iterator[str]:
         """A meter's running hour at `now`, ms by the meter's own time."""
-        for direction in _DIRECTIONS:
+        for direction in DIRECTIONS:
             hour = self._running.get((meter_id, direction))
             known = None if hour is None else hour.until(now)
             if known is not None:

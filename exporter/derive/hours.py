@@ -28,6 +28,7 @@ _DOUBTFUL: Final = "?"
 """Mark of a register that was not believed: no hour starts with it, but the next register may continue from it."""
 
 Get = Callable[[str], str | None]
+"""Finds the value of a key of the state."""
 
 
 def most_wh(main_fuse_a: float, hours: float = 1.0) -> float:

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from exporter.model.calendar import HOUR_MS
-from exporter.model.obis import describe
+from exporter.model.obis import PHASES, describe
 from exporter.model.reading import Measurement, Placed
 from exporter.pipeline import HourSoFar
 from exporter.pipeline.link import NO_BYTES, Condition, Link
 
-__all__ = ["HISTORY_MS", "PHASES", "LiveState", "MeterState", "PhaseValues"]
+__all__ = ["HISTORY_MS", "LiveState", "MeterState", "PhaseValues"]
 
-PHASES: Final = ("L1", "L2", "L3")
 HISTORY_MS: Final = 10 * 60_000
 _IMPORT: Final = ("active_power", "", "import")
 _EXPORT: Final = ("active_power", "", "export")

@@ -6,6 +6,9 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+DIRECTIONS: Final = ("import", "export")
+PHASES: Final = ("L1", "L2", "L3")
+
 CURRENT_VALUE: Final = 255
 """Group F of a value that is not a historical value."""
 

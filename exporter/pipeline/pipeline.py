@@ -32,22 +32,21 @@ from exporter.pipeline.identity import NAMELESS_WAIT_MS
 from exporter.pipeline.learned import Ready, Table
 from exporter.pipeline.placing import Placer
 from exporter.protocol.framing import Message, Rejected, open_framer
-from exporter.protocol.hdlc import FLAG, Frame
+from exporter.protocol.hdlc import FLAG, FRAME_START, Frame
 from exporter.sources.contract import Chunk
 
 if TYPE_CHECKING:
     from exporter.config import Naming, Settings
     from exporter.pipeline.link import Link
 
-__all__ = ["Counts", "Fed", "NoState", "Pipeline", "Purpose", "State"]
+__all__ = ["PAST", "Counts", "Fed", "NoState", "Pipeline", "Purpose", "State"]
 
 _FLAG: Final = bytes([FLAG])
-_START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
 _BOUNDARY: Final = re.compile(rb"\x7e(?=\x7e?[\xa0-\xaf])")
 _LEAST_PIECE: Final = 16
 _RIGHT: Final = 0x0F47
 """CRC-16/X-25 of any bytes with their own CRC after them."""
-_PAST: Final = timedelta(minutes=1)
+PAST: Final = timedelta(minutes=1)
 """A chunk that was received longer ago was not stamped by this computer's clock now."""
 
 
@@ -313,7 +312,7 @@ class Pipeline:
                 ready = table.find(data, at)
                 continue
             inner = frame[1:-1]
-            if crc(inner) != _RIGHT or (_FLAG in inner and _START.search(inner)):
+            if crc(inner) != _RIGHT or (_FLAG in inner and FRAME_START.search(inner)):
                 break
             if not self._take_known(ready, frame, size - end):
                 other = table.find(data, at) if ready.not_zeros else None
@@ -406,7 +405,7 @@ class Pipeline:
     def _is_ours(self) -> bool:
         """Whether this computer's clock stamped the chunk just now."""
         received = self._chunk.received
-        return self._live and received is not None and abs(self._clock.now() - received) < _PAST
+        return self._live and received is not None and abs(self._clock.now() - received) < PAST
 
     def _arrival(self, reading: Reading) -> Arrival:
         one = arrival_of(reading, self._zone)

@@ -32,6 +32,8 @@ FLAG: Final = 0x7E
 MAX_FRAME: Final = 2047 + 2
 """Size of the longest frame in bytes, both flags included."""
 
+FRAME_START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
+"""A flag and the frame format field of type 3 after it."""
 _START: Final = re.compile(rb"\x7e(?:[\xa0-\xaf]|\Z)")
 _ONLY_FLAGS: Final = re.compile(rb"\x7e+")
 _MAX_ADDRESS: Final = 4

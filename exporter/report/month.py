@@ -17,6 +17,7 @@ from exporter.counted import counted
 from exporter.derive.capacity import Capacity, capacity, capacity_step
 from exporter.derive.sums import EnergySum, day_sums, month_sums
 from exporter.model.calendar import HOUR_MS, day_start, month_start, next_month
+from exporter.model.obis import DIRECTIONS
 from exporter.model.reading import Zone
 
 __all__ = ["DUE_MS", "Day", "Hour", "MonthReport", "Stored", "build", "clock_time", "disagreements", "kwh", "local"]
@@ -26,7 +27,6 @@ DUE_MS: Final = 5 * 60_000
 _LISTED: Final = 3
 """This many days that differ are listed, the rest are counted."""
 _SAME_WH: Final = 1e-3
-DIRECTIONS: Final = ("import", "export")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from exporter import __version__
 from exporter.counted import counted
 from exporter.derive import points
-from exporter.derive.derivations import backlog_threshold_lines, last_heard, limit_lines
+from exporter.derive.derivations import LIMITS_EVERY_MS, backlog_threshold_lines, last_heard, limit_lines
 from exporter.limiter import OnceAMinute
 from exporter.meters import safe_text
 from exporter.model import point
@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 METRICS_EVERY_S: Final = 10.0
 _SEND_AGAIN_S: Final = 10.0
 _LISTEN_AGAIN_S: Final = 60.0
-_THRESHOLD_EVERY_MS: Final = 5 * 60_000
 _STOP_SOURCES_S: Final = 1.5
 _STOP_WRITER_S: Final = 3.2
 
@@ -231,7 +230,7 @@ class Service:
         lines = self._own_lines(ms, links)
         ages = self._ages.of(links, ms)
         lines += [own_points.reading_age_line(meter_id, age, ms) for meter_id, age in ages.items()]
-        if not 0 <= ms - self._limits_written < _THRESHOLD_EVERY_MS:
+        if not 0 <= ms - self._limits_written < LIMITS_EVERY_MS:
             self._limits_written = ms
             lines += backlog_threshold_lines(self._settings, ms)
             for meter_id in self._ages.missed(ms):  # an age needs its limit; the workers write those of the others

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from exporter.counted import counted
@@ -15,7 +15,7 @@ from exporter.model import point
 from exporter.model.point import Row
 from exporter.outbox.queue import Outbox, OutboxError
 from exporter.pipeline.host_clock import HostClock
-from exporter.pipeline.pipeline import Fed, Pipeline
+from exporter.pipeline.pipeline import PAST, Fed, Pipeline
 from exporter.sources.contract import Chunk, Happened, Remembers, Source, SourceError, SourceEvent
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ __all__ = ["SourceWorker"]
 
 log = logging.getLogger(__name__)
 
-_PAST: Final = timedelta(minutes=1)
-"""A chunk that was received longer ago is of the past: it was not received just now."""
 _GATHERED_SIZE: Final = 256 << 10
 """Bytes of lines of the past that are appended in one transaction: some 2000 lines."""
 
@@ -91,7 +89,7 @@ class SourceWorker:
         """Feed a chunk to the pipeline, and append what it gives."""
         with self._lock:
             age = None if chunk.received is None else datetime.now(UTC) - chunk.received
-            past = age is None or age > _PAST or not self.source.live
+            past = age is None or age > PAST or not self.source.live
             gather = past and self._size < _GATHERED_SIZE
             fed = self._pipeline.feed((chunk,), more=gather)
             if gather:

@@ -52,6 +52,8 @@ class SourceEvent:
 
 
 Report = Callable[[SourceEvent], None]
+Pause = Callable[[threading.Event, float], object]
+"""Waits for so many seconds, or until the event is set."""
 
 
 class SourceError(Exception):

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
+from exporter.model.obis import PHASES
 from exporter.simulator.meter import MAKERS, NETS, OSLO, SimulatedMeter
 from exporter.sources.contract import Chunk, Happened, Report, SourceError, SourceEvent
 
@@ -28,7 +29,6 @@ _ALLOWED: Final = {
     "solar": "0 or 1",
     "overload": "L1, L2 or L3",
 }
-_PHASES: Final = ("L1", "L2", "L3")
 
 
 def _now() -> datetime:
@@ -147,7 +147,7 @@ class SimSource:
         if self.speed != 1:
             text += f", {self.speed:g} times as fast as the clock"
         if self._overload is not None:
-            text += f", with an overload of {_PHASES[self._overload]} in its first five minutes"
+            text += f", with an overload of {PHASES[self._overload]} in its first five minutes"
         return text
 
 
@@ -191,9 +191,9 @@ def _overload(options: Mapping[str, str]) -> int | None:
     value = options.get("overload")
     if value is None:
         return None
-    if value.upper() not in _PHASES:
+    if value.upper() not in PHASES:
         raise _wrong("overload", value)
-    phase = _PHASES.index(value.upper())
+    phase = PHASES.index(value.upper())
     if phase and options.get("phases") == "1":
         raise SourceError(f"sim: overload={value} is not possible with phases=1: that meter has only L1")
     return phase

@@ -217,7 +217,7 @@ def test_a_frame_that_checks_and_cannot_be_read_is_named(home: Home, data: bytes
         (P1, "a P1 telegram"),
         (b"Dear Sir,\nhere is my meter.\n", "Dear Sir"),
         (b"# nothing yet\n", "only blanks and comments"),
-        (bytes(range(0x80, 0xF0)) * 20, "no HDLC frame in it (2240 bytes of something else)"),
+        (bytes(range(0x80, 0xF0)) * 20, "no HDLC frame in it (2 240 bytes of something else)"),
     ],
     ids=["empty", "png", "p1", "text", "comments", "binary"],
 )

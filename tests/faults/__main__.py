@@ -88,7 +88,7 @@ def report(result: Result) -> str:
         "on the port": result.meters,
         "frames": counts,
     }
-    late = f"received after the last octet, apart from SIGSTOP: {result.verdict.latest_ms:.0f} ms at most"
+    late = f"received after the last byte, apart from SIGSTOP: {result.verdict.latest_ms:.0f} ms at most"
     wrong = f"{len(result.verdict.wrong)} WRONG" if result.verdict.wrong else "nothing is wrong"
     return "\n".join([*(f"{title}:\n{figures(part)}" for title, part in parts.items()), late, wrong])
 

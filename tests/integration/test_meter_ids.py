@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from exporter.cli.run import _LocalTime
+from exporter.cli.run import LocalTime
 from exporter.derive import points
 from exporter.derive.limits import Threshold
 from exporter.meters import safe_text
@@ -125,7 +125,7 @@ def test_any_id_is(store: Store) -> None:
 
 def logged(meter_id: bytes) -> str:
     record = logging.LogRecord("a", logging.INFO, "", 0, "reading meter %s", (safe_text(meter_id),), None)
-    return _LocalTime(OSLO).format(record)
+    return LocalTime(OSLO).format(record)
 
 
 @pytest.mark.parametrize("meter_id", ODD)

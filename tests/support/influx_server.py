@@ -194,10 +194,10 @@ class OtherInflux(Influx):
             there = socket.create_connection(self._there)
             self._open += [here, there]
             for one, other in ((here, there), (there, here)):
-                threading.Thread(target=_pass_on, args=(one, other), daemon=True).start()
+                threading.Thread(target=pass_on, args=(one, other), daemon=True).start()
 
 
-def _pass_on(one: socket.socket, other: socket.socket) -> None:
+def pass_on(one: socket.socket, other: socket.socket) -> None:
     try:
         while octets := one.recv(65536):
             other.sendall(octets)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.influx_server import _pass_on
+from tests.support.influx_server import pass_on
 from tests.support.patience import HANG_S
 
 
@@ -98,4 +98,4 @@ def _serve(door: socket.socket, context: ssl.SSLContext, there: tuple[str, int])
             continue
         inside = socket.create_connection(there)
         for one, other in ((here, inside), (inside, here)):
-            threading.Thread(target=_pass_on, args=(one, other), daemon=True).start()
+            threading.Thread(target=pass_on, args=(one, other), daemon=True).start()

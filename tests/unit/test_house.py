@@ -146,14 +146,27 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("room", ["model", "protocol", "meters", "derive", "simulator"])
+def test_no_test_and_no_tool_imports_a_private_name() -> None:
+    private = [
+        f"{path}:{node.lineno} imports {alias.name}"
+        for folder in ("tests", "grafana")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"exporter", "tests", "grafana"}
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+    assert not private
+
+
+@pytest.mark.parametrize("room", ["model", "protocol", "meters", "derive", "simulator", "pipeline"])
 def test_rooms_without_input_and_output(room: str) -> None:
     """No socket, file, thread, clock of this computer or subprocess is imported where only data goes in and out."""
     forbidden = {"socket", "threading", "subprocess", "sqlite3", "serial", "urllib3", "asyncio", "selectors"}
     found = {
         (module, name)
         for module, tree in modules().items()
-        if room_of(module) == room and module != "simulator.serve"
+        if room_of(module) == room and module not in {"simulator.serve", "pipeline.link"}  # a port; a lock
         for node in ast.walk(tree)
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [])
         + ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])

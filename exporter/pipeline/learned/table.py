@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
@@ -17,7 +16,7 @@ from exporter.pipeline.decoder import Decoded
 from exporter.pipeline.learned.figures import Figures
 from exporter.pipeline.learned.memory import Clocks, Ids, Spend, Texts, Values
 from exporter.pipeline.learned.shape import Shape, Unlearnable, learn
-from exporter.protocol.hdlc import FLAG, Frame
+from exporter.protocol.hdlc import FLAG, FRAME_START, Frame
 
 __all__ = ["Learned", "Ready", "Table"]
 
@@ -32,7 +31,6 @@ _KINDS: Final = 256
 _ID: Final = "\x00"
 """Stands for the meter's id in a template; no id contains it."""
 _WIDTH: Final = 5
-_START: Final = re.compile(rb"\x7e[\xa0-\xaf]")
 
 
 class Template:
@@ -188,7 +186,7 @@ class Table:
         Not where another frame may stand in them: that one may be whole already, and was received now.
         """
         left = len(data) - at
-        if data[at] != FLAG or _START.search(data, at + 1) is not None:
+        if data[at] != FLAG or FRAME_START.search(data, at + 1) is not None:
             return False
         return left < _HEAD or any(left < ready.size for ready in self._by_size.get(_size(data, at), ()))
 

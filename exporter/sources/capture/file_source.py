@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from exporter.sources.capture.forms import NotACapture
 from exporter.sources.capture.reader import BLOCK, CaptureParser, Problem
-from exporter.sources.contract import Chunk, Happened, Report, SourceError, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Pause, Report, SourceError, SourceEvent
 
 __all__ = ["FileSource"]
 
@@ -24,8 +24,6 @@ _LOOK: Final = 0.5
 """Seconds between looks at a followed file. A look costs two system calls, so the wait does not grow."""
 
 _KEYS: Final = ("follow", "pace")
-
-Pause = Callable[[threading.Event, float], object]
 
 
 def _utc_now() -> datetime:

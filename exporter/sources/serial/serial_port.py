@@ -11,7 +11,7 @@ from typing import Final
 import serial
 import tenacity
 
-from exporter.sources.contract import Chunk, Happened, Report, SourceEvent
+from exporter.sources.contract import Chunk, Happened, Pause, Report, SourceEvent
 from exporter.sources.serial.adapters import AdapterFollower, stable_path
 from exporter.sources.serial.listener import Listener
 from exporter.sources.serial.port import Opener, Port, open_port
@@ -28,8 +28,6 @@ _LONGEST_WAIT: Final = 30.0
 
 _LAST_READS: Final = 16
 """Most reads after `stop`, for what the kernel already has; a device that floods must not stop us from ending."""
-
-Pause = Callable[[threading.Event, float], object]
 
 
 def _utc_now() -> datetime:

@@ -1,4 +1,4 @@
-"""What the queries of alert rules answer on a real InfluxDB, at moments that are hard to wait for."""
+"""The queries of alert rules on a real InfluxDB, at moments that are hard to wait for."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from tests.support.influx_server import Store
 OSLO = ZoneInfo("Europe/Oslo")
 HOUR_MS = 3_600_000
 MARK = secrets.token_hex(3)
-"""Tells this run from others in the same InfluxDB."""
+"""Makes names of this run unique in a shared InfluxDB."""
 STEPS_W = [2_000.0, 5_000.0, 10_000.0]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A rule at a moment: the numbers that it finds for one meter or exporter."""
+class Evaluated:
+    """A rule at a moment: its numbers for one meter or exporter."""
 
     numbers: dict[str, float]
     rule: Rule
 
     @property
     def fires(self) -> bool:
-        """As Grafana decides: nothing at all without one of the numbers."""
+        """Whether it fires in Grafana: never if one of the numbers is missing."""
         if self.numbers.keys() != {query.name for query in self.rule.queries}:
             return False
         text = self.rule.condition.replace("&&", "and").replace("||", "or")
         return bool(eval(re.sub(r"\$(\w+)", r"numbers['\1']", text), {"numbers": self.numbers}))
 
 
-def ask(store: Store, rule: Rule, whose: str, now_ms: int) -> Asked:
-    """Each query of a rule, looking back from this moment."""
+def evaluate(store: Store, rule: Rule, owner: str, now_ms: int) -> Evaluated:
+    """Send each query of a rule, with the time range before this moment."""
     numbers = {}
     for one in rule.queries:
         query = filled(
@@ -58,17 +58,17 @@ def ask(store: Store, rule: Rule, whose: str, now_ms: int) -> Asked:
         )
         for series in store.query(query):
             values = [row[1] for row in series.rows if row[1] is not None]
-            if values and (whose in series.tags.values() or not series.tags):
+            if values and (owner in series.tags.values() or not series.tags):
                 numbers[one.name] = float(values[-1])
-    return Asked(numbers, rule)
+    return Evaluated(numbers, rule)
 
 
 def at(month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> int:
     return int(datetime(2026, month, day, hour, minute, second, tzinfo=OSLO).timestamp() * 1000)
 
 
-def test_the_capacity_alert_tells_this_month_from_the_last_at_every_hour_of_its_turn(store: Store) -> None:
-    """An hour of 3 kWh each, one of 4 each day at 8, at 18 on some days more: mean and step move, and months change."""
+def test_the_capacity_alert_separates_two_months_at_every_hour_around_their_change(store: Store) -> None:
+    """Hours of 3 kWh, 4 kWh at 8 each day, more at 18 on some days: mean, step and month change."""
     meter = f"TURN-{MARK}"
     finals: dict[int, float] = {}
     fired, wrong = [], []
@@ -84,13 +84,13 @@ def test_the_capacity_alert_tells_this_month_from_the_last_at_every_hour_of_its_
                 points.projected_capacity_line(meter, mean, now),
             ],
         )
-        asked = ask(store, alerts.CAPACITY, meter, now)
+        evaluated = evaluate(store, alerts.CAPACITY, meter, now)
         found = capacity(finals, start, OSLO)
         step = None if found is None else capacity_step(found.mean, STEPS_W)
         expected = found is not None and len(found.peaks) == 3 and step is not None and mean >= step
-        if asked.fires != expected:
-            wrong.append((str(local), asked.numbers))
-        fired += [local] if asked.fires else []
+        if evaluated.fires != expected:
+            wrong.append((str(local), evaluated.numbers))
+        fired += [local] if evaluated.fires else []
         finals[start] = wh
         found = capacity(finals, start, OSLO)
         assert found is not None
@@ -100,7 +100,7 @@ def test_the_capacity_alert_tells_this_month_from_the_last_at_every_hour_of_its_
 
 
 def test_a_months_step_is_found_until_its_last_hour(store: Store) -> None:
-    """The longest look-back is on 31 October, when summer time ended: 31 days and an hour."""
+    """The longest time range is on 31 October, after the end of summer time: 31 days and an hour."""
     meter = f"LONG-{MARK}"
     finals = {at(10, day, 8): 4_500.0 for day in (1, 2, 3)}
     found = capacity(finals, at(10, 1), OSLO)
@@ -112,45 +112,45 @@ def test_a_months_step_is_found_until_its_last_hour(store: Store) -> None:
         points.running_hour_line(meter, "import", "projected", 6_300, now - 5_000),
     ]
     write(store, [*points.capacity_lines(meter, found, STEPS_W), *projected])
-    asked = ask(store, alerts.CAPACITY, meter, now)
-    assert asked.numbers == {"mean": 5.1, "step": 5.0, "peaks": 3.0, "hour": 6.3}
-    assert asked.fires
+    evaluated = evaluate(store, alerts.CAPACITY, meter, now)
+    assert evaluated.numbers == {"mean": 5.1, "step": 5.0, "peaks": 3.0, "hour": 6.3}
+    assert evaluated.fires
 
 
-def test_an_exporter_is_silent_after_five_minutes_and_forgotten_after_a_day(store: Store) -> None:
-    """Wherever in a minute its last point and the moment of asking are."""
+def test_an_exporter_is_silent_after_five_minutes_and_ignored_after_a_day(store: Store) -> None:
+    """At any second of a minute."""
     ended = at(11, 20, 12)
     fields = {"memory": 5e7, "outbox_age": 0.0}
     write(store, [own_points.exporter_line(f"one{MARK}", fields, ended - 10_000 * n) for n in range(360)])
 
     def silent(after: timedelta) -> bool:
-        return ask(store, alerts.EXPORTER, f"one{MARK}", ended + int(after.total_seconds() * 1000)).fires
+        return evaluate(store, alerts.EXPORTER, f"one{MARK}", ended + int(after.total_seconds() * 1000)).fires
 
     for second in range(0, 60, 7):
         assert not silent(timedelta(seconds=second))
         assert not silent(timedelta(minutes=4, seconds=second - 1))
         assert silent(timedelta(minutes=5, seconds=second))
         assert silent(timedelta(hours=23, seconds=second))
-        assert not silent(timedelta(hours=24, minutes=6, seconds=second)), "nobody waits for it any more"
+        assert not silent(timedelta(hours=24, minutes=6, seconds=second)), "it is ignored now"
 
 
-def test_the_mean_of_five_minutes_is_none_of_one(store: Store) -> None:
-    """A house that was heard for a minute is not known to have taken much for five."""
+def test_the_mean_of_five_minutes_is_low_after_one_minute(store: Store) -> None:
+    """After one minute of readings, high power for five minutes is not known."""
     meter, began = f"MEAN-{MARK}", at(11, 20, 12, 0, 20)
 
     def mean(after_s: int) -> float:
-        return ask(store, alerts.HIGH_LOAD, meter, began + after_s * 1000).numbers["power"]
+        return evaluate(store, alerts.HIGH_LOAD, meter, began + after_s * 1000).numbers["power"]
 
     write(store, [_power(meter, 15_000, began + 10_000 * n) for n in range(60)])
     write(store, [points.threshold_line(one, began, meter) for one in _limits()])
     assert mean(60) == pytest.approx(3, abs=0.5)
     assert mean(120) == pytest.approx(6, abs=0.5)
     for second in range(310, 400, 7):
-        assert mean(second) == pytest.approx(15, abs=0.5), "wherever in a minute that is"
+        assert mean(second) == pytest.approx(15, abs=0.5), "at any second of a minute"
     lost = [_power(meter, 15_000, began + 10_000 * n) for n in range(60, 120) if n % 6 < 5]
     write(store, lost)
     for second in range(1_000, 1_100, 7):
-        assert mean(second) == pytest.approx(15, abs=1), "a lost frame in each minute changes next to nothing"
+        assert mean(second) == pytest.approx(15, abs=1), "a lost frame in each minute changes almost nothing"
 
 
 def _power(meter: str, watt: float, ms: int) -> str:

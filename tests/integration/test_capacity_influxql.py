@@ -1,4 +1,4 @@
-"""The capacity charge of simulated months: the exporter's points, plain Python, and InfluxQL's own nested query."""
+"""The capacity charge of simulated months: the exporter's points, plain Python, and a nested query in InfluxQL."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def start_of(year: int, month: int) -> datetime:
 
 
 def lists_of(meter: Meter, year: int, month: int, random: Random) -> list[datetime]:
-    """The hours of a local month, and its end; some missing, of some days all."""
+    """The hours of a local month and its end. Some are missing, and all of some days."""
     hours, hour = [], start_of(year, month)
     while hour <= start_of(year, month + 1):
         hours.append(hour)
         hour += HOUR
     days = {hour.astimezone(OSLO).date() for hour in hours}
-    gone = set(random.sample(sorted(days), 3))
-    return [hour for hour in hours if random.random() > 0.04 and hour.astimezone(OSLO).date() not in gone]
+    left_out = set(random.sample(sorted(days), 3))
+    return [hour for hour in hours if random.random() > 0.04 and hour.astimezone(OSLO).date() not in left_out]
 
 
 @pytest.mark.parametrize(("year", "month"), MONTHS)
@@ -53,10 +53,12 @@ def test_capacity_of_a_month(store: Store, year: int, month: int) -> None:
     start, end = ms(start_of(year, month)), ms(start_of(year, month + 1))
     of_meter = f"WHERE meter_id = '{meter.meter_id}' AND time >= {start}ms AND time < {end}ms"
 
-    told = {s.tags["kind"]: s.rows for s in store.query(f"SELECT value, hour FROM capacity {of_meter} GROUP BY kind")}
-    assert told["mean"] == ((start, pytest.approx(mean), None),)
+    written = {
+        s.tags["kind"]: s.rows for s in store.query(f"SELECT value, hour FROM capacity {of_meter} GROUP BY kind")
+    }
+    assert written["mean"] == ((start, pytest.approx(mean), None),)
     for place, peak in enumerate(peaks, 1):
-        ((at, wh, peak_hour),) = told[f"peak{place}"]
+        ((at, wh, peak_hour),) = written[f"peak{place}"]
         assert (at, wh) == (start, peak)
         assert finals[int(peak_hour)] == peak
 
@@ -68,12 +70,12 @@ def test_capacity_of_a_month(store: Store, year: int, month: int) -> None:
     assert sorted((row[1] for row in series.rows), reverse=True) == peaks
     (series,) = store.query(f"{days} tz('Europe/Oslo')")
     longest = {datetime.fromtimestamp(at / 1000, OSLO).time().isoformat() for at, _ in series.rows}
-    assert longest == {"00:00:00"}, "InfluxDB's days are people's, over the change of the clock too"
+    assert longest == {"00:00:00"}, "days in InfluxDB are local, also when the clock changes"
     (series,) = store.query(f"SELECT sum(value), count(value) {hours}")
     (total,) = store.query(f"SELECT value, hours FROM month_energy {of_meter} AND direction = 'import'")
     assert total.rows == ((start, series.rows[0][1], float(series.rows[0][2])),)
 
 
-def test_the_months_are_of_every_length() -> None:
+def test_the_months_have_all_lengths() -> None:
     lengths = {(start_of(y, m + 1) - start_of(y, m)) / timedelta(hours=1) for y, m in MONTHS}
     assert {31 * 24 - 1, 31 * 24 + 1} < lengths

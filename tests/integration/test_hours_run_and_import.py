@@ -1,6 +1,6 @@
-"""Hours, sums and peaks in InfluxDB are those of one uninterrupted run, however `run` and `import` shared the work.
+"""Hours, sums and peaks in InfluxDB are those of one uninterrupted run, however `run` and `import` share the work.
 
-`run` is its SourceWorker on a real outbox, which it holds; `import` is the installed command, a process beside it.
+`run` is its SourceWorker with a real outbox, which it holds; `import` is the installed command, in another process.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from tests.support.influx_server import Influx, Point, Store
 from tests.support.years import HOUR, Meter, Sent, expected_hours
 
 START = datetime(2025, 10, 24, 5, tzinfo=UTC)
-"""Over the night that has an hour twice, and into another month."""
+"""The hours include the night with an hour twice, and the end of a month."""
 HOURS = 190
 
 
 class Source:
-    """A port, for the SourceWorker: what comes is handed over by the test."""
+    """A port for the SourceWorker. The test gives it the chunks."""
 
     name = "port"
     live = True
 
     def chunks(self, stop: Event, report: object) -> Iterator[Chunk]:
-        """None of its own."""
+        """No chunks of its own."""
         return iter(())
 
 
 class Run:
-    """`run` as far as it makes points: it holds the outbox, and sends what is in it."""
+    """The parts of `run` that make and send points. It holds the outbox."""
 
     def __init__(self, home: Home, influx: Influx) -> None:
         self._client = influx.client()
@@ -51,7 +51,7 @@ class Run:
         self._reader = SourceWorker(Source(), Link("port", "port"), self.outbox, load({}, None))
 
     def kill(self) -> None:
-        """Nothing is said to the SourceWorker."""
+        """End without a word to the SourceWorker."""
         self.outbox.close()
 
     def read(self, lists: list[Sent]) -> None:
@@ -60,7 +60,7 @@ class Run:
             self._reader.tick()
 
     def send(self) -> None:
-        """All that waits, oldest first."""
+        """Send all that waits, oldest first."""
         while batch := self.outbox.take(5000, newest=False):
             assert self._client.write(batch.lines).verdict.name == "TAKEN"
             self.outbox.delete(batch)
@@ -114,17 +114,17 @@ def finals(points: set[Point]) -> dict[int, float]:
     return {p.time: dict(p.fields)["value"] for p in points if p.measurement == "hour_energy" and wanted <= set(p.tags)}
 
 
-def test_live_and_imported_in_turn_while_run_holds_the_outbox(
+def test_run_and_import_in_turn_while_run_holds_the_outbox(
     home: Home, store: Store, whole: set[Point], meter: Meter, lists: list[Sent]
 ) -> None:
-    """Older and newer captures than what is live, with kills between."""
+    """Captures that are older and newer than what is read live, with kills between them."""
     assert finals(whole) == expected_hours(meter, [one.hour for one in lists if one.hour is not None])
     assert len(finals(whole)) == HOURS - 1
-    assert sum(p.measurement == "meter" for p in whole) == 9, "local days that it was heard on"
+    assert sum(p.measurement == "meter" for p in whole) == 9, "local days with a reading"
     run = Run(home, store)
     run.read(lists[60:90])
     run.send()
-    imports(home, store, capture(home, lists[20:60]))  # joins what is live at its end
+    imports(home, store, capture(home, lists[20:60]))  # its end joins what is read live
     run.read(lists[90:100])
     run.send()
     run.kill()
@@ -133,20 +133,20 @@ def test_live_and_imported_in_turn_while_run_holds_the_outbox(
     run.read(lists[150:151])
     run.send()
     run.kill()
-    imports(home, store, capture(home, lists[140:180]))  # some of it a second time, and no service beside it
+    imports(home, store, capture(home, lists[140:180]))  # a part of it again, while no service runs
     run.start()
     run.read(lists[180:])
     run.send()
     assert store.points() == whole
     imports(home, store, capture(home, lists))
-    assert store.points() == whole, "all of it once more changes nothing"
+    assert store.points() == whole, "importing all of it again changes nothing"
     run.close()
 
 
 def test_captures_in_any_order(
     home: Home, shared_influx: Influx, whole: set[Point], lists: list[Sent], tmp_path: Path
 ) -> None:
-    """Without a service at all; each order with an outbox and a database of its own."""
+    """Without a service. Each order has its own outbox and database."""
     parts = [capture(home, lists[:70]), capture(home, lists[70:130]), capture(home, lists[130:])]
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0, 1)):
         store = Store(shared_influx)
@@ -160,8 +160,8 @@ def test_captures_in_any_order(
 def test_two_computers_import_into_one_influxdb(
     home: Home, store: Store, whole: set[Point], lists: list[Sent], tmp_path: Path
 ) -> None:
-    """Neither knows the other's outbox: the sums and peaks are of what InfluxDB has."""
-    for number, part in enumerate((lists[99:], lists[:100])):  # the list that both have joins them
+    """Neither has the other's outbox: sums and peaks are of what InfluxDB has."""
+    for number, part in enumerate((lists[99:], lists[:100])):  # they join at the list that both have
         done = home.han("import", capture(home, part), influx=store, outbox=tmp_path / f"{number}.sqlite")
         assert done.returncode == 0, done.stderr
     assert store.points() == whole
@@ -173,8 +173,8 @@ def test_raw_bytes_give_the_same_hours(home: Home, store: Store, whole: set[Poin
     assert {p for p in store.points() if p.measurement in derived} == {p for p in whole if p.measurement in derived}
 
 
-def test_import_says_nothing_of_now(home: Home, store: Store) -> None:
-    """A capture that ends this minute: no running hour, no limits, no age."""
+def test_import_writes_nothing_about_the_present(home: Home, store: Store) -> None:
+    """Not even for a capture that ends in this minute: no running hour, no limits, no age."""
     now = datetime.now(UTC).replace(microsecond=0)
     meter = Meter("kaifa", seed=14)
     lists = [meter.hourly(now.replace(minute=0, second=0) - number * HOUR) for number in (2, 1)]

@@ -63,14 +63,14 @@ ANY_ID = st.one_of(
 
 
 def lines_of(meter_id: bytes) -> tuple[str, list[str]] | None:
-    """The id, and lines of each kind that carries it, of a frame that was heard; None when it is none."""
-    (heard,) = Reader(OSLO).feed(power(1, meter_id), datetime.now(UTC))
-    assert isinstance(heard, Decoded)
+    """The id, and lines of each kind that has it, of a frame; None if it is not an id."""
+    (decoded,) = Reader(OSLO).feed(power(1, meter_id), datetime.now(UTC))
+    assert isinstance(decoded, Decoded)
     name = safe_text(meter_id)
-    assert heard.reading.meter.id == name
+    assert decoded.reading.meter.id == name
     if name is None:
         return None
-    (placed,) = Placer("a port", zone=OSLO, fallback=None, state={}).place(heard.reading)
+    (placed,) = Placer("a port", zone=OSLO, fallback=None, state={}).place(decoded.reading)
     lines = list(points.lines(placed))
     assert [line.split(" ")[-2:] for line in lines] == [["value=1.0", str(placed.time)]]
     lines.append(points.threshold_line(Threshold("voltage", "max", 253), NOW, name))
@@ -81,7 +81,7 @@ def lines_of(meter_id: bytes) -> tuple[str, list[str]] | None:
 
 
 def written(store: Store, ids: list[bytes], known: set[str]) -> None:
-    """Write what these meters sent, and compare what is there with what they, and those `known`, are called."""
+    """Write what these meters sent, and compare the ids in InfluxDB with theirs and with those in `known`."""
     made = dict(found for one in ids if (found := lines_of(one)) is not None)
     every = [line for lines in made.values() for line in lines]
     assert all("\n" not in line for line in every)
@@ -91,27 +91,27 @@ def written(store: Store, ids: list[bytes], known: set[str]) -> None:
         outcome = client.write(every)
     assert outcome.message == ""
     known.update(made)
-    there = store.points()
+    stored = store.points()
     for measurement in ("active_power", "threshold", "hour_energy"):
-        called = {dict(p.tags)["meter_id"] for p in there if p.measurement == measurement}
+        called = {dict(p.tags)["meter_id"] for p in stored if p.measurement == measurement}
         assert called == known
-    assert {p.measurement for p in there} <= {"active_power", "threshold", "hour_energy", "meter", "event"}
-    assert {dict(p.fields)["value"] for p in there if p.measurement == "active_power"} == {1.0}
-    assert {name for p in there for name, _ in p.tags} <= {
+    assert {p.measurement for p in stored} <= {"active_power", "threshold", "hour_energy", "meter", "event"}
+    assert {dict(p.fields)["value"] for p in stored if p.measurement == "active_power"} == {1.0}
+    assert {name for p in stored for name, _ in p.tags} <= {
         *("direction", "meter_id", "obis", "bound", "quantity", "instance", "kind", "hour", "weekday"),
         *("real", "simulated", "timezone"),
     }
 
 
-def test_odd_ids_are_read_back_as_they_were_made_safe(store: Store) -> None:
+def test_odd_ids_are_returned_as_they_were_made_safe(store: Store) -> None:
     written(store, ODD, set())
-    found = {dict(p.tags)["meter_id"] for p in store.points("active_power")}
-    assert found == {safe_text(one) for one in ODD}
-    assert len(found) == len(ODD), "two ids stay two, long ones too"
-    assert all(len(one) <= 141 for one in found)
+    stored = {dict(p.tags)["meter_id"] for p in store.points("active_power")}
+    assert stored == {safe_text(one) for one in ODD}
+    assert len(stored) == len(ODD), "different ids stay different, also long ones"
+    assert all(len(one) <= 141 for one in stored)
 
 
-def test_any_id_is(store: Store) -> None:
+def test_any_id_is_returned_as_it_was_made_safe(store: Store) -> None:
     known: set[str] = set()
 
     @settings(max_examples=15, phases=[Phase.generate])

@@ -1,7 +1,7 @@
 """The queries in dashboards and alert rules, with their variables filled in as Grafana fills them in.
 
-What is replaced, and how, is that of Grafana 9.3: templateSrv and the InfluxDB data source in the browser for panels,
-the InfluxDB data source of the server (which knows no dashboard variable) for alert rules.
+Variables are replaced as in Grafana 9.3: for panels, as by templateSrv and the InfluxDB data source in the browser; for
+alert rules, as by the InfluxDB data source of the server, which has no dashboard variables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 MIN_INTERVAL_S: Final = 10.0
 """`timeInterval` of the provisioned data source."""
 WIDTH: Final = 1000
-"""Values that a graph asks for, one a pixel, where the panel does not say."""
+"""How many values a graph queries, one for each pixel, if the panel has no number."""
 
 _EXPRESSIONS: Final = frozenset({"__expr__", "-100"})
 _OTHER_SOURCES: Final = frozenset({"grafana", "datasource"})  # built-in annotations, "-- Dashboard --", "-- Mixed --"
@@ -25,7 +25,7 @@ _VARIABLE: Final = re.compile(r"\$(\w+)|\[\[(\w+?)(?::(\w+))?\]\]|\$\{(\w+)(?:\.
 
 
 class Kind(Enum):
-    """Where a query stands."""
+    """Where a query is."""
 
     PANEL = "panel"
     ANNOTATION = "annotation"
@@ -35,10 +35,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PanelQuery:
-    """One query of a panel, or of what else has one.
+    """One query of a panel, annotation, variable or alert rule.
 
     `dashboard` is the title of the dashboard or rule group, `panel` that of the panel, annotation, variable or rule.
-    `ago` is an alert query's own time range: seconds before now, from and to.
+    `ago` is the time range of an alert query: seconds before now, from and to.
     """
 
     dashboard: str
@@ -56,7 +56,7 @@ class PanelQuery:
     ago: tuple[int, int] | None = None
 
     def range(self, start_ms: int, end_ms: int, timezone: str) -> tuple[int, int]:
-        """The panel's own time range where it has one or is shifted, else the dashboard's; `end_ms` is now."""
+        """The panel's own or shifted time range, else the dashboard's. `end_ms` is now."""
         if self.ago is not None:
             return end_ms - self.ago[0] * 1000, end_ms - self.ago[1] * 1000
         if self.time_from:
@@ -68,14 +68,14 @@ class PanelQuery:
         return start_ms, end_ms
 
     def interval_s(self, start_ms: int, end_ms: int, *, width: int = WIDTH) -> float:
-        """What $__interval is for a time range (the panel's own, see `range`), s."""
+        """The value of $__interval, in s, for a time range (the panel's own, see `range`)."""
         least = seconds(self.interval) if self.interval else MIN_INTERVAL_S
         points = self.max_data_points or width
         return max(rounded_interval_s((end_ms - start_ms) / 1000 / points), least)
 
 
 def queries_of(dashboard: Mapping[str, Any]) -> list[PanelQuery]:
-    """Every query of every panel of a dashboard's JSON, rows that are folded up included, hidden queries not."""
+    """Every query of every panel in a dashboard's JSON, also in collapsed rows; without hidden queries."""
     title = str(dashboard.get("title", ""))
     return [query for panel in _panels(dashboard) for query in _of_panel(title, panel)]
 
@@ -96,7 +96,7 @@ def other_queries_of(dashboard: Mapping[str, Any]) -> list[PanelQuery]:
 
 
 def rule_queries(rules: Mapping[str, Any]) -> list[PanelQuery]:
-    """Every query of every alert rule of a provisioning file, expressions left out."""
+    """Every query of every alert rule in a provisioning file, without expressions."""
     found = []
     for group in rules.get("groups", []):
         for rule in group.get("rules", []):
@@ -123,9 +123,9 @@ def filled(
 ) -> str:
     """The InfluxQL that Grafana would send for a dashboard that shows `start_ms` to `end_ms` (relative to now).
 
-    A text alone has no time range of its own. `interval_s` is never taken below the panel's own; None is what Grafana
-    would take. `variables` are those beside meter and timezone. With `now_ms`, `now()` is that moment, for data that
-    ended. Raises ValueError for a variable or a format that is not known.
+    A text has no time range of its own. `interval_s` is at least the panel's own; None is the interval that Grafana
+    would use. `variables` are those besides meter and timezone. With `now_ms`, `now()` is that moment, for data of the
+    past. Raises ValueError for an unknown variable or format.
     """
     one = PanelQuery("", "", "", query) if isinstance(query, str) else query
     start_ms, end_ms = one.range(start_ms, end_ms, timezone)
@@ -222,7 +222,7 @@ _STEPS: Final = (
 
 
 def seconds(duration: str) -> float:
-    """Seconds of a duration like 10s, 1h, >10s; without a unit it is seconds. Raises ValueError."""
+    """Seconds of a duration like 10s, 1h, >10s; without a unit, it is in seconds. Raises ValueError."""
     match = _DURATION.fullmatch(duration)
     if match is None:
         raise ValueError(f"not a duration: {duration!r} (write it like 10s)")
@@ -230,7 +230,7 @@ def seconds(duration: str) -> float:
 
 
 def rounded_interval_s(interval_s: float) -> float:
-    """The interval that Grafana takes for one of any length, s (rangeUtil.roundInterval)."""
+    """The interval that Grafana uses in place of any interval, s (rangeUtil.roundInterval)."""
     return next((step for below, step in _STEPS if interval_s < below), 31_536_000)
 
 
@@ -249,7 +249,7 @@ _STEP: Final = re.compile(r"([-+/])(\d*)([smhdwMy])")
 
 
 def _moved(steps: str, ms: int, timezone: str, *, up: bool = False) -> int:
-    """A moment after steps like -1d/d, as Grafana's date math takes them. Raises ValueError."""
+    """A moment after steps like -1d/d, as in Grafana's date math. Raises ValueError."""
     local = datetime.fromtimestamp(ms / 1000, UTC).astimezone(ZoneInfo(timezone))
     if not _STEP.match(steps) or _STEP.sub("", steps):
         raise ValueError(f"not a time range: {steps.removeprefix('-')!r} (write it like 1d, or 1d/d)")
@@ -269,7 +269,7 @@ def _later(local: datetime, count: int, unit: str) -> datetime:
         first = local.replace(year=year, month=month + 1, day=1)
         last = (_later(first, 32, "d").replace(day=1) - timedelta(days=1)).day
         return first.replace(day=min(local.day, last))
-    if unit in ("d", "w"):  # days of the calendar, whatever their length
+    if unit in ("d", "w"):  # calendar days of any length
         return local + timedelta(days=count * (7 if unit == "w" else 1))
     moved = local.astimezone(UTC) + timedelta(seconds=count * _UNITS[unit])
     return moved.astimezone(local.tzinfo)
@@ -295,7 +295,7 @@ def _end_of(local: datetime, unit: str) -> datetime:
 
 
 class _BuiltIn(NamedTuple):
-    """What Grafana knows itself, by name."""
+    """Grafana's own variables, by name."""
 
     values: Mapping[str, str]
     time_filter: str
@@ -334,7 +334,7 @@ def _value(match: re.Match[str], built_in: _BuiltIn, own: Mapping[str, str], usu
     if name in built_in.values:
         return _dated(match[0], built_in.values[name], form) if form else built_in.values[name]
     if name not in own:
-        raise ValueError(f"{match[0]}: no such variable; there are {', '.join(sorted(own))}")
+        raise ValueError(f"{match[0]}: no such variable; known are {', '.join(sorted(own))}")
     write = _FORMATS.get(form or usual)
     if write is None:
         raise ValueError(f"{match[0]}: no such format; known are {', '.join(sorted(_FORMATS))}")
@@ -364,7 +364,7 @@ def _quoted(quote: str, escape: str) -> Callable[[str], str]:
 
 
 _FORMATS: Final[Mapping[str, Callable[[str], str]]] = {
-    **dict.fromkeys(("raw", "text", "csv", "pipe", "glob"), _raw),  # alike for a single value
+    **dict.fromkeys(("raw", "text", "csv", "pipe", "glob"), _raw),  # the same for a single value
     "regex": _regex,
     "singlequote": _quoted("'", "\\"),
     "doublequote": _quoted('"', "\\"),

@@ -1,7 +1,7 @@
 """A real Grafana for the tests, on the project's own provisioning.
 
-It is looked for as HAN_TEST_GRAFANA_HOME (the folder of an unpacked release, with bin/ and public/ in it), then as
-`grafana-server` or `grafana` on PATH. Where there is none these tests are skipped: NO_GRAFANA says so.
+It is found by HAN_TEST_GRAFANA_HOME (the folder of an unpacked release, with bin/ and public/ in it), or else as
+`grafana-server` or `grafana` on PATH. Without it, these tests are skipped with the reason NO_GRAFANA.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^${}]*))?\}")
 
 
 class Refused(Exception):  # noqa: N818 - often it is what a test wants
-    """Grafana answered with another status than 2xx."""
+    """Grafana answered with a status other than 2xx."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(f"{status}: {words}")
@@ -42,14 +42,14 @@ class Refused(Exception):  # noqa: N818 - often it is what a test wants
 
 
 class Grafana:
-    """One that runs at `url`. `password` is the admin's, "" where that is not known."""
+    """A Grafana that runs at `url`. `password` is the admin's, "" if it is not known."""
 
     def __init__(self, url: str, password: str = "") -> None:
         self.url = url.rstrip("/")
         self.password = password
 
     def api(self, method: str, path: str, content: Any = None, *, user: str | None = None) -> Any:
-        """Ask the API, as anybody or as `user` ("admin"); `content` is sent as JSON. Raises Refused."""
+        """Call the API as a visitor or as `user` ("admin"); `content` is sent as JSON. Raises Refused."""
         request = urllib.request.Request(self.url + path, method=method)
         if user is not None:
             both = base64.b64encode(f"{user}:{self.password}".encode()).decode()
@@ -66,13 +66,13 @@ class Grafana:
 
     @property
     def version(self) -> str:
-        """Like 9.3.2; an anonymous viewer is not told."""
+        """A version like 9.3.2; "unknown" without the admin's password."""
         settings = self.api("GET", "/api/frontend/settings", user="admin" if self.password else None)
         return str(settings["buildInfo"]["version"] or "unknown")
 
 
 def find_grafana() -> Path | None:
-    """The home of a Grafana on this machine, the folder with conf/ and public/; None without."""
+    """The home of a Grafana on this machine, the folder with conf/ and public/; None if there is none."""
     given = os.environ.get("HAN_TEST_GRAFANA_HOME")
     homes = [Path(given)] if given else []
     for name in ("grafana-server", "grafana"):
@@ -91,16 +91,16 @@ def _command(home: Path) -> list[str]:
 
 
 def compose_environment() -> dict[str, str]:
-    """What docker-compose.yml gives Grafana, with every variable at its default."""
+    """Grafana's environment in docker-compose.yml, with the defaults of all variables."""
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]["grafana"]
     return {name: _VARIABLE.sub(lambda found: found[2] or "", text) for name, text in service["environment"].items()}
 
 
 class GrafanaServer(Grafana):
-    """Grafana with a copy of the project's provisioning, on this machine's loopback, looking into `influx`.
+    """Grafana on the loopback address, with a copy of the project's provisioning and with `influx` as data source.
 
-    `folder` is its own: `provisioning` and `dashboards` in it may be changed before `start`. Its settings are the
-    stack's, then `environment` (GF_…). It can be stopped and started again on the same data.
+    `provisioning` and `dashboards` in its `folder` can be changed before `start`. Its settings are the stack's, then
+    `environment` (GF_…). It can be stopped and started again with the same data.
     """
 
     def __init__(self, home: Path, folder: Path, influx: Influx, environment: Mapping[str, str] | None = None) -> None:
@@ -127,7 +127,7 @@ class GrafanaServer(Grafana):
         _change(self.provisioning / "dashboards/han.yaml", {"providers": [where]})
 
     def _stack(self) -> dict[str, str]:
-        """The stack's settings with paths of this folder; those of GF_…__FILE are read by the image's own start."""
+        """The stack's settings with paths in this folder, without GF_…__FILE, which only the image can read."""
         found = {name: text for name, text in compose_environment().items() if not name.endswith("__FILE")}
         return {name: text.replace("/etc/grafana/dashboards", str(self.dashboards)) for name, text in found.items()}
 
@@ -144,7 +144,7 @@ class GrafanaServer(Grafana):
         }
 
     def start(self) -> None:
-        """Answer on `url`, with every dashboard of `dashboards`. Raises RuntimeError with the end of its log."""
+        """Start it, and wait for every dashboard of `dashboards`. Raises RuntimeError with the end of its log."""
         (self.folder / "plugins").mkdir(exist_ok=True)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -165,7 +165,7 @@ class GrafanaServer(Grafana):
             return set()
 
     def stop(self) -> None:
-        """Stop answering."""
+        """Stop it."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -177,14 +177,14 @@ class GrafanaServer(Grafana):
 
 
 def _pointed(influx: Influx, token: Path) -> dict[str, Any]:
-    """The data source's fields that name a server."""
+    """The fields of the data source that depend on the server."""
     header = {"httpHeaderValue1": f"Token $__file{{{token}}}"}
     named = {"jsonData": {"dbName": influx.bucket}, "secureJsonData": header}
     return {"datasources": [{"url": influx.url, "database": influx.bucket} | named]}
 
 
 def _change(path: Path, changes: dict[str, Any]) -> None:
-    """Set some fields of a YAML file; a list's items are matched by their place."""
+    """Set some fields of a YAML file. Items of a list are matched by their position."""
     path.write_text(yaml.safe_dump(_merged(yaml.safe_load(path.read_text("utf-8")), changes)), "utf-8")
 
 

@@ -1,8 +1,8 @@
-"""Houses with a simulated meter, and an InfluxDB filled as `run` would have filled it by the end of two months.
+"""Houses with a simulated meter, and an InfluxDB with what `run` writes in two months.
 
-Each house's octets go the way that they go in `run`: frames, readings, their place in time, points and what is derived
-of them. Of the two months there are the hourly lists, of the last two days a list every minute, of the last hours one
-every 10 s, and with these what speaks of now: the running hour, limits, ages, the exporter's own points.
+The frames of each house go through the pipeline as in `run`. For two months there are hourly lists, for the last two
+days a list every minute, and for the last hours one every 10 s, with what `run` writes about the present: the running
+hour, limits, ages, and the exporter's own points.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _OWN = timedelta(hours=1)
 _TICK = timedelta(seconds=10)
 _BATCH = 5000
 _GATHERED = 2000
-"""Lines of the past that `run` brings into its outbox at once, with the sums of the months that they belong to."""
+"""How many lines of the past `run` adds to its outbox at once, with the sums of their months."""
 
 
 @dataclass(frozen=True)
 class House:
-    """A household and its meter. `given_id` is "" for the simulated meter's own; `fuse` is in A."""
+    """A household and its meter. `given_id` is "" for the id of the simulated meter; `fuse` is in A."""
 
     name: str
     kind: str
@@ -71,7 +71,7 @@ class House:
 
     @property
     def household(self) -> Household:
-        """What the meter measures: the truth."""
+        """The household that the meter measures."""
         return self.meter._household
 
     def lists(self, now: datetime) -> Iterator[Frame]:
@@ -94,7 +94,7 @@ class House:
 
 @dataclass(frozen=True)
 class SwedishHouse(House):
-    """A meter that sends the power of each phase, and no name: its registers come every 10 s."""
+    """A meter that sends the power of each phase and no id, and its registers every 10 s."""
 
     def lists(self, now: datetime) -> Iterator[Frame]:
         moment = now - _OWN
@@ -115,7 +115,7 @@ HOUSES = (TN, IT, CABIN, SOLAR, SWEDISH)
 
 @dataclass
 class _Exporter:
-    """What `run` does with one source, at the times that the house gives."""
+    """What `run` does with one source, at the times of the house."""
 
     house: House
     begun: datetime
@@ -133,7 +133,7 @@ class _Exporter:
     def _seconds(self) -> float:
         return (self.now - self.begun).total_seconds()
 
-    def hear(self, frame: Frame) -> list[str]:
+    def read(self, frame: Frame) -> list[str]:
         self.now = frame.complete
         fed = self.pipeline.feed((Chunk(frame.data, frame.complete),), more=True)
         assert not fed.outcomes, fed.outcomes
@@ -160,7 +160,7 @@ def _lines(fed: Fed) -> list[str]:
 
 
 def lines(house: House, now: datetime = NOW) -> Iterator[list[str]]:
-    """What is in InfluxDB of a house at `now`, in the order in which it was written."""
+    """What InfluxDB has of a house at `now`, in the order in which it was written."""
     began = now - _OWN
     with tempfile.TemporaryDirectory() as folder:
         own = Settings(influx_url="http://127.0.0.1:9", outbox=Path(folder) / "outbox", instance=house.name)
@@ -174,7 +174,7 @@ def lines(house: House, now: datetime = NOW) -> Iterator[list[str]]:
                 while tick <= frame.complete:
                     yield exporter.tick(tick, service)
                     tick += _TICK
-                some = exporter.hear(frame)
+                some = exporter.read(frame)
                 gathered += len(some)
                 if gathered >= _GATHERED:
                     gathered = 0
@@ -186,7 +186,7 @@ def lines(house: House, now: datetime = NOW) -> Iterator[list[str]]:
 
 
 def fill(influx: Influx, houses: Iterable[House] = HOUSES, now: datetime = NOW) -> None:
-    """Write what there is of the houses at `now`."""
+    """Write what InfluxDB has of the houses at `now`."""
     client = influx.client()
     try:
         for house in houses:

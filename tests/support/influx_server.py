@@ -1,4 +1,4 @@
-"""A real InfluxDB for the tests: influxd 1.8 found on PATH, or any server that HAN_TEST_INFLUX_URL names."""
+"""A real InfluxDB for the tests: influxd 1.8 on PATH, or any server at HAN_TEST_INFLUX_URL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_INFLUX = (
 
 
 class Point(NamedTuple):
-    """A point as InfluxDB gives it back: `time` in ms, tags and fields by name."""
+    """A point as InfluxDB returns it: `time` in ms, tags and fields by name."""
 
     measurement: str
     tags: tuple[tuple[str, str], ...]
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
 
 class Influx:
-    """A running InfluxDB with an empty database; it can be stopped and started again on the same data.
+    """A running InfluxDB with an empty database. It can be stopped and started again with the same data.
 
     `url`, `token`, `org` and `bucket` are what the exporter needs. Authorization is on.
     """
@@ -46,20 +46,20 @@ class Influx:
     bucket: str
 
     def start(self) -> None:
-        """Answer on `url`, with the data of before."""
+        """Start again, with the same URL and data."""
         raise NotImplementedError
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop answering; `kill` as a power cut would."""
+        """Stop it; with `kill`, as a power cut does."""
         raise NotImplementedError
 
     def client(self, **changes: str) -> Client:
-        """A Client for it, with some setting changed."""
+        """A Client for it, with some settings changed."""
         settings = {"token": self.token, "org": self.org, "bucket": self.bucket} | changes
         return Client(settings.pop("url", self.url), **settings)  # type: ignore[arg-type]
 
     def query(self, influxql: str) -> list[Series]:
-        """Ask it; times in ms."""
+        """Send a query; times are in ms."""
         client = self.client()
         try:
             return client.query(influxql)
@@ -67,7 +67,7 @@ class Influx:
             client.close()
 
     def points(self, *measurements: str) -> set[Point]:
-        """Every point that it holds, or those of some measurements."""
+        """All its points, or those of some measurements."""
         which = ", ".join(f'"{name}"' for name in measurements) or "/.*/"
         found = set()
         for series in self.query(f"SELECT * FROM {which} GROUP BY *"):
@@ -79,7 +79,7 @@ class Influx:
         return found
 
     def admin(self, influxql: str) -> None:
-        """Change it (InfluxDB 1.8: CREATE …)."""
+        """Send a statement that changes it (InfluxDB 1.8: CREATE …)."""
         Http(self.url, self.token).request("POST", "/query", query={"q": influxql})
 
     def _await(self) -> None:
@@ -95,7 +95,7 @@ class Influx:
 
 
 class ProcessInflux(Influx):
-    """An influxd process with a folder of its own, started by `command` with `settings` in its environment."""
+    """An influxd process with its own folder, started by `command` with `settings` in its environment."""
 
     def __init__(self, command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> None:
         self._command = command
@@ -120,7 +120,7 @@ class ProcessInflux(Influx):
 
 
 class LocalInflux(ProcessInflux):
-    """An influxd 1.8 process with a folder of its own."""
+    """An influxd 1.8 process with its own folder."""
 
     org = "-"
 
@@ -137,7 +137,7 @@ class LocalInflux(ProcessInflux):
             "INFLUXDB_META_DIR": str(folder / "meta"),
             "INFLUXDB_DATA_DIR": str(folder / "data"),
             "INFLUXDB_DATA_WAL_DIR": str(folder / "wal"),
-            # It costs less so.
+            # Without these, it needs less time.
             "INFLUXDB_MONITOR_STORE_ENABLED": "false",
             "INFLUXDB_CONTINUOUS_QUERIES_ENABLED": "false",
             "INFLUXDB_DATA_QUERY_LOG_ENABLED": "false",
@@ -146,7 +146,7 @@ class LocalInflux(ProcessInflux):
         }
         super().__init__((program, "run", "-config", os.devnull), folder, settings)
         name, password = self.token.split(":")
-        # the first user may be made by anyone
+        # the first user can be created without a password
         Http(self.url).request(
             "POST", "/query", query={"q": f"CREATE USER {name} WITH PASSWORD '{password}' WITH ALL PRIVILEGES"}
         )
@@ -154,7 +154,7 @@ class LocalInflux(ProcessInflux):
 
 
 class OtherInflux(Influx):
-    """A server that runs anyway, behind a door that can be shut: to the exporter it is then gone."""
+    """A server that is running already, behind a proxy that can be stopped: the exporter then cannot reach it."""
 
     def __init__(self, url: str) -> None:
         there = urlsplit(url)
@@ -167,7 +167,7 @@ class OtherInflux(Influx):
         self._door: socket.socket | None = None
         self._open: list[socket.socket] = []
         self.start()
-        if not self.bucket:  # InfluxDB 1.8: a database of the test's own
+        if not self.bucket:  # InfluxDB 1.8: a database for this test
             self.bucket = f"han_test_{secrets.token_hex(4)}"
             self.admin(f"CREATE DATABASE {self.bucket}")
 
@@ -198,23 +198,24 @@ class OtherInflux(Influx):
 
 
 def pass_on(one: socket.socket, other: socket.socket) -> None:
+    """Send all that one socket receives to the other."""
     try:
-        while octets := one.recv(65536):
-            other.sendall(octets)
+        while data := one.recv(65536):
+            other.sendall(data)
         other.shutdown(socket.SHUT_WR)
     except OSError:
         return
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port of this machine that no process uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def serve(folder: Path) -> Influx:
-    """Start a server, or find the one that was given; whoever calls stops it. Raises LookupError without either."""
+    """Start a server, or find the given one; the caller stops it. Raises LookupError if there is none."""
     if url := os.environ.get("HAN_TEST_INFLUX_URL"):
         return OtherInflux(url)
     program = shutil.which("influxd")
@@ -224,7 +225,7 @@ def serve(folder: Path) -> Influx:
 
 
 class Store(Influx):
-    """A part of a running server that is a test's own: a database, or what comes new into the bucket that was given."""
+    """A part of a running server for one test: its own database, or the new points in the given bucket."""
 
     def __init__(self, server: Influx) -> None:
         self.url, self.token, self.org, self.bucket = server.url, server.token, server.org, server.bucket

@@ -9,13 +9,13 @@ may have got through in part, by sectors.
 from __future__ import annotations
 
 import ctypes
-import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
 from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, Final, TypeVar
 
 SECTOR: Final = 512
@@ -81,7 +81,7 @@ class Recorder:
     def __init__(self) -> None:
         name = find_library("sqlite3")
         if name is None:
-            raise OSError("there is no libsqlite3 that Python shares")
+            raise OSError("no shared libsqlite3 was found")
         self._lib = ctypes.CDLL(name)
         version = self._lib.sqlite3_libversion
         version.restype = c_char_p
@@ -204,25 +204,25 @@ def _applied(content: bytearray | None, ops: list[Op]) -> bytearray | None:
     return content
 
 
-def _some(ops: list[Op], dice: random.Random) -> list[Op]:
+def _some(ops: list[Op], random: Random) -> list[Op]:
     """Return what the disk may have done of these: any of them, and of a write any of its sectors."""
     done = []
     for op in ops:
-        chance = dice.random()
-        if chance < 0.4:
+        value = random.random()
+        if value < 0.4:
             done.append(op)
-        elif chance < 0.6 and op.what == "write":
+        elif value < 0.6 and op.what == "write":
             for at in range(0, len(op.data), SECTOR):
-                if dice.random() < 0.5:
+                if random.random() < 0.5:
                     done.append(Op("write", op.path, op.offset + at, op.data[at : at + SECTOR]))
     return done
 
 
-def images(ops: list[Op], dice: random.Random, every: int = 1) -> Iterator[tuple[int, str, dict[str, bytes]]]:
-    """Yield (how many of the operations were done, which part of the unsynced got through, path -> content).
+def images(ops: list[Op], random: Random, every: int = 1) -> Iterator[tuple[int, str, dict[str, bytes]]]:
+    """Yield (how many of the operations were done, which part of what was not synced is on the disk, path -> content).
 
-    `every` takes only each so-many-th cut, and those just before and after a sync, with one kind of rest by turns; 1
-    takes every cut with each kind.
+    With `every` above 1, only every so-many-th cut is taken, and the cuts just before and after a sync, each with one
+    kind at random. With 1, every cut is taken with each kind.
     """
     kinds = ("none", "some", "all")
     files: dict[str, _File] = {}
@@ -237,7 +237,7 @@ def images(ops: list[Op], dice: random.Random, every: int = 1) -> Iterator[tuple
         if op.what == "rename":
             names.append(op)
             for kind in kinds[::2]:
-                image = dict(_image(files, kind, dice))
+                image = dict(_image(files, kind, random))
                 _rename(image, names)
                 yield count, kind, image
             continue
@@ -245,8 +245,8 @@ def images(ops: list[Op], dice: random.Random, every: int = 1) -> Iterator[tuple
         near_sync = op.what == "sync" or (count < len(ops) and ops[count].what == "sync")
         if count % every and not near_sync:
             continue
-        for kind in kinds if every == 1 else (kinds[dice.randrange(3)],):
-            yield count, kind, dict(_image(files, kind, dice))
+        for kind in kinds if every == 1 else (kinds[random.randrange(3)],):
+            yield count, kind, dict(_image(files, kind, random))
 
 
 def _rename(files: dict[str, T], names: list[Op]) -> None:
@@ -256,9 +256,9 @@ def _rename(files: dict[str, T], names: list[Op]) -> None:
             files[op.to] = files.pop(op.path)
 
 
-def _image(files: dict[str, _File], kind: str, dice: random.Random) -> Iterator[tuple[str, bytes]]:
+def _image(files: dict[str, _File], kind: str, random: Random) -> Iterator[tuple[str, bytes]]:
     for path, file in files.items():
-        done = {"none": [], "all": file.pending, "some": _some(file.pending, dice)}[kind]
+        done = {"none": [], "all": file.pending, "some": _some(file.pending, random)}[kind]
         content = _applied(None if file.synced is None else bytearray(file.synced), done)
         if content is not None:
             yield path, bytes(content)

@@ -1,6 +1,6 @@
-"""What can be asked of InfluxDB: measurements, tags and fields, as points.py writes them.
+"""What can be queried in InfluxDB: measurements, tags and fields, as points.py writes them.
 
-Nothing is listed by hand: one line of each kind is rendered by the function that writes it, and read back.
+Nothing is listed by hand: the function for each kind of line makes one, and that is parsed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ METER = "m"
 
 @dataclass
 class Kind:
-    """One measurement: tag -> its values in the lines that were rendered, and field -> "float" or "string"."""
+    """One measurement: tag -> its values in the lines, and field -> "float" or "string"."""
 
     tags: dict[str, set[str]] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ def parse(line: str) -> tuple[str, dict[str, str], dict[str, str]]:
 
 
 def reading() -> Placed:
-    """One list with every quantity of the catalogue, and one that is in no catalogue."""
+    """One list with every quantity of the catalogue, and one that is not in it."""
     codes = [ObisCode(1, 1, c, d, 0) for c in range(256) for d in range(256)]
     known = [Measurement(code, 10.0, quantity.unit) for code in codes if (quantity := describe(code)) is not None]
     unknown = Measurement(ObisCode(1, 1, 99, 98, 97), 1.0, "W")
@@ -62,7 +62,7 @@ def without_factors() -> Placed:
 
 
 def exporter_lines() -> list[str]:
-    """What `run` writes of itself."""
+    """What `run` writes about itself."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(influx_url="http://127.0.0.1:9", outbox=Path(folder) / "outbox", instance="i")
         service = Service(settings, [])

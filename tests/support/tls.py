@@ -1,4 +1,4 @@
-"""Certificates of an authority of the tests' own, and a door with TLS in front of a server. Needs `openssl`."""
+"""A certificate authority for tests, and a TLS proxy in front of a server. Needs `openssl`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.patience import HANG_S
 
 
 class Authority:
-    """A certificate authority in a folder; `certificate` is its own."""
+    """A certificate authority in a folder. `certificate` is its own certificate."""
 
     def __init__(self, folder: Path, name: str = "An authority") -> None:
         if shutil.which("openssl") is None:
@@ -35,7 +35,7 @@ class Authority:
         )
 
     def sign(self, name: str, *, alternatives: str = "IP:127.0.0.1,DNS:localhost", days: float = 5) -> Path:
-        """A file with a server's certificate and key; negative `days` for one that was over so long ago."""
+        """A file with a server's certificate and key. Negative `days`: it expired so long ago."""
         key, request, made = (self._folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
         self._openssl(
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(key)),
@@ -54,7 +54,7 @@ class Authority:
             f"new_certs_dir={self._folder}\ndatabase={self._folder}/index.txt\nserial={self._folder}/serial\n"
             f"certificate={self.certificate}\nprivate_key={self._key}\ndefault_md=sha256\npolicy=any\n"
             "copy_extensions=copy\nunique_subject=no\nx509_extensions=leaf\n"
-            # Python 3.13 and later ask for these.
+            # Python 3.13 and later require these.
             "[leaf]\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\nbasicConstraints=critical,CA:FALSE\n[any]\ncommonName=supplied\n"
         )
         now = datetime.now(UTC)
@@ -72,7 +72,7 @@ class Authority:
 
 @contextmanager
 def tls_door(certificate: Path, there: tuple[str, int]) -> Iterator[int]:
-    """Take the TLS off what comes and pass it on to `there`; gives the port."""
+    """A TLS proxy for the server at `there`; gives its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with socket.create_server(("127.0.0.1", 0)) as door:
@@ -92,7 +92,7 @@ def _serve(door: socket.socket, context: ssl.SSLContext, there: tuple[str, int])
             return
         try:
             here = context.wrap_socket(bare, server_side=True)
-        except OSError:  # whoever came does not like the certificate, or speaks no TLS
+        except OSError:  # the client rejects the certificate, or does not use TLS
             with suppress(OSError):
                 bare.close()
             continue

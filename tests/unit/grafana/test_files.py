@@ -1,4 +1,4 @@
-"""What Grafana is given: it is up to date, hangs together, and asks only for what is written."""
+"""The files that Grafana reads: they are up to date and consistent, and query only what is written."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
 RULES = GRAFANA / "provisioning/alerting/rules.yaml"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 DATA_SOURCE = {"type": "influxdb", "uid": "han-influxdb"}
-TELLING_TAGS = {"kind", "quantity", "bound", "direction", "phase"}
-"""Tags whose values are the schema's own, not a meter's."""
+SCHEMA_TAGS = {"kind", "quantity", "bound", "direction", "phase"}
+"""Tags whose values come from the schema, not from a meter."""
 
 each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
@@ -61,7 +61,7 @@ def every_query() -> list[PanelQuery]:
 
 @dataclass
 class Select:
-    """A SELECT: its text without those within it, and the SELECT that it stands in."""
+    """A SELECT: its text without inner SELECTs, and the SELECT around it."""
 
     text: str = ""
     outer: Select | None = None
@@ -69,11 +69,11 @@ class Select:
 
     @property
     def leaves(self) -> list[Select]:
-        """Those that read a measurement."""
+        """The SELECTs that read a measurement."""
         return [leaf for one in self.inner for leaf in one.leaves] if self.inner else [self]
 
     def whole(self) -> str:
-        """Its text, and those of the SELECTs around it."""
+        """Its text, and the texts of the SELECTs around it."""
         return self.text + (f" ( {self.outer.whole()}" if self.outer else "")
 
 
@@ -99,7 +99,7 @@ def selects(query: str) -> Select:
 
 
 def wrong_names(query: str) -> list[str]:
-    """Names in a query, and values of the schema's own tags, that no point has."""
+    """Names in a query, and values of tags of the schema, that no point has."""
     known = schema()
     measurements = re.findall(r'\bFROM\s+"([^"]+)"', query)
     wrong = [f"measurement {name}" for name in measurements if name not in known]
@@ -112,12 +112,12 @@ def wrong_names(query: str) -> list[str]:
     wrong += [f"tag or field {name}" for name in sorted(named - names)]
     for tag, value in re.findall(r'"(\w+)" (?:=|!=|<>) \'([^\']+)\'', query):
         values = {one for kind in read for one in kind.tags.get(tag, ())}
-        if tag in TELLING_TAGS and value not in values:
+        if tag in SCHEMA_TAGS and value not in values:
             wrong.append(f"{tag} {value}")
     return wrong
 
 
-def test_the_schema_is_that_of_every_line_that_is_written() -> None:
+def test_the_schema_covers_every_line_that_is_written() -> None:
     assert writers() == SAMPLES.keys()
     known = schema()
     assert known["current"].tags.keys() == {"meter_id", "obis", "phase"}
@@ -143,14 +143,14 @@ def test_a_wrong_name_is_found(query: str, wrong: list[str]) -> None:
     assert wrong_names(query) == wrong
 
 
-def test_selects_are_told_apart() -> None:
+def test_nested_selects_are_parsed() -> None:
     found = selects("SELECT sum(a) FROM (SELECT max(b) FROM x WHERE (c)), (SELECT d FROM y) WHERE e")
     assert [leaf.text for leaf in found.leaves] == ["(SELECT max(b) FROM x WHERE (c)"[1:], "SELECT d FROM y"]
     assert "WHERE e" in found.leaves[0].whole()
     assert "FROM y" not in found.leaves[0].whole()
 
 
-def test_queries_name_only_what_is_written() -> None:
+def test_queries_use_only_names_that_are_written() -> None:
     wrong = {f"{query.dashboard}, {query.panel}: {query.query}": wrong_names(query.query) for query in every_query()}
     assert {where: names for where, names in wrong.items() if names} == {}
 
@@ -162,7 +162,7 @@ def test_queries_of_a_panel_are_for_one_meter_or_exporter(path: Path) -> None:
         for leaf in selects(query.query).leaves:
             assert any(one in leaf.whole() for one in whose), (query.panel, leaf.text)
             if "\"meter_id\" = ''" in leaf.text:
-                assert "\"quantity\" = 'backlog_age'" in leaf.text, "the only limit that is no meter's"
+                assert "\"quantity\" = 'backlog_age'" in leaf.text, "the only limit without a meter"
 
 
 @each_dashboard
@@ -174,7 +174,7 @@ def test_queries_of_a_panel_are_bounded_in_time(path: Path) -> None:
 
 
 @each_dashboard
-def test_queries_ask_only_for_variables_that_are_there(path: Path) -> None:
+def test_queries_use_only_variables_of_the_dashboard(path: Path) -> None:
     dashboard = load(path)
     variables = {variable["name"]: "1" for variable in dashboard["templating"]["list"]}
     for query in queries_of(dashboard) + other_queries_of(dashboard):
@@ -185,7 +185,7 @@ def test_queries_ask_only_for_variables_that_are_there(path: Path) -> None:
 # Dashboards
 
 
-def test_what_stands_here_is_what_the_code_writes() -> None:
+def test_the_files_are_what_the_code_writes() -> None:
     generated = files()
     assert {path for path in generated if path.suffix == ".json"} == set(DASHBOARDS)
     stale = [path.name for path, text in generated.items() if path.read_text("utf-8") != text]
@@ -208,8 +208,8 @@ def test_a_file_has_the_form_that_grafana_reads(form: str, paths: list[Path]) ->
 
 
 @each_dashboard
-def test_variables_are_filled_and_the_real_meters_come_first(path: Path) -> None:
-    """Their order is that of the query: no sorting (0), keys real before simulated."""
+def test_variables_have_a_query_and_real_meters_come_first(path: Path) -> None:
+    """The order is that of the query: no sorting (0), and the key real before simulated."""
     variables = {variable["name"]: variable for variable in load(path)["templating"]["list"]}
     assert list(variables)[:2] == ["meter", "timezone"]
     assert 'WITH KEY IN ("real", "simulated")' in variables["meter"]["query"]
@@ -229,7 +229,7 @@ def test_annotations_mark_events_and_alert_changes(path: Path) -> None:
 
 
 @each_dashboard
-def test_panels_have_their_own_number_and_place(path: Path) -> None:
+def test_panels_have_unique_numbers_and_do_not_overlap(path: Path) -> None:
     found = list(panels(load(path)))
     assert len({panel["id"] for panel in found}) == len(found)
     assert len({panel["title"] for panel in found}) == len(found)
@@ -241,7 +241,7 @@ def test_panels_have_their_own_number_and_place(path: Path) -> None:
 
 
 @each_dashboard
-def test_a_panel_explains_itself_and_its_queries_have_letters_of_their_own(path: Path) -> None:
+def test_a_panel_has_a_description_and_unique_letters_of_queries(path: Path) -> None:
     for panel in panels(load(path)):
         words = panel["description"]
         assert words[0].isupper() or words[0].isdigit(), words
@@ -254,7 +254,7 @@ def test_a_panel_explains_itself_and_its_queries_have_letters_of_their_own(path:
 
 @each_dashboard
 def test_no_gap_in_a_graph_is_filled(path: Path) -> None:
-    """Grafana puts a noValue that is a number, as "" is to it, in the place of what is missing."""
+    """Grafana draws a noValue that is a number in place of missing values, and takes "" for a number."""
     for panel in panels(load(path)):
         if panel["type"] == "timeseries":
             config = panel["fieldConfig"]
@@ -264,15 +264,15 @@ def test_no_gap_in_a_graph_is_filled(path: Path) -> None:
 
 
 @each_dashboard
-def test_limits_are_taken_out_first_and_once(path: Path) -> None:
-    """Behind any transformation frames have lost the name of their query, which configFromData asks for."""
+def test_limits_are_the_first_transformation_and_used_once(path: Path) -> None:
+    """After any transformation, frames have no query name any more, and configFromData needs it."""
     for panel in panels(load(path)):
         steps = [step["id"] for step in panel.get("transformations", [])]
         assert "configFromData" not in steps[1:], panel["title"]
 
 
 def fixed_colours() -> dict[str, set[str]]:
-    """Name of a series -> the colours that it has anywhere."""
+    """Name of a series -> its colours on all dashboards."""
     found: dict[str, set[str]] = {}
     for path in DASHBOARDS:
         for panel in panels(load(path)):
@@ -301,7 +301,7 @@ def test_a_graph_gives_each_phase_its_colour() -> None:
                 assert {"L1", "L2", "L3"} <= named, panel["title"]
 
 
-def test_dashboards_are_named_by_their_files() -> None:
+def test_the_uid_of_a_dashboard_is_the_name_of_its_file() -> None:
     assert [path.stem for path in DASHBOARDS] == ["balance", "capacity", "consumption", "exporter", "now", "quality"]
     for path in DASHBOARDS:
         assert load(path)["uid"] == f"han-{path.stem}"
@@ -313,10 +313,10 @@ def test_grafana_opens_on_now() -> None:
     assert home == "/etc/grafana/dashboards/now.json"
 
 
-def test_a_rule_points_to_a_panel_that_is_there() -> None:
-    there = {(f"han-{path.stem}", panel["id"]) for path in DASHBOARDS for panel in panels(load(path))}
+def test_every_rule_links_to_an_existing_panel() -> None:
+    known = {(f"han-{path.stem}", panel["id"]) for path in DASHBOARDS for panel in panels(load(path))}
     for rule in rules():
-        assert (rule["dashboardUid"], rule["panelId"]) in there, rule["title"]
+        assert (rule["dashboardUid"], rule["panelId"]) in known, rule["title"]
 
 
 # Provisioning
@@ -333,7 +333,7 @@ def test_the_data_source_reads_the_stacks_bucket_with_a_token_from_a_file() -> N
     assert "secrets-grafana:/run/han-exporter:ro" in COMPOSE["services"]["grafana"]["volumes"]
 
 
-def test_what_grafana_reads_is_mounted_where_it_looks() -> None:
+def test_the_files_are_mounted_where_grafana_reads_them() -> None:
     (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/han.yaml").read_text("utf-8"))["providers"]
     mounted = {volume.split(":")[0]: volume.split(":")[1] for volume in COMPOSE["services"]["grafana"]["volumes"]}
     assert mounted["./grafana/dashboards"] == provider["options"]["path"]

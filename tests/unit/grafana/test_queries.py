@@ -1,4 +1,4 @@
-"""What Grafana would send: variables, time ranges and intervals as Grafana 9.3 fills them in."""
+"""Queries as Grafana 9.3 sends them: variables, time ranges and intervals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def oslo(*parts: int) -> int:
     return int(datetime(*parts, tzinfo=ZoneInfo("Europe/Oslo")).timestamp() * 1000)  # type: ignore[arg-type, misc]
 
 
-def test_a_panels_query_is_found_with_what_its_panel_says_of_time() -> None:
+def test_a_query_of_a_panel_has_the_time_settings_of_the_panel() -> None:
     target = {"refId": "A", "datasource": INFLUX, "query": "SELECT 1", "resultFormat": "table", "alias": "$tag_phase"}
     panel = {"id": 7, "title": "Power", "targets": [target], "timeFrom": "15m", "timeShift": "1d", "interval": "1m"}
     [one] = queries_of({"title": "Now", "panels": [panel | {"maxDataPoints": 300}]})
@@ -57,7 +57,7 @@ def test_a_panels_query_is_found_with_what_its_panel_says_of_time() -> None:
     )
 
 
-def test_rows_that_are_folded_up_are_looked_into_and_hidden_or_foreign_queries_left_out() -> None:
+def test_queries_in_collapsed_rows_are_found_and_hidden_or_foreign_ones_left_out() -> None:
     targets = [
         {"refId": "A", "datasource": INFLUX, "query": "SELECT 1"},
         {"refId": "B", "datasource": INFLUX, "query": "SELECT 2", "hide": True},
@@ -96,7 +96,7 @@ def test_variables_and_annotations_have_queries_too() -> None:
     ]
 
 
-def test_an_alert_query_has_a_time_range_of_its_own_and_expressions_are_left_out() -> None:
+def test_an_alert_query_has_its_own_time_range_and_expressions_are_left_out() -> None:
     model = {"query": "SELECT $timeFilter $__interval $__interval_ms", "rawQuery": True, "intervalMs": 1000}
     data = [
         {"refId": "A", "datasourceUid": "han-influxdb", "relativeTimeRange": {"from": 600, "to": 60}, "model": model},
@@ -108,7 +108,7 @@ def test_an_alert_query_has_a_time_range_of_its_own_and_expressions_are_left_out
     assert text == f"SELECT time >= {END - 600_000}ms and time <= {END - 60_000}ms 1s 1000"
 
 
-def test_an_alert_query_knows_no_variable() -> None:
+def test_an_alert_query_may_have_no_variable() -> None:
     with pytest.raises(ValueError, match=r"no variables.*\$\{meter:regex\}"):
         fill(PanelQuery("", "", "A", "${meter:regex}", Kind.ALERT, ago=(60, 0)))
 
@@ -137,7 +137,7 @@ def test_a_variables_query_gets_its_values_as_regular_expressions() -> None:
 
 
 @pytest.mark.parametrize("query", ["$metre", "${meter:odd}", "${meter.text}", "${__from:date:YYYY}"])
-def test_what_is_not_known_is_named(query: str) -> None:
+def test_an_unknown_variable_is_an_error_that_names_it(query: str) -> None:
     name = query.removeprefix("$").strip("{}")
     with pytest.raises(ValueError, match=name.split(":")[0].split(".")[0]):
         fill(query)
@@ -165,11 +165,11 @@ def test_now_can_be_another_moment() -> None:
         ({"ago": (600, 0)}, END - 600_000, END),
     ],
 )
-def test_a_panel_may_have_a_time_range_of_its_own(changes: dict[str, Any], start: int, end: int) -> None:
+def test_a_panel_may_have_its_own_time_range(changes: dict[str, Any], start: int, end: int) -> None:
     assert made(**changes).range(END - DAY, END, "Europe/Oslo") == (start, end)
 
 
-def test_days_and_months_are_the_calendars() -> None:
+def test_days_and_months_are_of_the_calendar() -> None:
     end = oslo(2026, 10, 25, 12)  # the day of 25 hours
     assert made(time_from="1d").range(0, end, "Europe/Oslo")[0] == oslo(2026, 10, 24, 12)
     assert made(time_from="24h").range(0, end, "Europe/Oslo")[0] == oslo(2026, 10, 24, 13)
@@ -178,7 +178,7 @@ def test_days_and_months_are_the_calendars() -> None:
 
 
 @pytest.mark.parametrize("text", ["1x", "yesterday", "1d/"])
-def test_a_time_range_that_is_none_is_named(text: str) -> None:
+def test_a_wrong_time_range_is_an_error_that_names_it(text: str) -> None:
     with pytest.raises(ValueError, match=text):
         made(time_from=text).range(0, END, "Europe/Oslo")
 
@@ -187,12 +187,12 @@ def test_a_time_range_that_is_none_is_named(text: str) -> None:
     ("days", "interval"),
     [(0.01, "10s"), (0.25, "20s"), (1, "1m"), (7, "10m"), (30, "30m"), (365, "6h"), (3000, "1d")],
 )
-def test_the_interval_is_that_of_a_thousand_points(days: float, interval: str) -> None:
+def test_the_interval_gives_a_thousand_points(days: float, interval: str) -> None:
     end = round(END - days * DAY) + round(days * DAY)
     assert fill("$__interval", start_ms=round(end - days * DAY), end_ms=end) == interval
 
 
-def test_a_panels_own_interval_and_number_of_points_count() -> None:
+def test_a_panels_own_interval_and_number_of_points_are_used() -> None:
     assert made(interval="1h").interval_s(END - DAY, END) == 3600
     assert made(interval="1h").interval_s(END - 365 * DAY, END) == 21600
     assert made(max_data_points=100).interval_s(END - DAY, END) == 900

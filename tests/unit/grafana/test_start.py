@@ -1,4 +1,4 @@
-"""start.sh, with something in Grafana's place that tells what it was given."""
+"""start.sh, with a program in place of Grafana that records its environment and files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ START = ROOT / "grafana/start"
 SHELLS = [shell for shell in ("dash", "busybox", "bash") if shutil.which(shell)] or ["sh"]
 SLACK = "https://hooks.slack.com/services/T0/B0/x"
 TEXTS = "%7B%7B.title%7D%7D&m=%7B%7B.message%7D%7D"
-TELLS = """#!/bin/sh
-env -0 >"$TOLD/environment"
-cp -R "$GF_PATHS_PROVISIONING" "$TOLD/provisioning"
-printf '%s\\n' "$@" >"$TOLD/arguments"
+RECORDS = """#!/bin/sh
+env -0 >"$OUTPUT/environment"
+cp -R "$GF_PATHS_PROVISIONING" "$OUTPUT/provisioning"
+printf '%s\\n' "$@" >"$OUTPUT/arguments"
 """
 
 
 @dataclass(frozen=True)
-class Told:
-    """What Grafana would have had: its environment, its provisioning, and what the owner read in the log."""
+class Started:
+    """How Grafana would have been started: its environment and its provisioning; and the log for the owner."""
 
     environment: dict[str, str]
     provisioning: Path
@@ -41,13 +41,13 @@ class Told:
 
     @property
     def alerting(self) -> dict[str, Any]:
-        """What was added to the rules."""
+        """The files besides the rules."""
         paths = [self.provisioning / f"alerting/{name}.yaml" for name in sorted(self.files - {"rules"})]
         return {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in paths}
 
     @property
     def receivers(self) -> dict[str, dict[str, Any]]:
-        """uid -> what it is, of every contact point."""
+        """uid -> receiver, of every contact point."""
         found = [one for content in self.alerting.values() for one in content.get("contactPoints", [])]
         return {receiver["uid"]: receiver for one in found for receiver in one["receivers"]}
 
@@ -57,24 +57,24 @@ class Told:
         return path.read_text("utf-8").split() if path.exists() else []
 
 
-def start(folder: Path, *arguments: str, shell: str = SHELLS[0], answers: bool = False, **settings: str) -> Told:
-    """Run it with these HAN_… settings; `answers` says whether Grafana answers as one that has read its files."""
-    told, programs = folder / "told", folder / "bin"
-    shutil.rmtree(told, ignore_errors=True)
-    for made in (told, programs, folder / "tmp"):
+def start(folder: Path, *arguments: str, shell: str = SHELLS[0], answers: bool = False, **settings: str) -> Started:
+    """Run it with these HAN_… settings. `answers`: Grafana answers, so it has read its files."""
+    output, programs = folder / "output", folder / "bin"
+    shutil.rmtree(output, ignore_errors=True)
+    for made in (output, programs, folder / "tmp"):
         made.mkdir(exist_ok=True)
     for name, text in {
-        "grafana": TELLS,
+        "grafana": RECORDS,
         "wget": f"#!/bin/sh\nexit {0 if answers else 1}\n",
         "curl": "#!/bin/sh\nexit 1\n",
-        "sleep": "#!/bin/sh\nkill $PPID\n",  # it would go on asking for ten minutes
+        "sleep": "#!/bin/sh\nkill $PPID\n",  # else it would try again for ten minutes
     }.items():
         (programs / name).write_text(text, "utf-8")
         (programs / name).chmod(0o755)
     environment = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "TMPDIR": str(folder / "tmp"),
-        "TOLD": str(told),
+        "OUTPUT": str(output),
         "GF_PATHS_PROVISIONING": str(ROOT / "grafana/provisioning"),
         "GF_PATHS_DATA": str(folder / "data"),
         **{f"HAN_{name}": text for name, text in settings.items()},
@@ -82,25 +82,25 @@ def start(folder: Path, *arguments: str, shell: str = SHELLS[0], answers: bool =
     command = [shell, *(["sh"] if shell == "busybox" else []), str(START / "start.sh"), "grafana", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
-    pairs = (told / "environment").read_text("utf-8").split("\0")
-    assert (told / "arguments").read_text("utf-8").split() == list(arguments)
-    return Told(dict(pair.split("=", 1) for pair in pairs if pair), told / "provisioning", done.stderr, folder)
+    pairs = (output / "environment").read_text("utf-8").split("\0")
+    assert (output / "arguments").read_text("utf-8").split() == list(arguments)
+    return Started(dict(pair.split("=", 1) for pair in pairs if pair), output / "provisioning", done.stderr, folder)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_with_nothing_set_grafana_gets_the_stacks_files_and_no_contact_point(tmp_path: Path, shell: str) -> None:
-    told = start(tmp_path, "--homepath", "/usr/share/grafana", shell=shell, ALERT_WEBHOOK="", ALERT_EMAIL=" ")
-    assert told.receivers == {}
-    assert told.files == {"rules"}
+def test_without_settings_grafana_gets_the_stacks_files_and_no_contact_point(tmp_path: Path, shell: str) -> None:
+    started = start(tmp_path, "--homepath", "/usr/share/grafana", shell=shell, ALERT_WEBHOOK="", ALERT_EMAIL=" ")
+    assert started.receivers == {}
+    assert started.files == {"rules"}
     for path in (ROOT / "grafana/provisioning").rglob("*.yaml"):
-        there = told.provisioning / path.relative_to(ROOT / "grafana/provisioning")
-        assert there.read_bytes() == path.read_bytes()
+        copy = started.provisioning / path.relative_to(ROOT / "grafana/provisioning")
+        assert copy.read_bytes() == path.read_bytes()
     for name in ("datasources", "dashboards", "alerting", "notifiers", "plugins"):
-        assert (told.provisioning / name).is_dir(), "Grafana complains of each that is not there"
-    assert told.environment["GF_SERVER_ROOT_URL"] == "http://localhost:3000/"
-    assert not [name for name in told.environment if name.startswith("GF_SMTP")]
-    assert told.log == ""
-    assert told.remembered == []
+        assert (started.provisioning / name).is_dir(), "Grafana logs an error for each missing one"
+    assert started.environment["GF_SERVER_ROOT_URL"] == "http://localhost:3000/"
+    assert not [name for name in started.environment if name.startswith("GF_SMTP")]
+    assert started.log == ""
+    assert started.remembered == []
 
 
 @pytest.mark.parametrize(
@@ -125,36 +125,38 @@ def test_with_nothing_set_grafana_gets_the_stacks_files_and_no_contact_point(tmp
         ("https://ntfy.sh/h?tpl=1&m={{.message}}", "webhook", "https://ntfy.sh/h?tpl=1&m=%7B%7B.message%7D%7D", "ntfy"),
     ],
 )
-def test_a_webhook_is_told_by_its_address(tmp_path: Path, address: str, kind: str, sent_to: str, words: str) -> None:
-    told = start(tmp_path, ALERT_WEBHOOK=address)
-    assert {uid: one["type"] for uid, one in told.receivers.items()} == {"han-webhook": kind}
-    assert told.receivers["han-webhook"]["settings"]["url"] == "$HAN_ALERT_URL", "Grafana fills it in, once"
-    assert told.environment["HAN_ALERT_URL"] == sent_to
-    (policy,) = told.alerting["policy"]["policies"]
-    (point,) = [one for content in told.alerting.values() for one in content.get("contactPoints", [])]
+def test_the_kind_of_a_webhook_follows_from_its_address(
+    tmp_path: Path, address: str, kind: str, sent_to: str, words: str
+) -> None:
+    started = start(tmp_path, ALERT_WEBHOOK=address)
+    assert {uid: one["type"] for uid, one in started.receivers.items()} == {"han-webhook": kind}
+    assert started.receivers["han-webhook"]["settings"]["url"] == "$HAN_ALERT_URL", "Grafana replaces it, once"
+    assert started.environment["HAN_ALERT_URL"] == sent_to
+    (policy,) = started.alerting["policy"]["policies"]
+    (point,) = [one for content in started.alerting.values() for one in content.get("contactPoints", [])]
     assert policy["receiver"] == point["name"]
-    assert words in told.log
-    assert told.remembered == ["han-webhook"]
+    assert words in started.log
+    assert started.remembered == ["han-webhook"]
 
 
 @pytest.mark.parametrize("address", ["ntfy.sh/house", "house", "ftp://x.example/a", "https://"])
-def test_an_address_that_is_none_is_named_and_left_out(tmp_path: Path, address: str) -> None:
-    told = start(tmp_path, ALERT_WEBHOOK=address)
-    assert told.receivers == {}
-    assert "HAN_ALERT_WEBHOOK must begin with http:// or https://" in told.log
+def test_a_wrong_address_is_reported_and_left_out(tmp_path: Path, address: str) -> None:
+    started = start(tmp_path, ALERT_WEBHOOK=address)
+    assert started.receivers == {}
+    assert "HAN_ALERT_WEBHOOK" in started.log
 
 
-def test_mail_by_port_587_asks_for_tls_and_the_password_is_not_written_out(tmp_path: Path) -> None:
-    told = start(
+def test_mail_by_port_587_requires_tls_and_the_password_is_in_no_file(tmp_path: Path) -> None:
+    started = start(
         tmp_path,
         ALERT_EMAIL="a@example.org, b@example.org",
         ALERT_SMTP_HOST="smtp.example.org",
         ALERT_SMTP_USER="me@example.org",
         ALERT_SMTP_PASSWORD="p$A${B}#;'\"%x",
     )
-    assert told.receivers["han-email"]["settings"]["addresses"] == "$HAN_ALERT_EMAIL"
-    assert told.environment["HAN_ALERT_EMAIL"] == "a@example.org, b@example.org"
-    smtp = {name: text for name, text in told.environment.items() if name.startswith("GF_SMTP_")}
+    assert started.receivers["han-email"]["settings"]["addresses"] == "$HAN_ALERT_EMAIL"
+    assert started.environment["HAN_ALERT_EMAIL"] == "a@example.org, b@example.org"
+    smtp = {name: text for name, text in started.environment.items() if name.startswith("GF_SMTP_")}
     assert smtp == {
         "GF_SMTP_ENABLED": "true",
         "GF_SMTP_HOST": "smtp.example.org:587",
@@ -164,8 +166,8 @@ def test_mail_by_port_587_asks_for_tls_and_the_password_is_not_written_out(tmp_p
         "GF_SMTP_FROM_NAME": "han-exporter",
         "GF_SMTP_STARTTLS_POLICY": "MandatoryStartTLS",
     }
-    assert told.environment["HAN_ALERT_SMTP_PASSWORD"] == "p$A${B}#;'\"%x"
-    assert "example.org" not in told.log
+    assert started.environment["HAN_ALERT_SMTP_PASSWORD"] == "p$A${B}#;'\"%x"
+    assert "example.org" not in started.log
 
 
 @pytest.mark.parametrize(
@@ -173,74 +175,74 @@ def test_mail_by_port_587_asks_for_tls_and_the_password_is_not_written_out(tmp_p
     [("", "", "a@example.org"), ("me", "", "a@example.org"), ("me", "han@example.org", "han@example.org")],
 )
 def test_a_mail_has_a_sender(tmp_path: Path, user: str, sender: str, expected: str) -> None:
-    told = start(
+    started = start(
         tmp_path,
         ALERT_EMAIL="a@example.org;b@example.org",
         ALERT_SMTP_HOST="h:25",
         ALERT_SMTP_USER=user,
         ALERT_SMTP_FROM=sender,
     )
-    assert told.environment["GF_SMTP_FROM_ADDRESS"] == expected
-    assert ("GF_SMTP_STARTTLS_POLICY" in told.environment) is bool(user), "a relay at home may know no TLS"
+    assert started.environment["GF_SMTP_FROM_ADDRESS"] == expected
+    assert ("GF_SMTP_STARTTLS_POLICY" in started.environment) is bool(user), "a relay at home may not support TLS"
 
 
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        ({"ALERT_EMAIL": "a@example.org"}, "HAN_ALERT_SMTP_HOST is not"),
-        ({"ALERT_EMAIL": "me", "ALERT_SMTP_HOST": "h:25"}, "HAN_ALERT_EMAIL is no address"),
+        ({"ALERT_EMAIL": "a@example.org"}, "HAN_ALERT_SMTP_HOST"),
+        ({"ALERT_EMAIL": "me", "ALERT_SMTP_HOST": "h:25"}, "HAN_ALERT_EMAIL"),
         (
             {"ALERT_EMAIL": "a@b.c", "ALERT_SMTP_HOST": "h:25", "ALERT_SMTP_FROM": "me"},
-            "HAN_ALERT_SMTP_FROM is no address",
+            "HAN_ALERT_SMTP_FROM",
         ),
         ({"ALERT_SMTP_HOST": "h:25", "ALERT_SMTP_USER": "me"}, ""),
     ],
 )
-def test_mail_that_cannot_be_sent_is_named_and_grafana_starts_without(
+def test_incomplete_settings_of_mail_are_reported_and_left_out(
     tmp_path: Path, given: dict[str, str], missing: str
 ) -> None:
-    """Grafana does not start with a sender that is no address, nor with a contact point without a receiver."""
-    told = start(tmp_path, **given)  # type: ignore[arg-type]
-    assert told.receivers == {}
-    assert not [name for name in told.environment if name.startswith("GF_SMTP")]
-    assert missing in told.log
-    assert told.remembered == []
+    """Grafana does not start with a wrong sender address, or with a contact point without a receiver."""
+    started = start(tmp_path, **given)  # type: ignore[arg-type]
+    assert started.receivers == {}
+    assert not [name for name in started.environment if name.startswith("GF_SMTP")]
+    assert missing in started.log
+    assert started.remembered == []
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_webhook_and_mail_are_one_contact_point(tmp_path: Path, shell: str) -> None:
-    told = start(tmp_path, shell=shell, ALERT_WEBHOOK=SLACK, ALERT_EMAIL="a@example.org", ALERT_SMTP_HOST="h:465")
-    assert set(told.receivers) == {"han-webhook", "han-email"}
-    points = [one for content in told.alerting.values() for one in content.get("contactPoints", [])]
+    started = start(tmp_path, shell=shell, ALERT_WEBHOOK=SLACK, ALERT_EMAIL="a@example.org", ALERT_SMTP_HOST="h:465")
+    assert set(started.receivers) == {"han-webhook", "han-email"}
+    points = [one for content in started.alerting.values() for one in content.get("contactPoints", [])]
     assert len({one["name"] for one in points}) == 1
-    assert told.remembered == ["han-webhook", "han-email"]
+    assert started.remembered == ["han-webhook", "han-email"]
 
 
-def test_what_was_added_is_undone_once_and_only_after_grafana_has_read_it(tmp_path: Path) -> None:
+def test_what_was_added_is_removed_once_after_grafana_has_read_it(tmp_path: Path) -> None:
     start(tmp_path, ALERT_WEBHOOK=SLACK, ALERT_EMAIL="a@example.org", ALERT_SMTP_HOST="h:465")
 
-    told = start(tmp_path, ALERT_WEBHOOK=SLACK, answers=True)
-    gone = told.alerting["han-gone"]
+    started = start(tmp_path, ALERT_WEBHOOK=SLACK, answers=True)
+    gone = started.alerting["han-gone"]
     assert gone == {"apiVersion": 1, "deleteContactPoints": [{"orgId": 1, "uid": "han-email"}]}
-    _eventually(told, ["han-webhook"])
+    _eventually(started, ["han-webhook"])
 
-    told = start(tmp_path)
-    undone = told.alerting["han-gone"]
+    started = start(tmp_path)
+    undone = started.alerting["han-gone"]
     assert undone["resetPolicies"] == [1]
     assert undone["deleteContactPoints"] == [{"orgId": 1, "uid": "han-webhook"}]
     assert undone["deleteTemplates"] == [{"orgId": 1, "name": "han"}]
-    assert told.files == {"rules", "han-gone"}
-    assert told.remembered == ["han-webhook"], "Grafana did not come up: again next time"
+    assert started.files == {"rules", "han-gone"}
+    assert started.remembered == ["han-webhook"], "Grafana did not answer, so it is tried again at the next start"
 
-    told = start(tmp_path, answers=True)
-    assert "han-gone" in told.alerting
-    _eventually(told, [])
+    started = start(tmp_path, answers=True)
+    assert "han-gone" in started.alerting
+    _eventually(started, [])
 
-    assert "han-gone" not in start(tmp_path).alerting, "policies are the owner's now"
+    assert "han-gone" not in start(tmp_path).alerting, "policies belong to the owner now"
 
 
-def _eventually(told: Told, remembered: list[str]) -> None:
-    until(lambda: told.remembered == remembered, 5)
+def _eventually(started: Started, remembered: list[str]) -> None:
+    until(lambda: started.remembered == remembered, 5)
 
 
 @pytest.mark.parametrize(
@@ -255,14 +257,14 @@ def _eventually(told: Told, remembered: list[str]) -> None:
         ("http://a b/", "http://localhost:8080/"),
     ],
 )
-def test_links_begin_with_an_address_that_grafana_takes(tmp_path: Path, url: str, root: str) -> None:
-    told = start(tmp_path, GRAFANA_URL=url, GRAFANA_PORT="8080")
-    assert told.environment["GF_SERVER_ROOT_URL"] == root
-    assert ("HAN_GRAFANA_URL must be" in told.log) is (bool(url) and root != url)
+def test_links_begin_with_an_address_that_grafana_accepts(tmp_path: Path, url: str, root: str) -> None:
+    started = start(tmp_path, GRAFANA_URL=url, GRAFANA_PORT="8080")
+    assert started.environment["GF_SERVER_ROOT_URL"] == root
+    assert ("HAN_GRAFANA_URL" in started.log) is (bool(url) and root != url)
 
 
-def test_every_file_beside_it_is_read_by_grafana_as_it_stands() -> None:
-    """Grafana fills in $NAME in a contact point, and takes $$ for $; what else has a $ would be emptied."""
+def test_grafana_reads_the_files_without_changes() -> None:
+    """Grafana replaces $NAME in a contact point, and $$ by $. Any other $ would be removed with what follows."""
     for path in START.glob("*.yaml"):
         content = yaml.safe_load(path.read_text("utf-8"))
         assert content["apiVersion"] == 1
@@ -270,6 +272,6 @@ def test_every_file_beside_it_is_read_by_grafana_as_it_stands() -> None:
         assert {part.split()[0] for part in text.split("$")[1:]} <= {"HAN_ALERT_URL", "HAN_ALERT_EMAIL"}
         for point in content.get("contactPoints", []):
             for receiver in point["receivers"]:
-                said = " ".join(map(str, receiver["settings"].values()))
-                assert '{{ template "han.message" . }}' in said
-                assert '{{ template "han.title" . }}' in said
+                texts = " ".join(map(str, receiver["settings"].values()))
+                assert '{{ template "han.message" . }}' in texts
+                assert '{{ template "han.title" . }}' in texts

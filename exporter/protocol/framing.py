@@ -53,9 +53,9 @@ class Framer(Protocol):
 
 
 FRAMERS: Final[Mapping[str, Callable[[], Framer]]] = {HDLC: hdlc.Deframer}
-"""Framers by the name of what the stream speaks; every command shows this name."""
+"""Framers by the name of what the stream is framed with; every command shows this name."""
 
 
-def open_framer(speaks: str = HDLC) -> Framer:
+def open_framer(framing: str = HDLC) -> Framer:
     """A framer for a new stream."""
-    return FRAMERS[speaks]()
+    return FRAMERS[framing]()
